@@ -1,0 +1,126 @@
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+
+use crate::{ContractError, Positions, TableSchema};
+
+/// What happened to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// The row came into being: it has an image after, none before.
+    Insert,
+    /// The row changed, its key perhaps too: it has both images.
+    Update,
+    /// The row went: it has an image before, none after.
+    Delete,
+}
+
+/// Changes of one table, in the order the source made them.
+///
+/// Row `i` of `before` and `after` belongs to operation `i`; both have the table's columns, all
+/// nullable ([`TableSchema::arrow_nullable`]), and are all null where the row does not exist.
+#[derive(Debug, Clone)]
+pub struct ChangeBatch {
+    table: Arc<TableSchema>,
+    ops: Vec<Op>,
+    before: RecordBatch,
+    after: RecordBatch,
+}
+
+impl ChangeBatch {
+    /// Changes of `table`.
+    ///
+    /// # Errors
+    /// When the images are not as long as `ops`, or do not have the table's columns.
+    pub fn new(
+        table: Arc<TableSchema>,
+        ops: Vec<Op>,
+        before: RecordBatch,
+        after: RecordBatch,
+    ) -> Result<Self, ContractError> {
+        for (name, image) in [("before", &before), ("after", &after)] {
+            let problem = if image.num_rows() != ops.len() {
+                format!("{} rows {name} for {} operations", image.num_rows(), ops.len())
+            } else if image.schema_ref() != table.arrow_nullable() {
+                format!("the image {name} has other columns than the table")
+            } else {
+                continue;
+            };
+            return Err(ContractError::Change { table: table.name().clone(), problem });
+        }
+        Ok(Self { table, ops, before, after })
+    }
+
+    /// Inserts of whole rows.
+    ///
+    /// # Errors
+    /// When `rows` does not have the table's columns.
+    pub fn inserts(table: Arc<TableSchema>, rows: &RecordBatch) -> Result<Self, ContractError> {
+        let wrong = |source: arrow::error::ArrowError| ContractError::Change {
+            table: table.name().clone(),
+            problem: source.to_string(),
+        };
+        let after = RecordBatch::try_new(Arc::clone(table.arrow_nullable()), rows.columns().to_vec())
+            .map_err(wrong)?;
+        let nulls = table
+            .columns()
+            .iter()
+            .map(|c| arrow::array::new_null_array(&c.ty.arrow(), rows.num_rows()))
+            .collect();
+        let before = RecordBatch::try_new(Arc::clone(table.arrow_nullable()), nulls).map_err(wrong)?;
+        Self::new(Arc::clone(&table), vec![Op::Insert; rows.num_rows()], before, after)
+    }
+
+    /// The table that changed.
+    #[must_use]
+    pub fn table(&self) -> &Arc<TableSchema> {
+        &self.table
+    }
+
+    /// The operations, in source order.
+    #[must_use]
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// The rows before; all null for an insert.
+    #[must_use]
+    pub fn before(&self) -> &RecordBatch {
+        &self.before
+    }
+
+    /// The rows after; all null for a delete.
+    #[must_use]
+    pub fn after(&self) -> &RecordBatch {
+        &self.after
+    }
+
+    /// Bytes of memory the two images hold.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.before.get_array_memory_size() + self.after.get_array_memory_size()
+    }
+}
+
+/// One cut: whole source transactions, of any number of tables, and how far the sources are read
+/// with them. What is in one set becomes visible together and is committed together.
+#[derive(Debug, Clone, Default)]
+pub struct ChangeSet {
+    /// Where each source stands once the batches are contained. Sources that did not move may be
+    /// left out.
+    pub positions: Positions,
+    /// The changes. A table may occur more than once; its batches are in source order.
+    pub batches: Vec<ChangeBatch>,
+    /// When the newest transaction in it was committed, in microseconds since 1970 (UTC).
+    pub committed_at_micros: Option<i64>,
+    /// How many source transactions it holds.
+    pub transaction_count: u64,
+}
+
+impl ChangeSet {
+    /// How many row changes it holds.
+    #[must_use]
+    pub fn row_count(&self) -> usize {
+        self.batches.iter().map(|b| b.ops().len()).sum()
+    }
+}
