@@ -60,14 +60,16 @@ impl ChangeBatch {
             table: table.name().clone(),
             problem: source.to_string(),
         };
-        let after = RecordBatch::try_new(Arc::clone(table.arrow_nullable()), rows.columns().to_vec())
-            .map_err(wrong)?;
+        let after =
+            RecordBatch::try_new(Arc::clone(table.arrow_nullable()), rows.columns().to_vec())
+                .map_err(wrong)?;
         let nulls = table
             .columns()
             .iter()
             .map(|c| arrow::array::new_null_array(&c.ty.arrow(), rows.num_rows()))
             .collect();
-        let before = RecordBatch::try_new(Arc::clone(table.arrow_nullable()), nulls).map_err(wrong)?;
+        let before =
+            RecordBatch::try_new(Arc::clone(table.arrow_nullable()), nulls).map_err(wrong)?;
         Self::new(Arc::clone(&table), vec![Op::Insert; rows.num_rows()], before, after)
     }
 
