@@ -1,0 +1,48 @@
+# One command to run it all (`make up`), one to test it all (`make test`).
+# Build products go to CARGO_TARGET_DIR; downloaded test parts to MEDLAKE_CACHE. Neither is in the checkout's history.
+
+MEDLAKE_CACHE ?= $(HOME)/.cache/medlake
+DATA          ?= data
+export MEDLAKE_CACHE
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+SCREEN := dashboards/screen
+
+.PHONY: up release test lint unit bench screen parts clean-data help
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
+
+up: screen ## build and run everything on ./data, with simulated traffic
+	cargo run --locked --bin medlake -- up --data $(DATA)
+
+release: screen ## the fully optimised binary (tens of minutes on two cores)
+	cargo build --locked --release --bin medlake
+
+screen: $(SCREEN)/dist/index.html ## build the screen that is embedded in the binary
+
+$(SCREEN)/node_modules/.package-lock.json: $(SCREEN)/package-lock.json
+	cd $(SCREEN) && npm ci --no-audit --no-fund
+
+$(SCREEN)/dist/index.html: $(SCREEN)/node_modules/.package-lock.json $(SCREEN)/index.html $(shell find $(SCREEN)/src $(SCREEN)/public -type f 2>/dev/null)
+	cd $(SCREEN) && npm run build
+
+parts: ## install what the tests need: Chromium, psql, Python readers
+	bash scripts/install-test-parts.sh
+
+lint: screen ## formatting and lints, warnings denied
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --target-dir $(CARGO_TARGET_DIR)/lint -- -D warnings
+	cd $(SCREEN) && npm run check
+
+unit: screen
+	cd $(SCREEN) && npm test
+	cargo test --locked --workspace
+
+test: parts lint unit ## everything: lints, unit, golden, end to end with real parts
+
+bench: screen ## throughput, freshness, read cost, memory; each beside a limit measured in the same run
+	bash scripts/bench.sh
+
+clean-data: ## forget the local data folder
+	rm -rf $(DATA)

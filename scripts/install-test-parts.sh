@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Installs what the tests need and the machine lacks: Chromium with CJK fonts, psql, and the Python
+# readers of Iceberg tables in a virtual environment of their own. Safe to run again; quick then.
+set -euo pipefail
+
+cache=${MEDLAKE_CACHE:-$HOME/.cache/medlake}
+mkdir -p "$cache"
+
+packages=()
+command -v chromium >/dev/null || packages+=(chromium)
+command -v psql >/dev/null || packages+=(postgresql-client)
+fc-list 2>/dev/null | grep -qi 'noto.*cjk' || packages+=(fontconfig fonts-dejavu-core fonts-noto-cjk)
+command -v sqlite3 >/dev/null || packages+=(sqlite3)
+python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+if [ "${#packages[@]}" -gt 0 ]; then
+  if [ "$(id -u)" -ne 0 ]; then
+    echo "the tests need these Debian packages: ${packages[*]}; install them, or run as root" >&2
+    exit 1
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+# The readers are pinned: what "other engines agree" means is said by these versions.
+requirements=tests/readers/requirements.txt
+venv="$cache/readers"
+stamp="$venv/.$(sha256sum "$requirements" | cut -c1-16)"
+if [ ! -e "$stamp" ]; then
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+  touch "$stamp"
+fi
+
+# The browser test drives the Debian Chromium through playwright-core; no browser is downloaded.
+( cd tests/browser && { [ -d node_modules/playwright-core ] || npm ci --no-audit --no-fund --silent; } )
