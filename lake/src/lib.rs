@@ -1,1 +1,56 @@
+//! The lake: Iceberg tables that hold the current state of every source table, a few milliseconds
+//! old, at one cut across all of them.
+//!
+//! Changes come in as whole source transactions ([`Lake::stage`]), are resolved at once through a
+//! primary-key index, become visible together ([`Lake::publish`]) as an immutable [`ReadView`], and
+//! are written to Parquet files and committed to the catalog, all tables in one transaction, by
+//! [`Lake::flush`]. Any engine that reads Iceberg v2 reads the tables; inside this process
+//! DataFusion reads them through [`ReadView::catalog`].
+//!
+//! This crate does not know where changes come from, what the tables mean, or who asks.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use arrow::{array::Int64Array, record_batch::RecordBatch};
+//! use medlake_contract::{ChangeBatch, ChangeSet, Column, ColumnType, TableSchema};
+//! use medlake_lake::{Lake, LakeConfig};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! # let folder = tempfile::tempdir()?;
+//! let lake = Lake::open(LakeConfig::new(folder.path(), Arc::new(|| 0))).await?;
+//! let orders = Arc::new(TableSchema::new(
+//!     "mall.orders".parse()?,
+//!     vec![Column::required("order_id", ColumnType::Int64)],
+//!     &["order_id"],
+//! )?);
+//! lake.create_tables(&[Arc::clone(&orders)]).await?;
+//!
+//! let rows = RecordBatch::try_new(
+//!     Arc::clone(orders.arrow()),
+//!     vec![Arc::new(Int64Array::from(vec![1, 2, 2]))],
+//! )?;
+//! let batches = vec![ChangeBatch::inserts(orders, &rows)?];
+//! lake.stage(&ChangeSet { batches, ..ChangeSet::default() })?;
+//! let view = lake.publish();
+//! assert_eq!(view.tables()[0].row_count, 2);
+//! lake.flush().await?;
+//! # Ok(())
+//! # })
+//! # }
+//! ```
 
+mod config;
+mod error;
+mod key;
+mod lake;
+mod provider;
+mod segment;
+mod table;
+mod view;
+
+pub use config::{Clock, Durability, LakeConfig};
+pub use error::LakeError;
+pub use lake::{FlushReport, Lake};
+pub use view::{ReadView, TableInfo};

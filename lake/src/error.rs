@@ -1,0 +1,158 @@
+use std::path::PathBuf;
+
+use medlake_contract::{Kind, TableName};
+use thiserror::Error;
+
+/// What can go wrong with the lake.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LakeError {
+    /// A table nobody created.
+    #[error("table \"{table}\" is not in the lake")]
+    UnknownTable {
+        /// The table.
+        table: TableName,
+    },
+    /// A declared table that the stored one cannot become.
+    #[error("table \"{table}\" cannot change to the declared columns: {problem}")]
+    Schema {
+        /// The table.
+        table: TableName,
+        /// What is incompatible.
+        problem: String,
+    },
+    /// Rows that the table cannot hold. Nothing of their change set was applied.
+    #[error("changes of table \"{table}\" cannot be applied: {problem}")]
+    Rows {
+        /// The table.
+        table: TableName,
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// Another process has the lake open.
+    #[error("lake folder {root:?} is in use by another process")]
+    Locked {
+        /// The folder.
+        root: PathBuf,
+    },
+    /// Another writer took the lake over; this one must stop.
+    #[error("lake was taken over by writer epoch {current}; this is epoch {own}")]
+    Fenced {
+        /// The epoch of this writer.
+        own: i64,
+        /// The epoch in the catalog.
+        current: i64,
+    },
+    /// Somebody else committed to a table between our reading and our commit.
+    #[error(
+        "could not commit table \"{table}\": the catalog points to other metadata than expected"
+    )]
+    CommitConflict {
+        /// The table.
+        table: TableName,
+    },
+    /// The answer to a commit was lost and the catalog could not be asked since. The next flush
+    /// asks again before it does anything else.
+    #[error("could not learn whether the commit was made")]
+    CommitUnknown {
+        /// What the catalog answered.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A file that could not be read or written.
+    #[error("could not {doing} {path:?}")]
+    File {
+        /// What was attempted.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The catalog database did not do what was asked.
+    #[error("could not {doing} in the catalog")]
+    Catalog {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why not.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Table metadata that could not be read, built or written.
+    #[error("could not {doing} of table \"{table}\"")]
+    Metadata {
+        /// What was attempted.
+        doing: &'static str,
+        /// The table.
+        table: TableName,
+        /// Why not.
+        #[source]
+        source: Box<iceberg::Error>,
+    },
+    /// A Parquet file that could not be read or written.
+    #[error("could not {doing} {path:?}")]
+    Parquet {
+        /// What was attempted.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<parquet::errors::ParquetError>,
+    },
+    /// Rows that Arrow could not put into the shape needed.
+    #[error("could not {doing} of table \"{table}\"")]
+    Arrow {
+        /// What was attempted.
+        doing: &'static str,
+        /// The table.
+        table: TableName,
+        /// Why not.
+        #[source]
+        source: arrow::error::ArrowError,
+    },
+    /// A stored table uses a feature that is not understood. It is never guessed at.
+    #[error("table \"{table}\" uses {feature}, which is not supported")]
+    Unsupported {
+        /// The table.
+        table: TableName,
+        /// The feature.
+        feature: String,
+    },
+    /// Stored data that contradicts itself.
+    #[error("table \"{table}\" is damaged: {problem}")]
+    Corrupt {
+        /// The table.
+        table: TableName,
+        /// The contradiction.
+        problem: String,
+    },
+    /// A task of the lake was cancelled or failed; a defect of ours.
+    #[error("a background task of the lake did not finish")]
+    Task {
+        /// How it ended.
+        #[source]
+        source: tokio::task::JoinError,
+    },
+}
+
+impl LakeError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::UnknownTable { .. } => Kind::NotFound,
+            Self::Schema { .. } | Self::Rows { .. } => Kind::Invalid,
+            Self::Locked { .. } | Self::Fenced { .. } | Self::CommitConflict { .. } => {
+                Kind::Conflict
+            }
+            Self::CommitUnknown { .. } | Self::File { .. } | Self::Catalog { .. } => {
+                Kind::Unavailable
+            }
+            Self::Metadata { .. } | Self::Parquet { .. } | Self::Corrupt { .. } => Kind::Corrupt,
+            Self::Arrow { .. } | Self::Task { .. } => Kind::Internal,
+            Self::Unsupported { .. } => Kind::Unsupported,
+        }
+    }
+}

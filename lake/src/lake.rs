@@ -1,0 +1,278 @@
+//! The lake itself: staging, publication, flush.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use medlake_contract::{ChangeSet, Positions, TableName, TableSchema};
+use tokio::sync::watch;
+
+use crate::{config::LakeConfig, error::LakeError, table::TableState, view::ReadView};
+
+/// What a flush did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FlushReport {
+    /// The version of the view that is now durable.
+    pub version: u64,
+    /// The source positions that are now durable: these may be acknowledged.
+    pub positions: Positions,
+    /// Tables that got a new snapshot.
+    pub tables: usize,
+    /// Rows written to data files, those of merged files left out.
+    pub rows: u64,
+    /// Rows newly deleted by position.
+    pub deletes: u64,
+    /// Data files that were merged into larger ones.
+    pub merged_files: usize,
+}
+
+/// Everything that changes with staging, behind one lock that is never held across an await.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) tables: BTreeMap<TableName, TableState>,
+    pub(crate) positions: Positions,
+    pub(crate) committed_at_micros: Option<i64>,
+    pub(crate) version: u64,
+    /// Whether something was staged since the last publication.
+    pub(crate) ahead: bool,
+}
+
+impl State {
+    fn view(&mut self, version: u64) -> Arc<ReadView> {
+        Arc::new(ReadView {
+            version,
+            positions: self.positions.clone(),
+            committed_at_micros: self.committed_at_micros,
+            tables: self.tables.iter_mut().map(|(n, t)| (n.clone(), t.view())).collect(),
+        })
+    }
+}
+
+/// A lake: Iceberg tables that take changes row by row and are read as of one cut.
+///
+/// One writer, any number of readers. All methods take `&self`; `stage` and `publish` are meant for
+/// one caller, the one that owns the order of changes.
+pub struct Lake {
+    config: LakeConfig,
+    state: Mutex<State>,
+    published: watch::Sender<Arc<ReadView>>,
+    committed: Mutex<Positions>,
+}
+
+impl Lake {
+    /// Opens the lake in `config.root`, or makes one. Takes the folder for itself, fences off an
+    /// earlier writer, loads all tables and rebuilds their key indexes.
+    ///
+    /// # Errors
+    /// [`LakeError::Locked`] when another process has it; what is damaged or not understood.
+    #[expect(clippy::unused_async, reason = "will ask the catalog")]
+    pub async fn open(config: LakeConfig) -> Result<Self, LakeError> {
+        let mut state = State::default();
+        let first = state.view(0);
+        Ok(Self {
+            config,
+            state: Mutex::new(state),
+            published: watch::Sender::new(first),
+            committed: Mutex::new(Positions::new()),
+        })
+    }
+
+    /// Makes the tables that are not there, and adds nullable columns at the end of those that are.
+    /// Doing it again changes nothing. New tables are in the views from the next publication on, and
+    /// at once when nothing is staged.
+    ///
+    /// # Errors
+    /// [`LakeError::Schema`] for any other difference; then no table is changed.
+    #[expect(clippy::unused_async, reason = "will ask the catalog")]
+    pub async fn create_tables(&self, tables: &[Arc<TableSchema>]) -> Result<(), LakeError> {
+        let mut state = self.state();
+        for schema in tables {
+            if let Some(table) = state.tables.get(schema.name()) {
+                check_evolution(table.schema(), schema)?;
+            }
+        }
+        for schema in tables {
+            match state.tables.get_mut(schema.name()) {
+                Some(table) if table.schema() != schema => table.evolve(Arc::clone(schema))?,
+                Some(_) => {}
+                None => {
+                    let table = TableState::new(Arc::clone(schema))?;
+                    state.tables.insert(schema.name().clone(), table);
+                }
+            }
+        }
+        if !state.ahead {
+            let version = state.version;
+            let view = state.view(version);
+            self.published.send_replace(view);
+        }
+        Ok(())
+    }
+
+    /// How far each source is contained in committed files: what may be acknowledged to it, and
+    /// where reading it goes on after a restart.
+    #[must_use]
+    pub fn committed_positions(&self) -> Positions {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How far each source is staged.
+    #[must_use]
+    pub fn staged_positions(&self) -> Positions {
+        self.state().positions.clone()
+    }
+
+    /// Applies changes, to be seen with the next [`Self::publish`]. All of them, or on an error none.
+    ///
+    /// Insert of a key that is there replaces the row; update of one that is not inserts it; delete
+    /// of one that is not does nothing. When `changes.positions` has a source at or before the
+    /// position already staged, the batches of that source (the namespace of their tables) are
+    /// dropped: a source may repeat whole change sets, and each is applied once.
+    ///
+    /// # Errors
+    /// [`LakeError::UnknownTable`], [`LakeError::Rows`].
+    pub fn stage(&self, changes: &ChangeSet) -> Result<(), LakeError> {
+        let mut state = self.state();
+        let seen: Vec<&str> = changes
+            .positions
+            .iter()
+            .filter(|(source, position)| {
+                state.positions.get(*source).is_some_and(|staged| *position <= staged)
+            })
+            .map(|(source, _)| source.as_str())
+            .collect();
+        let mut checked = Vec::with_capacity(changes.batches.len());
+        for batch in &changes.batches {
+            let name = batch.table().name();
+            if seen.contains(&name.namespace()) {
+                continue;
+            }
+            let table = state
+                .tables
+                .get(name)
+                .ok_or_else(|| LakeError::UnknownTable { table: name.clone() })?;
+            checked.push((name, table.check(batch)?));
+        }
+        for (name, batch) in checked {
+            if let Some(table) = state.tables.get_mut(name) {
+                table.apply(batch);
+            }
+        }
+        for (source, position) in &changes.positions {
+            if !seen.contains(&source.as_str()) {
+                state.positions.insert(source.clone(), position.clone());
+            }
+        }
+        state.committed_at_micros = state.committed_at_micros.max(changes.committed_at_micros);
+        state.ahead = true;
+        Ok(())
+    }
+
+    /// What is staged, as a view that nobody else sees: what a transform reads before publication.
+    #[must_use]
+    pub fn staged_view(&self) -> Arc<ReadView> {
+        let mut state = self.state();
+        let version = if state.ahead { state.version + 1 } else { state.version };
+        state.view(version)
+    }
+
+    /// Makes everything staged visible at once, and wakes the watchers.
+    pub fn publish(&self) -> Arc<ReadView> {
+        let mut state = self.state();
+        if !state.ahead {
+            return self.read_view();
+        }
+        state.version += 1;
+        state.ahead = false;
+        let version = state.version;
+        let view = state.view(version);
+        self.published.send_replace(Arc::clone(&view));
+        view
+    }
+
+    /// The view published last.
+    #[must_use]
+    pub fn read_view(&self) -> Arc<ReadView> {
+        Arc::clone(&self.published.borrow())
+    }
+
+    /// The published views as they come. A slow watcher sees the newest, not each.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<ReadView>> {
+        self.published.subscribe()
+    }
+
+    /// Rows that are in no file yet.
+    #[must_use]
+    pub fn hot_rows(&self) -> u64 {
+        self.state().tables.values().map(|t| t.hot().0).sum()
+    }
+
+    /// Bytes of memory those rows take.
+    #[must_use]
+    pub fn hot_bytes(&self) -> u64 {
+        self.state().tables.values().map(|t| t.hot().1).sum()
+    }
+
+    /// Keys in the indexes of all tables, and the bytes of memory they take.
+    #[must_use]
+    pub fn index_size(&self) -> (usize, usize) {
+        self.state()
+            .tables
+            .values()
+            .fold((0, 0), |(keys, bytes), t| (keys + t.index.len(), bytes + t.index.memory_bytes()))
+    }
+
+    /// Whether enough is in memory that a flush should not wait for its time.
+    #[must_use]
+    pub fn flush_due(&self) -> bool {
+        self.hot_rows() >= self.config.flush_rows || self.hot_bytes() >= self.config.flush_bytes
+    }
+
+    /// Writes everything published so far into files and commits all touched tables in one catalog
+    /// transaction. Staging and publishing go on meanwhile; a second flush waits for the first.
+    ///
+    /// # Errors
+    /// [`LakeError::Fenced`] and [`LakeError::CommitConflict`] are final: the process must stop.
+    /// After any other error nothing is lost and the next flush tries again.
+    #[expect(clippy::unused_async, reason = "will write files")]
+    pub async fn flush(&self) -> Result<FlushReport, LakeError> {
+        let view = self.read_view();
+        *self.committed.lock().unwrap_or_else(PoisonError::into_inner) = view.positions.clone();
+        Ok(FlushReport {
+            version: view.version,
+            positions: view.positions.clone(),
+            ..FlushReport::default()
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held is a defect that already ended its caller; the state is
+        // changed only after all checks, so what is there is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a table may become the declared one: only nullable columns added at the end.
+fn check_evolution(stored: &TableSchema, declared: &TableSchema) -> Result<(), LakeError> {
+    let wrong = |problem: String| Err(LakeError::Schema { table: stored.name().clone(), problem });
+    if stored.key_indices() != declared.key_indices() {
+        return wrong("the key is another one".to_owned());
+    }
+    for (at, column) in stored.columns().iter().enumerate() {
+        match declared.columns().get(at) {
+            Some(c) if c == column => {}
+            Some(c) if c.name == column.name => {
+                return wrong(format!("column \"{}\" changes its type or nullability", c.name));
+            }
+            _ => return wrong(format!("column \"{}\" is missing or moved", column.name)),
+        }
+    }
+    for column in &declared.columns()[stored.columns().len()..] {
+        if !column.nullable {
+            return wrong(format!("new column \"{}\" must be nullable", column.name));
+        }
+    }
+    Ok(())
+}
