@@ -1,1 +1,158 @@
-fn main() {}
+//! `medlake`: configuration, wiring and process life. The only code that knows every room.
+
+use std::{path::PathBuf, process::ExitCode, str::FromStr};
+
+use clap::{Parser, Subcommand};
+
+mod conductor;
+mod config;
+mod input;
+mod life;
+mod up;
+
+use config::Config;
+
+/// Stop with this status when the command line or the configuration is wrong.
+const BAD_CONFIGURATION: u8 = 2;
+
+/// An analytics-first data platform for an internet hospital.
+#[derive(Debug, Parser)]
+#[command(name = "medlake", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Settings in YAML; MEDLAKE__ROOM__KEY variables and flags overrule them.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the operational databases and the lake [default: ./data].
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// What to log, such as `debug` or `medlake_lake=debug`.
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in one process: services, traffic, ingest, lake, marts, doors, screen.
+    Up {
+        /// Mean simulated orders a second.
+        #[arg(long)]
+        rate: Option<f64>,
+        /// Same seed, same traffic.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Run without simulated traffic.
+        #[arg(long)]
+        no_simulate: bool,
+    },
+    /// Run the operational services alone.
+    Operational,
+    /// Run ingest, lake, marts and doors, beside services in another process.
+    Pipeline,
+    /// Drive running services with simulated traffic.
+    Simulate {
+        /// Mean orders a second.
+        #[arg(long)]
+        rate: Option<f64>,
+        /// Same seed, same traffic.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Where the services listen [default: operational.listen].
+        #[arg(long, value_name = "URL")]
+        services: Option<String>,
+    },
+    /// Play recorded data through the services' own code, in time order; goes on where it stopped.
+    Replay {
+        /// Which recording.
+        dataset: Dataset,
+        /// Folder of its files.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// Recorded seconds a second; as fast as it goes when left out.
+        #[arg(long)]
+        speed: Option<f64>,
+    },
+    /// Print the settings in force, or every problem with them.
+    Config,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Dataset {
+    /// A year of 2,469 households in a chain of shops: 1,469,307 order lines.
+    Completejourney,
+    /// Two years of dispensings to 100 patients.
+    Adherer,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match settings(&arguments) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("the configuration cannot be used:");
+            for problem in problems {
+                eprintln!("  {problem}");
+            }
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    let filter = match tracing_subscriber::EnvFilter::from_str(&arguments.log) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("--log \"{}\" cannot be used: {error}", arguments.log);
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(arguments.command, config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("medlake: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command, config: Config) -> anyhow::Result<()> {
+    match command {
+        Command::Up { .. } => up::everything(config).await,
+        Command::Operational => up::operational(config).await,
+        Command::Pipeline => up::pipeline(config).await,
+        Command::Simulate { services, .. } => up::simulate(config, services).await,
+        Command::Replay { dataset, from, speed } => {
+            up::replay(&config, dataset, &from, speed).await
+        }
+        Command::Config => {
+            print!("{config}");
+            Ok(())
+        }
+    }
+}
+
+/// The settings: file, environment, then what this command's flags say.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn settings(arguments: &Arguments) -> Result<Config, Vec<config::Problem>> {
+    let mut said: Vec<(&str, String)> = Vec::new();
+    if let Some(data) = &arguments.data {
+        said.push(("data", data.display().to_string()));
+    }
+    if let Command::Up { rate, seed, .. } | Command::Simulate { rate, seed, .. } =
+        &arguments.command
+    {
+        said.extend(rate.map(|rate| ("simulate.orders_per_second", rate.to_string())));
+        said.extend(seed.map(|seed| ("simulate.seed", seed.to_string())));
+    }
+    if let Command::Up { no_simulate: true, .. } = &arguments.command {
+        said.push(("simulate.enabled", "false".to_owned()));
+    }
+    Config::load(arguments.config.as_deref(), std::env::vars(), &said)
+}

@@ -1,0 +1,125 @@
+//! The pipeline: what the sources committed, staged in the lake, refreshed into the marts, then
+//! published as one picture. Nobody sees a cut before the marts built from it are ready, so two
+//! numbers on one screen cannot come from two moments.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use medlake_contract::ChangeSet;
+use medlake_ingest::{CutLimits, Ingest};
+use medlake_lake::{FlushReport, Lake};
+use medlake_transforms::Transforms;
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// When a cut is cut, and when what is in memory goes to files.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    pub(crate) limits: CutLimits,
+    pub(crate) flush_interval: Duration,
+    pub(crate) flush_rows: u64,
+}
+
+/// Owns the only writer of the lake. [`Conductor::run`] ends when it is cancelled, after a last
+/// flush, or at the first error that cannot be waited out.
+pub(crate) struct Conductor {
+    ingest: Ingest,
+    lake: Arc<Lake>,
+    transforms: Transforms,
+    pace: Pace,
+}
+
+impl Conductor {
+    pub(crate) fn new(ingest: Ingest, lake: Arc<Lake>, transforms: Transforms, pace: Pace) -> Self {
+        Self { ingest, lake, transforms, pace }
+    }
+
+    /// Creates the tables, brings the marts up to the data already there, and publishes the first
+    /// picture. After this every query has an answer.
+    pub(crate) async fn prepare(&mut self) -> anyhow::Result<()> {
+        let tables = [self.ingest.tables(), self.transforms.mart_tables()].concat();
+        self.lake.create_tables(&tables).await.context("could not create the lake's tables")?;
+        self.refresh_marts(&ChangeSet::default()).await?;
+        self.lake.publish();
+        Ok(())
+    }
+
+    /// Runs until cancelled.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
+        let mut flushes = JoinSet::new();
+        let mut flush_at = Instant::now() + self.pace.flush_interval;
+        loop {
+            if self.lake.hot_rows() >= self.pace.flush_rows {
+                flush_at = Instant::now();
+            }
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some(done) = flushes.join_next() => {
+                    self.flushed(done.context("the flush task was stopped")?).await?;
+                }
+                () = tokio::time::sleep_until(flush_at), if flushes.is_empty() => {
+                    let lake = Arc::clone(&self.lake);
+                    flushes.spawn(async move { lake.flush().await });
+                    flush_at = Instant::now() + self.pace.flush_interval;
+                }
+                // Memory is bounded: while a flush runs, at most as much again may come in.
+                cut = self.ingest.next(self.pace.limits),
+                    if flushes.is_empty() || self.lake.hot_rows() < 2 * self.pace.flush_rows =>
+                {
+                    self.take(cut.context("could not read the sources' changes")?).await?;
+                }
+            }
+        }
+        while let Some(done) = flushes.join_next().await {
+            self.flushed(done.context("the flush task was stopped")?).await?;
+        }
+        let last = self.lake.flush().await;
+        self.flushed(last).await
+    }
+
+    async fn take(&mut self, cut: ChangeSet) -> anyhow::Result<()> {
+        self.lake.stage(&cut).context("could not stage a cut")?;
+        self.refresh_marts(&cut).await?;
+        self.lake.publish();
+        Ok(())
+    }
+
+    async fn refresh_marts(&mut self, cut: &ChangeSet) -> anyhow::Result<()> {
+        let view = self.lake.staged_view();
+        let refresh = self
+            .transforms
+            .refresh(&view, &cut.batches)
+            .await
+            .context("could not refresh the marts")?;
+        for failure in refresh.failures() {
+            warn!(model = failure.model, reason = failure.reason, "kept the old mart");
+        }
+        let marts = ChangeSet { batches: refresh.batches, ..ChangeSet::default() };
+        self.lake.stage(&marts).context("could not stage the marts")
+    }
+
+    async fn flushed<E>(&mut self, done: Result<FlushReport, E>) -> anyhow::Result<()>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let report = done.context("could not commit to the lake")?;
+        if report.tables > 0 {
+            debug!(
+                version = report.version,
+                tables = report.tables,
+                rows = report.rows,
+                deletes = report.deletes,
+                merged_files = report.merged_files,
+                "committed"
+            );
+        }
+        // Only now may the sources forget: what they forget is in committed files.
+        self.ingest
+            .acknowledge(&report.positions)
+            .await
+            .context("could not trim the sources' change tables")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! Starting, moving, stopping, going on; and refusing a bad configuration.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::{
+    platform::{Platform, Ports, binary},
+    recompute,
+};
+
+#[tokio::test]
+async fn a_fresh_platform_moves_within_30_seconds_and_goes_on_after_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let started = Instant::now();
+    let ports = Ports::free();
+    let platform = Platform::start(dir.path(), ports, &["--rate", "20"]).await;
+    let paid = async |platform: &Platform| -> i64 {
+        let rows = platform
+            .rows("select coalesce(sum(orders_paid), 0) from marts.gmv_daily")
+            .await;
+        rows[0][0].as_i64().unwrap()
+    };
+    let mut seen = vec![paid(&platform).await];
+    while seen.len() < 3 {
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "no movement within 30 s: {seen:?}\n{}",
+            platform.log()
+        );
+        let now = paid(&platform).await;
+        if Some(&now) != seen.last() {
+            seen.push(now);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let before = paid(&platform).await;
+    let log = platform.log();
+    assert!(log.contains("http://127.0.0.1:"), "it says where to look: {log}");
+    assert!(platform.stop().success(), "SIGTERM is a clean stop");
+
+    let platform = Platform::start(dir.path(), ports, &["--no-simulate"]).await;
+    platform.caught_up(Duration::from_secs(30)).await;
+    assert!(paid(&platform).await >= before, "nothing was lost over the restart");
+    assert!(recompute::tables_equal_their_sources(&platform).await > 0);
+    recompute::marts_equal_a_recomputation(&platform).await;
+}
+
+#[tokio::test]
+async fn an_order_paid_over_http_is_in_every_door_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let platform = Platform::quiet(dir.path()).await;
+    let order = crate::platform::shop(&platform).await;
+    platform.caught_up(Duration::from_secs(10)).await;
+    let payable = order["payable_fen"].as_i64().unwrap();
+    let sql = "select sum(orders_paid), sum(cash_paid_fen + shipping_paid_fen) from marts.gmv_daily";
+    assert_eq!(platform.rows(sql).await, vec![vec![json!(1), json!(payable)]]);
+    assert_eq!(platform.psql(sql), [format!("1|{payable}")]);
+    let metrics = json!({"metrics": ["orders_paid", "aov"], "dimensions": ["channel"]});
+    let (status, answer) =
+        platform.post(&format!("{}/api/v1/metrics/query", platform.http), &metrics).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["rows"].as_array().unwrap().len(), 1, "{answer}");
+    assert!(answer["sql"].as_str().unwrap().contains("marts.gmv_daily"), "{answer}");
+}
+
+#[test]
+fn a_bad_configuration_names_every_problem_and_ends_with_2() {
+    let output = binary()
+        .args(["up", "--data", "/dev/null/nowhere"])
+        .env("MEDLAKE__QUERY__HTTP", "here")
+        .env("MEDLAKE__SIMULATE__ORDERS_PER_SECOND", "-3")
+        .env("MEDLAKE__LAKE__FLUSH_INTERVALL_MS", "10")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    for part in ["query.http", "simulate.orders_per_second", "lake.flush_intervall_ms"] {
+        assert!(said.contains(part), "{part} in: {said}");
+    }
+    let unknown = binary().args(["up", "--no-such-flag"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+}

@@ -1,0 +1,244 @@
+//! The real binary on a data folder of its own, and the few ways a test talks to it.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// One running `medlake`, killed when dropped.
+pub(crate) struct Platform {
+    child: Child,
+    pub(crate) data: PathBuf,
+    pub(crate) services: String,
+    pub(crate) http: String,
+    pub(crate) postgres_port: u16,
+    client: reqwest::Client,
+}
+
+/// The ports of one platform; kept over restarts, so that clients find it again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    services: u16,
+    http: u16,
+    postgres: u16,
+}
+
+impl Ports {
+    pub(crate) fn free() -> Self {
+        // All three are held at once, so that they differ.
+        let held: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let port = |i: usize| held[i].local_addr().unwrap().port();
+        Self { services: port(0), http: port(1), postgres: port(2) }
+    }
+}
+
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_medlake"));
+    command.stdin(Stdio::null());
+    command
+}
+
+impl Platform {
+    /// Starts `medlake up` on `data` without traffic and waits until it answers.
+    pub(crate) async fn quiet(data: &Path) -> Self {
+        Self::start(data, Ports::free(), &["--no-simulate"]).await
+    }
+
+    /// Starts `medlake up` with these further arguments and waits until it answers.
+    pub(crate) async fn start(data: &Path, ports: Ports, arguments: &[&str]) -> Self {
+        std::fs::create_dir_all(data).unwrap();
+        let log = File::options().create(true).append(true).open(data.join("up.log")).unwrap();
+        let child = binary()
+            .args(["up", "--data"])
+            .arg(data)
+            .args(arguments)
+            .env("MEDLAKE__OPERATIONAL__LISTEN", format!("127.0.0.1:{}", ports.services))
+            .env("MEDLAKE__QUERY__HTTP", format!("127.0.0.1:{}", ports.http))
+            .env("MEDLAKE__QUERY__POSTGRES", format!("127.0.0.1:{}", ports.postgres))
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("the medlake binary starts");
+        let mut platform = Self {
+            child,
+            data: data.to_owned(),
+            services: format!("http://127.0.0.1:{}", ports.services),
+            http: format!("http://127.0.0.1:{}", ports.http),
+            postgres_port: ports.postgres,
+            client: reqwest::Client::new(),
+        };
+        platform.wait_until_healthy().await;
+        platform
+    }
+
+    async fn wait_until_healthy(&mut self) {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Ok(answer) = self.client.get(format!("{}/healthz", self.http)).send().await
+                && answer.status().is_success()
+            {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("medlake ended with {status}:\n{}", self.log());
+            }
+            assert!(Instant::now() < end, "medlake does not answer:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What the process wrote so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.data.join("up.log")).unwrap_or_default()
+    }
+
+    /// `kill -9`: the process gets no chance to do anything.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the status it ends with.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+
+    /// Peak resident memory of the process so far, in bytes.
+    pub(crate) fn peak_memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Sends JSON to the services or the query server; the status and the JSON answered.
+    pub(crate) async fn post(&self, url: &str, body: &Value) -> (u16, Value) {
+        let answer = self.client.post(url).json(body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        let json = serde_json::from_str(&text)
+            .unwrap_or_else(|_| panic!("{url} answered {status} without JSON: {text}"));
+        (status, json)
+    }
+
+    /// A call to the services that must succeed.
+    pub(crate) async fn call(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.post(&format!("{}{path}", self.services), &body).await;
+        assert!((200..300).contains(&status), "{path} answered {status}: {answer}");
+        answer
+    }
+
+    /// The whole answer of a statement that must succeed.
+    pub(crate) async fn query(&self, sql: &str) -> Value {
+        let url = format!("{}/api/v1/sql", self.http);
+        let (status, answer) = self.post(&url, &json!({ "sql": sql })).await;
+        assert_eq!(status, 200, "{sql}: {answer}\n{}", self.log());
+        answer
+    }
+
+    /// The rows of a statement that must succeed.
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<Value>> {
+        serde_json::from_value(self.query(sql).await["rows"].clone()).unwrap()
+    }
+
+    /// The rows of a statement as psql prints them, cells separated by `|`.
+    pub(crate) fn psql(&self, sql: &str) -> Vec<String> {
+        let output = self.psql_output(sql);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    pub(crate) fn psql_output(&self, sql: &str) -> std::process::Output {
+        Command::new("psql")
+            .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1"])
+            .args(["-p", &self.postgres_port.to_string(), "-U", "analyst", "-c", sql, "medlake"])
+            .output()
+            .expect("psql is installed (make parts)")
+    }
+
+    /// The position of each source in the newest published view.
+    pub(crate) async fn positions(&self) -> BTreeMap<String, String> {
+        let answer = self.query("select 1 as one").await;
+        serde_json::from_value(answer["view"]["positions"].clone()).unwrap()
+    }
+
+    /// Waits until everything the services have committed is visible to queries.
+    pub(crate) async fn caught_up(&self, patience: Duration) {
+        let end = Instant::now() + patience;
+        loop {
+            let wanted = crate::sources::last_changes(&self.data).await;
+            let visible = self.positions().await;
+            let behind: Vec<_> =
+                wanted.iter().filter(|(source, at)| visible.get(*source) != Some(at)).collect();
+            if behind.is_empty() {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "still behind: {behind:?}, visible: {visible:?}\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        // Already ended is fine: a test that stopped it has waited for it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Data published by others, kept beside the checkout. In CI it must be there.
+#[expect(clippy::disallowed_methods, reason = "a test finds its data where the environment says")]
+pub(crate) fn shared_data() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let data = std::env::var_os("MEDLAKE_SHARED").map_or(beside, PathBuf::from).join("data");
+    if data.is_dir() {
+        return Some(data.canonicalize().unwrap());
+    }
+    assert!(std::env::var_os("CI").is_none(), "no shared data at {}", data.display());
+    eprintln!("skipped: no shared data");
+    None
+}
+
+/// The folder that `scripts/install-test-parts.sh` fills.
+#[expect(clippy::disallowed_methods, reason = "a test finds its parts where the environment says")]
+pub(crate) fn parts() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
+    std::env::var_os("MEDLAKE_CACHE").map_or_else(|| home().join(".cache/medlake"), PathBuf::from)
+}
+
+/// Sets up a pharmacy, two products and a coupon, and buys: an order of two lines, paid. Answers
+/// the paid order.
+pub(crate) async fn shop(platform: &Platform) -> Value {
+    let pharmacy = platform
+        .call("/mall/pharmacies", json!({"name": "药房 001", "region": "浙江"}))
+        .await;
+    let mut lines = Vec::new();
+    for (name, price) in [("氨氯地平片 5mg", 2_000), ("血压计", 15_000)] {
+        let product = platform
+            .call(
+                "/mall/products",
+                json!({"name": name, "kind": "otc", "category": "心血管", "unit_price_fen": price,
+                       "return_policy": "quality_only"}),
+            )
+            .await;
+        lines.push(json!({"product_id": product["product_id"], "quantity": 2}));
+    }
+    let order = json!({"person_id": 1, "pharmacy_id": pharmacy["pharmacy_id"], "channel": "app",
+                       "shipping_fen": 800, "lines": lines});
+    let order = platform.call("/mall/orders", order).await;
+    platform
+        .call(&format!("/mall/orders/{}/pay", order["order_id"]), json!({"method": "wechat"}))
+        .await
+}
