@@ -4,10 +4,12 @@ use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::{Parser, Subcommand};
 
+mod clock;
 mod conductor;
 mod config;
 mod input;
 mod life;
+mod screen;
 mod up;
 
 use config::Config;

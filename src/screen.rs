@@ -18,7 +18,7 @@ struct Screen;
 #[derive(Embed)]
 #[folder = "dashboards/definitions"]
 #[include = "*.yaml"]
-pub(crate) struct Definitions;
+struct Definitions;
 
 /// Serves the screen at `/`.
 pub(crate) fn router() -> Router {
@@ -42,4 +42,12 @@ fn file(path: &str) -> Response {
         }
         None => (StatusCode::NOT_FOUND, "there is nothing here; the screen is at /").into_response(),
     }
+}
+
+/// The dashboard definitions, as (file name, YAML).
+pub(crate) fn definitions() -> impl Iterator<Item = (String, String)> {
+    Definitions::iter().filter_map(|name| {
+        let file = Definitions::get(&name)?;
+        Some((name.into_owned(), String::from_utf8_lossy(&file.data).into_owned()))
+    })
 }

@@ -1,0 +1,225 @@
+//! Wires the parts: all of them, or some beside others in another process.
+
+use std::{future::IntoFuture as _, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use medlake_ingest::{CutLimits, EmbeddedSource, Ingest, Wake};
+use medlake_lake::{Lake, LakeConfig};
+use medlake_operational::Services;
+use medlake_query_server::{Dashboard, QueryServer, QueryServerConfig};
+use medlake_semantic_layer::Model;
+use medlake_transforms::Transforms;
+use tokio::{net::TcpListener, sync::Notify};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Dataset, clock,
+    conductor::{Conductor, Pace},
+    config::Config,
+    input,
+    life::Parts,
+    screen,
+};
+
+/// The sources, in the order their databases are opened; each is `<name>.db`.
+const SOURCES: [&str; 3] = ["mall", "distribution", "chronic_care"];
+
+/// How long requests under way get to be answered when the process stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Services, traffic, ingest, lake, marts, doors, screen.
+pub(crate) async fn everything(config: Config) -> anyhow::Result<()> {
+    let committed = Arc::new(Notify::new());
+    let services = open_services(&config, Arc::clone(&committed)).await?;
+    let listen = bind(config.operational.listen, "operational.listen").await?;
+
+    let mut parts = Parts::default();
+    start_pipeline(&mut parts, &config, Wake::Notified(committed)).await?;
+    start_services(&mut parts, services, listen);
+    if config.simulate.enabled {
+        let simulate = simulation(&config, None);
+        parts.start("simulator", |cancel| async move {
+            input::simulate::run(simulate, cancel).await
+        });
+    }
+    say_where_to_look(&config, config.simulate.enabled);
+    parts.run_until_stopped().await
+}
+
+/// The services alone.
+pub(crate) async fn operational(config: Config) -> anyhow::Result<()> {
+    // Ingest, when it runs, is another process; it watches the databases itself.
+    let services = open_services(&config, Arc::new(Notify::new())).await?;
+    let listen = bind(config.operational.listen, "operational.listen").await?;
+    let mut parts = Parts::default();
+    start_services(&mut parts, services, listen);
+    say(&format!("services  http://{}/openapi.json", config.operational.listen));
+    parts.run_until_stopped().await
+}
+
+/// Ingest, lake, marts and doors.
+pub(crate) async fn pipeline(config: Config) -> anyhow::Result<()> {
+    let mut parts = Parts::default();
+    let wake = Wake::Polled(Duration::from_millis(20));
+    start_pipeline(&mut parts, &config, wake).await?;
+    say_where_to_look(&config, false);
+    parts.run_until_stopped().await
+}
+
+/// Traffic against services that run already.
+pub(crate) async fn simulate(config: Config, services: Option<String>) -> anyhow::Result<()> {
+    let simulate = simulation(&config, services);
+    let mut parts = Parts::default();
+    parts.start("simulator", |cancel| async move { input::simulate::run(simulate, cancel).await });
+    parts.run_until_stopped().await
+}
+
+/// Recorded data through the services' own functions, on the databases of the data folder.
+pub(crate) async fn replay(
+    config: &Config,
+    dataset: Dataset,
+    from: &Path,
+    speed: Option<f64>,
+) -> anyhow::Result<()> {
+    let services = open_services(config, Arc::new(Notify::new())).await?;
+    let replayed = match dataset {
+        Dataset::Completejourney => {
+            input::replay_completejourney::run(&services, from, speed).await?
+        }
+        Dataset::Adherer => input::replay_adherer::run(&services, from, speed).await?,
+    };
+    services.close().await;
+    say(&replayed.to_string());
+    Ok(())
+}
+
+async fn open_services(config: &Config, committed: Arc<Notify>) -> anyhow::Result<Services> {
+    let folder = config.data.join("operational");
+    Services::open(&folder, clock::machine(), Arc::new(move || committed.notify_one()))
+        .await
+        .with_context(|| format!("could not open the services in {}", folder.display()))
+}
+
+fn start_services(parts: &mut Parts, services: Services, listen: TcpListener) {
+    let dispatching = services.clone();
+    parts.start("outbox", |cancel| async move {
+        dispatching.run_dispatcher(cancel.cancelled_owned()).await;
+        Ok(())
+    });
+    parts.start("services", |cancel| async move {
+        let served = serve(listen, services.router(), cancel).await;
+        services.close().await;
+        served
+    });
+}
+
+/// Opens the lake, brings the marts up to date, and starts the doors and the conductor.
+async fn start_pipeline(parts: &mut Parts, config: &Config, wake: Wake) -> anyhow::Result<()> {
+    let http = bind(config.query.http, "query.http").await?;
+    let postgres = bind(config.query.postgres, "query.postgres").await?;
+
+    let folder = config.data.join("lake");
+    let lake = Lake::open(LakeConfig::new(&folder, clock::machine()))
+        .await
+        .with_context(|| format!("could not open the lake in {}", folder.display()))?;
+    let lake = Arc::new(lake);
+    let mut sources = Vec::new();
+    for name in SOURCES {
+        let file = config.data.join("operational").join(format!("{name}.db"));
+        sources.push(EmbeddedSource::open(name, &file).await.with_context(|| {
+            format!("could not open {} (is `medlake operational` running?)", file.display())
+        })?);
+    }
+    let ingest = Ingest::open(sources, &lake.committed_positions(), wake)
+        .await
+        .context("could not take up the sources' changes")?;
+    let transforms = Transforms::load().context("the models cannot be used")?;
+    let pace = Pace {
+        limits: CutLimits {
+            max_rows: config.ingest.cut_rows,
+            max_bytes: config.ingest.cut_bytes,
+        },
+        flush_interval: config.lake.flush_interval,
+        flush_rows: config.lake.flush_rows,
+    };
+    let views = lake.watch();
+    let mut conductor = Conductor::new(ingest, lake, transforms, pace);
+    conductor.prepare().await?;
+
+    let server = Arc::new(doors(config, views)?);
+    let router = server.router().fallback_service(screen::router());
+    parts.start("http", |cancel| serve(http, router, cancel));
+    parts.start("postgres", |cancel| async move {
+        server.serve_postgres(postgres, cancel).await.context("the Postgres door failed")
+    });
+    parts.start("pipeline", |cancel| conductor.run(cancel));
+    Ok(())
+}
+
+fn doors(
+    config: &Config,
+    views: tokio::sync::watch::Receiver<Arc<medlake_lake::ReadView>>,
+) -> anyhow::Result<QueryServer> {
+    let settings = QueryServerConfig {
+        memory_limit_bytes: config.query.memory_mib << 20,
+        statement_timeout: config.query.timeout,
+        ..QueryServerConfig::default()
+    };
+    let model = Model::embedded().map_err(|problems| listed("the semantic model", &problems))?;
+    let dashboards = screen::definitions()
+        .map(|(name, yaml)| {
+            Dashboard::from_yaml(&yaml).with_context(|| format!("dashboard {name} cannot be used"))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    QueryServer::new(settings, views, model, dashboards, clock::machine())
+        .context("could not open the doors")
+}
+
+fn simulation(config: &Config, services: Option<String>) -> input::simulate::SimulateConfig {
+    input::simulate::SimulateConfig {
+        services: services.unwrap_or_else(|| format!("http://{}", config.operational.listen)),
+        orders_per_second: config.simulate.orders_per_second,
+        seed: config.simulate.seed,
+    }
+}
+
+async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("could not listen on {address}; set {key} to a free address")
+    })
+}
+
+async fn serve(
+    listen: TcpListener,
+    router: axum::Router,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let stopped = cancel.clone().cancelled_owned();
+    let served = axum::serve(listen, router).with_graceful_shutdown(stopped).into_future();
+    tokio::select! {
+        served = served => served.context("the HTTP door failed"),
+        // A screen's event stream never ends by itself.
+        () = async { cancel.cancelled().await; tokio::time::sleep(LAST_ANSWERS).await } => Ok(()),
+    }
+}
+
+fn listed<P: std::fmt::Display>(what: &str, problems: &[P]) -> anyhow::Error {
+    let lines: String = problems.iter().map(|p| format!("\n  {p}")).collect();
+    anyhow::anyhow!("{what} cannot be used:{lines}")
+}
+
+fn say_where_to_look(config: &Config, services: bool) {
+    let (http, postgres) = (config.query.http, config.query.postgres);
+    say(&format!("screen    http://{http}/"));
+    say(&format!("API       http://{http}/openapi.json"));
+    say(&format!("SQL       psql -h {} -p {} medlake", postgres.ip(), postgres.port()));
+    if services {
+        say(&format!("services  http://{}/openapi.json", config.operational.listen));
+    }
+    say(&format!("lake      {}", config.data.join("lake/catalog.db").display()));
+}
+
+#[expect(clippy::print_stdout, reason = "what the person at the terminal asked for")]
+fn say(line: &str) {
+    println!("{line}");
+}
