@@ -1,0 +1,333 @@
+mod columns;
+mod decode;
+mod schema;
+mod trim;
+
+#[cfg(test)]
+mod tests;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use futures::TryStreamExt;
+use medlake_contract::{ChangeBatch, Position, SourceId, TableSchema};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions,
+    sqlite::SqliteRow,
+};
+
+use crate::IngestError;
+use decode::{Decoder, RawChange};
+use schema::CapturedTable;
+pub(crate) use trim::Trimmer;
+
+/// How long a statement waits for another connection's write before it is `Unavailable`.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Rows in flight between SQLite's thread and the decoder.
+const ROW_BUFFER: usize = 1024;
+
+/// An embedded SQLite database whose triggers record each row change.
+///
+/// The database has three tables besides its own:
+/// - `cdc_transaction(tx_id, committed_at)`: a row for each writing transaction, `committed_at` in
+///   microseconds since 1970 (UTC).
+/// - `cdc_change(change_id, tx_id, table_name, op, before, after)`: a row for each changed row, in
+///   order; `op` is `c`, `u` or `d`. An image is a JSON array of the row's columns in table order;
+///   bytes are hexadecimal text, reals are text of 17 significant digits, a row from before a
+///   column was added is shorter.
+/// - `cdc_trimmed(only_row, trimmed_to)`: the newest change ever deleted from `cdc_change`.
+///
+/// SQLite has one writer at a time, so the order of `change_id` is the order of commits, and what
+/// one statement sees ends with a whole transaction. A position is the last `change_id` of one.
+///
+/// Tables whose names start with `cdc_`, `sqlx_`, `sqlite_`, `_`, `outbox` or `idempotency` are the
+/// service's own business and are not captured.
+#[derive(Debug)]
+pub struct EmbeddedSource {
+    id: SourceId,
+    connection: SqliteConnection,
+    trimmer: Trimmer,
+    tables: Arc<Vec<CapturedTable>>,
+    /// `pragma data_version` when the change table was last read to its end.
+    read_version: Option<i64>,
+}
+
+/// What one source has to say since a position.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The last change contained.
+    pub(crate) last_change_id: u64,
+    pub(crate) batches: Vec<ChangeBatch>,
+    pub(crate) row_count: usize,
+    /// Bytes of the images as JSON text.
+    pub(crate) byte_count: usize,
+    pub(crate) transaction_count: u64,
+    pub(crate) committed_at_micros: Option<i64>,
+    /// The version the database was read to the end of; absent when a limit cut the page.
+    pub(crate) read_version: Option<i64>,
+}
+
+impl EmbeddedSource {
+    /// Opens the database file of the source `id`, and reads which tables it captures.
+    ///
+    /// # Errors
+    /// When the file is missing or is not a database with a change table, or when a table has no
+    /// primary key or a column of a type that is not known.
+    pub async fn open(id: impl Into<String>, path: impl AsRef<Path>) -> Result<Self, IngestError> {
+        let id = SourceId::new(id);
+        let fail = |doing| {
+            let at = id.clone();
+            move |source| IngestError::Database { at, doing, source }
+        };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .busy_timeout(BUSY_TIMEOUT)
+            .row_buffer_size(ROW_BUFFER)
+            // A cut is one long statement by design; sqlx would warn about each.
+            .disable_statement_logging();
+        let trimmer = Trimmer::open(id.clone(), options.clone()).await?;
+        let mut connection =
+            options.read_only(true).connect().await.map_err(fail("open the database"))?;
+        let tables = Arc::new(schema::tables(&id, &mut connection).await?);
+        Ok(Self { id, connection, trimmer, tables, read_version: None })
+    }
+
+    /// The source's name; the namespace of its tables.
+    #[must_use]
+    pub fn id(&self) -> &SourceId {
+        &self.id
+    }
+
+    /// The captured tables, by name.
+    #[must_use]
+    pub fn tables(&self) -> Vec<Arc<TableSchema>> {
+        self.tables.iter().map(|t| Arc::clone(&t.schema)).collect()
+    }
+
+    pub(crate) fn trimmer(&self) -> Trimmer {
+        self.trimmer.clone()
+    }
+
+    /// Whether reading can go on after `position` without a hole.
+    pub(crate) async fn check_resume(&mut self, position: &Position) -> Result<u64, IngestError> {
+        let Position::ChangeId(change_id) = *position else {
+            return Err(IngestError::ForeignPosition {
+                at: self.id.clone(),
+                position: position.clone(),
+            });
+        };
+        let bounds = self.bounds().await?;
+        let at = self.id.clone();
+        if change_id < bounds.trimmed_to {
+            let trimmed_to = Position::ChangeId(bounds.trimmed_to);
+            return Err(IngestError::Trimmed { at, position: position.clone(), trimmed_to });
+        }
+        if change_id > bounds.newest {
+            let newest = Position::ChangeId(bounds.newest);
+            return Err(IngestError::Ahead { at, position: position.clone(), newest });
+        }
+        Ok(change_id)
+    }
+
+    /// Whether another connection committed anything since the change table was last read to its
+    /// end. Changes nothing, so that a caller who is cancelled asks again and gets the same answer.
+    pub(crate) async fn moved(&mut self) -> Result<bool, IngestError> {
+        let version = self.version().await?;
+        Ok(self.read_version != Some(version))
+    }
+
+    /// Notes how far a page that was handed out has read.
+    pub(crate) fn delivered(&mut self, page: &Page) {
+        self.read_version = page.read_version;
+    }
+
+    /// Whole transactions after `position`, until there are `max_rows` changes or `max_bytes` of
+    /// images; a transaction is never cut, and there is at least one if there is any at all. With
+    /// no position, first contact: the rows as they are now if their changes are no longer all
+    /// there, else the changes from the first.
+    ///
+    /// Nothing is remembered: asking again with the same position gives the same changes again.
+    pub(crate) async fn read(
+        &mut self,
+        position: Option<u64>,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Option<Page>, IngestError> {
+        let version = self.version().await?;
+        let position = match position {
+            Some(change_id) => change_id,
+            None => match self.snapshot(version).await? {
+                Some(page) => return Ok(Some(page)),
+                None => 0,
+            },
+        };
+        let fail = fail(&self.id, "read the changes");
+        let mut decoder = Decoder::new(self.id.clone(), Arc::clone(&self.tables));
+        let mut byte_count = 0;
+        let mut last = None;
+        let mut transaction_count = 0;
+        let mut cut = false;
+        let mut rows = sqlx::query(
+            "select change_id, tx_id, op, table_name, before, after from cdc_change
+             where change_id > ? order by change_id",
+        )
+        .bind(stored(position))
+        .fetch(&mut self.connection);
+        while let Some(row) = rows.try_next().await.map_err(&fail)? {
+            let change = raw_change(&row).map_err(&fail)?;
+            if last.is_none_or(|(_, tx_id)| tx_id != change.tx_id) {
+                if decoder.row_count() >= max_rows || byte_count >= max_bytes {
+                    cut = !decoder.is_empty();
+                    if cut {
+                        break;
+                    }
+                }
+                transaction_count += 1;
+            }
+            last = Some((change.change_id, change.tx_id));
+            byte_count += change.byte_count();
+            decoder.push(&change)?;
+            if decoder.row_count().is_multiple_of(ROW_BUFFER) {
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(rows);
+        let Some((change_id, tx_id)) = last else {
+            self.read_version = Some(version);
+            return Ok(None);
+        };
+        let committed_at_micros =
+            sqlx::query_scalar("select committed_at from cdc_transaction where tx_id = ?")
+                .bind(tx_id)
+                .fetch_optional(&mut self.connection)
+                .await
+                .map_err(&fail)?;
+        let row_count = decoder.row_count();
+        Ok(Some(Page {
+            last_change_id: change_id.unsigned_abs(),
+            batches: decoder.finish()?,
+            row_count,
+            byte_count,
+            transaction_count,
+            committed_at_micros,
+            read_version: (!cut).then_some(version),
+        }))
+    }
+
+    /// All rows of all tables in one read transaction, if the change table cannot give them: its
+    /// beginning is trimmed, or a table had rows before its changes were captured.
+    async fn snapshot(&mut self, version: i64) -> Result<Option<Page>, IngestError> {
+        let fail = fail(&self.id, "copy the rows");
+        let mut decoder = Decoder::new(self.id.clone(), Arc::clone(&self.tables));
+        let mut byte_count = 0;
+        // What the transaction has seen by its first statement is what all of them see.
+        let mut read = self.connection.begin().await.map_err(&fail)?;
+        let bounds = bounds(&mut read).await.map_err(&fail)?;
+        if bounds.trimmed_to == 0
+            && !any_uncaptured(&self.tables, &mut read).await.map_err(&fail)?
+        {
+            return Ok(None);
+        }
+        for (index, table) in self.tables.iter().enumerate() {
+            let sql = format!("select {} from {}", table.image_sql(), schema::quoted(&table.name));
+            let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut *read);
+            while let Some(row) = rows.try_next().await.map_err(&fail)? {
+                let image: &[u8] = row.try_get_unchecked(0).map_err(&fail)?;
+                byte_count += image.len();
+                decoder.push_existing(index, image)?;
+                if decoder.row_count().is_multiple_of(ROW_BUFFER) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        let committed_at_micros = sqlx::query_scalar(
+            "select committed_at from cdc_transaction order by tx_id desc limit 1",
+        )
+        .fetch_optional(&mut *read)
+        .await
+        .map_err(&fail)?;
+        read.commit().await.map_err(&fail)?;
+        let row_count = decoder.row_count();
+        tracing::info!(source = %self.id, row_count, position = bounds.newest, "copied the rows");
+        Ok(Some(Page {
+            last_change_id: bounds.newest,
+            batches: decoder.finish()?,
+            row_count,
+            byte_count,
+            transaction_count: 0,
+            committed_at_micros,
+            read_version: Some(version),
+        }))
+    }
+
+    async fn bounds(&mut self) -> Result<Bounds, IngestError> {
+        bounds(&mut self.connection).await.map_err(fail(&self.id, "read the change table"))
+    }
+
+    async fn version(&mut self) -> Result<i64, IngestError> {
+        sqlx::query_scalar("pragma data_version")
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(fail(&self.id, "read the version"))
+    }
+}
+
+/// The ends of a change table.
+struct Bounds {
+    /// The newest change that was deleted; 0 when none was.
+    trimmed_to: u64,
+    /// The newest change there ever was; 0 when there was none.
+    newest: u64,
+}
+
+async fn bounds(connection: &mut SqliteConnection) -> Result<Bounds, sqlx::Error> {
+    let (trimmed_to, newest): (i64, i64) = sqlx::query_as(
+        "with trimmed as (select coalesce(max(trimmed_to), 0) as change_id from cdc_trimmed)
+         select
+             trimmed.change_id,
+             max(trimmed.change_id, coalesce((select max(change_id) from cdc_change), 0))
+         from trimmed",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Bounds { trimmed_to: trimmed_to.unsigned_abs(), newest: newest.unsigned_abs() })
+}
+
+/// Whether any table has rows but no change of it was ever recorded.
+async fn any_uncaptured(
+    tables: &[CapturedTable],
+    connection: &mut SqliteConnection,
+) -> Result<bool, sqlx::Error> {
+    let changed: Vec<String> = sqlx::query_scalar("select distinct table_name from cdc_change")
+        .fetch_all(&mut *connection)
+        .await?;
+    for table in tables.iter().filter(|t| !changed.contains(&t.name)) {
+        let sql = format!("select exists (select 1 from {})", schema::quoted(&table.name));
+        if sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn raw_change(row: &SqliteRow) -> Result<RawChange<'_>, sqlx::Error> {
+    Ok(RawChange {
+        change_id: row.try_get_unchecked(0)?,
+        tx_id: row.try_get_unchecked(1)?,
+        op: row.try_get_unchecked(2)?,
+        table: row.try_get_unchecked(3)?,
+        before: row.try_get_unchecked(4)?,
+        after: row.try_get_unchecked(5)?,
+    })
+}
+
+/// A change id as SQLite stores it. Ids beyond its integers do not occur; nothing is after them.
+fn stored(change_id: u64) -> i64 {
+    i64::try_from(change_id).unwrap_or(i64::MAX)
+}
+
+fn fail(at: &SourceId, doing: &'static str) -> impl Fn(sqlx::Error) -> IngestError + use<> {
+    let at = at.clone();
+    move |source| IngestError::Database { at: at.clone(), doing, source }
+}
