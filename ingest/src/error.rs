@@ -73,6 +73,16 @@ pub enum IngestError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A chunk of the change table that came in another form than asked for.
+    #[error("could not read the change after {change_id} of source \"{at}\": {problem}")]
+    Frame {
+        /// The source.
+        at: SourceId,
+        /// The last row of the change table that was read.
+        change_id: i64,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// The changes right after the position to resume from are gone.
     #[error(
         "could not resume source \"{at}\" from {position}: its changes are trimmed to {trimmed_to}; \
@@ -156,7 +166,7 @@ impl IngestError {
             Self::Database { source, .. } => database_kind(source),
             Self::Schema { .. } => Kind::Unsupported,
             Self::SchemaMoved { .. } | Self::Trimmed { .. } | Self::Ahead { .. } => Kind::Conflict,
-            Self::Decode { .. } | Self::Change { .. } => Kind::Corrupt,
+            Self::Decode { .. } | Self::Change { .. } | Self::Frame { .. } => Kind::Corrupt,
             Self::ForeignPosition { .. } | Self::Source { .. } | Self::NotDelivered { .. } => {
                 Kind::Invalid
             }

@@ -58,10 +58,6 @@ impl Decoder {
         self.row_count
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.row_count == 0
-    }
-
     /// Adds a change. After an error the decoder must be thrown away.
     pub(super) fn push(&mut self, change: &RawChange<'_>) -> Result<(), IngestError> {
         let index = self.index_of(change)?;

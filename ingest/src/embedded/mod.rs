@@ -1,5 +1,6 @@
 mod columns;
 mod decode;
+mod frames;
 mod schema;
 mod trim;
 
@@ -12,11 +13,10 @@ use futures::TryStreamExt;
 use medlake_contract::{ChangeBatch, Position, SourceId, TableSchema};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions,
-    sqlite::SqliteRow,
 };
 
 use crate::IngestError;
-use decode::{Decoder, RawChange};
+use decode::Decoder;
 use schema::CapturedTable;
 pub(crate) use trim::Trimmer;
 
@@ -165,44 +165,53 @@ impl EmbeddedSource {
         let fail = fail(&self.id, "read the changes");
         let mut decoder = Decoder::new(self.id.clone(), Arc::clone(&self.tables));
         let mut byte_count = 0;
-        let mut last = None;
+        let mut last: Option<(i64, i64)> = None;
         let mut transaction_count = 0;
         let mut cut = false;
-        let mut rows = sqlx::query(
-            "select change_id, tx_id, op, table_name, before, after from cdc_change
-             where change_id > ? order by change_id",
-        )
-        .bind(stored(position))
-        .fetch(&mut self.connection);
-        while let Some(row) = rows.try_next().await.map_err(&fail)? {
-            let change = raw_change(&row).map_err(&fail)?;
-            if last.is_none_or(|(_, tx_id)| tx_id != change.tx_id) {
-                if decoder.row_count() >= max_rows || byte_count >= max_bytes {
-                    cut = !decoder.is_empty();
-                    if cut {
-                        break;
+        // All chunks see the same commits, so the end of the last one is the end of a transaction.
+        let mut read = self.connection.begin().await.map_err(&fail)?;
+        'chunks: loop {
+            let from = last.map_or(stored(position), |(change_id, _)| change_id);
+            let chunk: Option<Vec<u8>> = sqlx::query_scalar(frames::SQL)
+                .bind(from)
+                .bind(frames::CHUNK_ROWS)
+                .fetch_one(&mut *read)
+                .await
+                .map_err(&fail)?;
+            let Some(chunk) = chunk else { break };
+            for change in frames::Frames::new(&chunk) {
+                let change = change.map_err(|problem| IngestError::Frame {
+                    at: self.id.clone(),
+                    change_id: last.map_or(from, |(change_id, _)| change_id),
+                    problem,
+                })?;
+                if last.is_none_or(|(_, tx_id)| tx_id != change.tx_id) {
+                    if last.is_some()
+                        && (decoder.row_count() >= max_rows || byte_count >= max_bytes)
+                    {
+                        cut = true;
+                        break 'chunks;
                     }
+                    transaction_count += 1;
                 }
-                transaction_count += 1;
+                last = Some((change.change_id, change.tx_id));
+                byte_count += change.byte_count();
+                decoder.push(&change)?;
             }
-            last = Some((change.change_id, change.tx_id));
-            byte_count += change.byte_count();
-            decoder.push(&change)?;
-            if decoder.row_count().is_multiple_of(ROW_BUFFER) {
-                tokio::task::yield_now().await;
-            }
+            tokio::task::yield_now().await;
         }
-        drop(rows);
         let Some((change_id, tx_id)) = last else {
+            read.commit().await.map_err(&fail)?;
             self.read_version = Some(version);
             return Ok(None);
         };
         let committed_at_micros =
             sqlx::query_scalar("select committed_at from cdc_transaction where tx_id = ?")
                 .bind(tx_id)
-                .fetch_optional(&mut self.connection)
+                .fetch_optional(&mut *read)
                 .await
                 .map_err(&fail)?;
+        read.commit().await.map_err(&fail)?;
         let row_count = decoder.row_count();
         Ok(Some(Page {
             last_change_id: change_id.unsigned_abs(),
@@ -309,17 +318,6 @@ async fn any_uncaptured(
         }
     }
     Ok(false)
-}
-
-fn raw_change(row: &SqliteRow) -> Result<RawChange<'_>, sqlx::Error> {
-    Ok(RawChange {
-        change_id: row.try_get_unchecked(0)?,
-        tx_id: row.try_get_unchecked(1)?,
-        op: row.try_get_unchecked(2)?,
-        table: row.try_get_unchecked(3)?,
-        before: row.try_get_unchecked(4)?,
-        after: row.try_get_unchecked(5)?,
-    })
 }
 
 /// A change id as SQLite stores it. Ids beyond its integers do not occur; nothing is after them.

@@ -606,25 +606,3 @@ async fn a_reader_restarted_at_random_ends_with_the_database() {
         assert_eq!(count, replica.count("shop.item"), "seed {seed}");
     }
 }
-
-#[tokio::test]
-async fn zz_rate() {
-    let mut service = Service::new().await;
-    service.sql("create table order_line (
-    order_line_id INTEGER primary key, tenant_id INTEGER not null, order_id INTEGER not null, line_number INTEGER not null,
-    product_id INTEGER not null, quantity INTEGER not null, unit_price_fen INTEGER not null, list_amount_fen INTEGER not null,
-    disc_item_fen INTEGER not null, line_amount_fen INTEGER not null, disc_full_reduction_fen INTEGER not null,
-    disc_coupon_merchant_fen INTEGER not null, disc_coupon_platform_fen INTEGER not null, disc_points_fen INTEGER not null,
-    cash_fen INTEGER not null, refunded_quantity INTEGER not null, refunded_fen INTEGER not null)").await;
-    service.capture().await;
-    let t = std::time::Instant::now();
-    service.write("insert into order_line with recursive n(i) as (select 1 union all select i+1 from n where i < 600000) select i,1,i/9,i%9,i*7%90000,1,i%1000,i%5000,0,i%5000,0,0,i%100,0,i%3000,0,0 from n").await;
-    println!("XX write {:?}", t.elapsed());
-    let mut ingest = service.ingest(&Positions::new()).await;
-    let t = std::time::Instant::now();
-    let n: usize = drain(&mut ingest, limits(50_000)).await.iter().map(ChangeSet::row_count).sum();
-    println!("XX read {n} {:?} {}/s", t.elapsed(), n as f64 / t.elapsed().as_secs_f64());
-    let t = std::time::Instant::now();
-    ingest.acknowledge(&at(600_000)).await.unwrap();
-    println!("XX trim {:?}", t.elapsed());
-}
