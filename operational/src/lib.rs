@@ -1,1 +1,48 @@
+//! The operational services, where rows are born: the mall, the distribution programme and the
+//! chronic-care service, each on a SQLite database of its own.
+//!
+//! Every write is one transaction that also holds its idempotency key, what other services must
+//! hear of it (the outbox) and, by triggers, each row change with its images before and after
+//! (`cdc_change`). An HTTP handler is a thin shell over a plain function that takes the transaction
+//! and a [`Scope`] (tenant and time), so a replay of recorded data runs the same code with recorded
+//! times and many orders in one transaction.
+//!
+//! This crate does not know who reads the change tables, nor anything of Arrow, lakes or marts. It
+//! reads no clock: [`Services::open`] is given one.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use medlake_operational::{Scope, Services, mall::pharmacies::{self, NewPharmacy}};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let services = Services::open(folder.path(), Arc::new(|| 1_795_000_000_000_000), Arc::new(|| ())).await?;
+//! let mut tx = services.mall().begin(services.now()).await?;
+//! let pharmacy = NewPharmacy { pharmacy_id: None, name: "西湖店".into(), region: "浙江".into() };
+//! let pharmacy = pharmacies::create(&mut tx, Scope::at(services.now()), pharmacy).await?;
+//! tx.commit().await?;
+//! assert_eq!(pharmacy.pharmacy_id, 1);
+//! # Ok(()) }
+//! ```
 
+mod capture;
+pub mod chronic_care;
+mod database;
+pub mod distribution;
+mod error;
+mod events;
+mod http;
+pub mod mall;
+mod migrate;
+mod outbox;
+mod scope;
+mod services;
+
+pub use database::{Database, Durability, OnCommit, WriteTransaction};
+pub use error::OperationalError;
+pub use events::{OrderPaid, OrderRefunded, PaidLine, RefundedLine};
+pub use http::{Page, openapi};
+pub use migrate::Migration;
+pub use outbox::Delivered;
+pub use scope::Scope;
+pub use services::{Clock, Services};

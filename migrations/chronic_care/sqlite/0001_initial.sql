@@ -1,0 +1,138 @@
+-- Chronic care. Blood pressure in mmHg, glucose in micromol per litre, days as yyyy-mm-dd text.
+
+create table patient (
+    patient_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    person_id INTEGER not null,
+    name TEXT not null check (name <> ''),
+    sex TEXT not null check (sex in ('female', 'male', 'unknown')),
+    birth_date DATE,
+    condition TEXT not null check (condition in ('hypertension', 'diabetes', 'other')),
+    enrolled_at TIMESTAMP not null,
+    status TEXT not null check (status in ('active', 'left')),
+    unique (tenant_id, person_id)
+);
+
+create table medication_plan (
+    plan_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    drug_code TEXT not null,
+    drug_class TEXT not null,
+    doses_per_day INTEGER not null check (doses_per_day between 1 and 24),
+    starts_on DATE not null,
+    ends_on DATE check (ends_on >= starts_on),
+    status TEXT not null check (status in ('active', 'stopped')),
+    created_at TIMESTAMP not null,
+    updated_at TIMESTAMP not null
+);
+
+create index medication_plan_patient on medication_plan (patient_id);
+
+create table dispensing (
+    dispensing_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    drug_code TEXT not null,
+    drug_class TEXT not null,
+    dispensed_on DATE not null,
+    days_supply INTEGER not null check (days_supply > 0),
+    source TEXT not null check (source in ('mall', 'hospital', 'import')),
+    created_at TIMESTAMP not null
+);
+
+create index dispensing_patient on dispensing (patient_id, dispensed_on);
+
+create table dose_event (
+    dose_event_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    plan_id INTEGER not null references medication_plan (plan_id),
+    patient_id INTEGER not null references patient (patient_id),
+    scheduled_at TIMESTAMP not null,
+    status TEXT not null check (status in ('taken', 'late', 'missed')),
+    taken_at TIMESTAMP,
+    recorded_at TIMESTAMP not null,
+    unique (plan_id, scheduled_at),
+    check (status = 'missed' or taken_at is not null)
+);
+
+create index dose_event_patient on dose_event (patient_id);
+
+create table reading (
+    reading_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    kind TEXT not null check (kind in ('blood_pressure', 'glucose')),
+    systolic_mmhg INTEGER,
+    diastolic_mmhg INTEGER,
+    pulse_per_min INTEGER,
+    glucose_umol_per_l INTEGER,
+    quality TEXT not null check (quality in ('ok', 'suspect')),
+    measured_at TIMESTAMP not null,
+    recorded_at TIMESTAMP not null,
+    check ((kind = 'blood_pressure') = (systolic_mmhg is not null)),
+    check ((kind = 'blood_pressure') = (diastolic_mmhg is not null)),
+    check ((kind = 'glucose') = (glucose_umol_per_l is not null))
+);
+
+create index reading_patient on reading (patient_id, measured_at);
+
+create table follow_up (
+    follow_up_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    performed_at TIMESTAMP not null,
+    method TEXT not null check (method in ('visit', 'phone', 'online')),
+    systolic_mmhg INTEGER,
+    diastolic_mmhg INTEGER,
+    fasting_glucose_umol_per_l INTEGER,
+    on_target BOOLEAN check (on_target in (0, 1)),
+    note TEXT
+);
+
+create index follow_up_patient on follow_up (patient_id, performed_at);
+
+-- Which dispensing a line bought in the mall became: a second delivery finds it and changes nothing.
+create table _mall_dispensing (
+    order_line_id INTEGER primary key,
+    dispensing_id INTEGER not null,
+    quantity_left INTEGER not null,
+    days_supply_per_unit INTEGER not null
+);
+
+-- One row a finished request that carried an Idempotency-Key: the same key and request get the same
+-- answer again, another request under the key is refused.
+create table idempotency (
+    tenant_id INTEGER not null,
+    idempotency_key TEXT not null,
+    request TEXT not null,
+    http_status INTEGER not null,
+    response TEXT not null,
+    created_at TIMESTAMP not null,
+    primary key (tenant_id, idempotency_key)
+) without rowid;
+
+create index idempotency_created_at on idempotency (created_at);
+
+-- Change capture: filled by generated triggers in the writer's own transaction, read and trimmed by
+-- the ingest side. Tables whose names start with "_", "cdc_", "outbox" or "idempotency" are not captured.
+create table cdc_transaction (
+    tx_id integer primary key autoincrement,
+    committed_at TIMESTAMP not null
+);
+
+create table cdc_change (
+    change_id integer primary key autoincrement,
+    tx_id integer not null,
+    table_name text not null,
+    op text not null check (op in ('c', 'u', 'd')),
+    before text,
+    after text
+);
+
+create table cdc_trimmed (
+    only_row integer primary key check (only_row = 1),
+    trimmed_to integer not null
+);
+
+insert into cdc_trimmed (only_row, trimmed_to) values (1, 0);

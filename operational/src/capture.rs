@@ -1,0 +1,126 @@
+//! Change capture: triggers that write each row change of each table into `cdc_change`, with the row
+//! before and after it, in the transaction that made it.
+//!
+//! An image is a JSON array of the table's columns in order. Integers stay integers of 64 bits, a
+//! `REAL` is text that reads back to the same double, a `BLOB` is hexadecimal text, and null is null.
+//! The triggers are generated from the tables as they are, after every migration.
+
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+
+use crate::OperationalError;
+
+/// The declared column types that readers of the change table understand.
+const KNOWN_TYPES: [&str; 7] = ["INTEGER", "TEXT", "BOOLEAN", "REAL", "DATE", "TIMESTAMP", "BLOB"];
+
+/// Tables a service keeps for itself.
+const INTERNAL_PREFIXES: [&str; 6] = ["_", "cdc_", "sqlx_", "sqlite_", "outbox", "idempotency"];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Column {
+    name: String,
+    declared: String,
+}
+
+/// Makes the capture triggers fit the tables: creates, replaces and drops as needed.
+pub(crate) async fn install(connection: &mut SqliteConnection) -> Result<(), OperationalError> {
+    let mut tx = connection.begin_with("begin immediate").await?;
+    let tables: Vec<String> =
+        sqlx::query_scalar("select name from sqlite_schema where type = 'table' order by name")
+            .fetch_all(&mut *tx)
+            .await?;
+    let mut wanted = Vec::new();
+    for table in tables.into_iter().filter(|t| captured(t)) {
+        let columns: Vec<(String, String)> = sqlx::query_as(
+            "select name, type from pragma_table_xinfo(?1) where hidden = 0 order by cid",
+        )
+        .bind(&table)
+        .fetch_all(&mut *tx)
+        .await?;
+        let columns: Vec<Column> = columns
+            .into_iter()
+            .map(|(name, declared)| Column { name, declared: declared.to_ascii_uppercase() })
+            .collect();
+        for column in &columns {
+            if !KNOWN_TYPES.contains(&column.declared.as_str()) {
+                return Err(OperationalError::Undeclared {
+                    table,
+                    column: column.name.clone(),
+                    declared: column.declared.clone(),
+                });
+            }
+        }
+        wanted.extend(triggers(&table, &columns));
+    }
+    let present: Vec<(String, String)> = sqlx::query_as(
+        "select name, sql from sqlite_schema where type = 'trigger' and name like 'cdc\\_%' escape '\\'",
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    for (name, sql) in &present {
+        if !wanted.iter().any(|(n, s)| n == name && s == sql) {
+            let drop = format!("drop trigger \"{name}\"");
+            sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *tx).await?;
+        }
+    }
+    for (name, sql) in wanted {
+        if !present.iter().any(|(n, s)| *n == name && *s == sql) {
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await?;
+        }
+    }
+    Ok(tx.commit().await?)
+}
+
+fn captured(table: &str) -> bool {
+    !INTERNAL_PREFIXES.iter().any(|prefix| table.starts_with(prefix))
+}
+
+/// Name and statement of the three triggers of a table.
+fn triggers(table: &str, columns: &[Column]) -> [(String, String); 3] {
+    let trigger = |event: &str, when: &str, op: &str, before: &str, after: &str| {
+        let name = format!("cdc_{table}_{event}");
+        let sql = format!(
+            "CREATE TRIGGER \"{name}\" after {event} on {quoted}{when}\nbegin\n    \
+             insert into cdc_change (tx_id, table_name, op, before, after)\n    \
+             values ((select max(tx_id) from cdc_transaction), '{text}', '{op}', {before}, {after});\nend",
+            quoted = quote(table),
+            text = table.replace('\'', "''"),
+        );
+        (name, sql)
+    };
+    let old = image("old", columns);
+    let new = image("new", columns);
+    let changed = columns
+        .iter()
+        .map(|c| format!("old.{0} is not new.{0}", quote(&c.name)))
+        .collect::<Vec<_>>()
+        .join("\n    or ");
+    [
+        trigger("insert", "", "c", "null", &new),
+        trigger("update", &format!("\nwhen {changed}"), "u", &old, &new),
+        trigger("delete", "", "d", &old, "null"),
+    ]
+}
+
+/// The expression that gives a row as a JSON array.
+fn image(row: &str, columns: &[Column]) -> String {
+    let values = columns
+        .iter()
+        .map(|column| {
+            let value = format!("{row}.{}", quote(&column.name));
+            match column.declared.as_str() {
+                "REAL" => format!("iif({value} is null, null, format('%!.17g', {value}))"),
+                "BLOB" => format!("iif({value} is null, null, hex({value}))"),
+                _ => value,
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!("json_array({values})")
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests;

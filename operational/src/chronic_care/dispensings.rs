@@ -1,0 +1,265 @@
+//! Dispensings: what medicine a patient got, from where, and how many days it lasts.
+
+use axum::{Router, extract::State, http::StatusCode, routing};
+use chrono::{DateTime, FixedOffset, NaiveDate};
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+use utoipa::ToSchema;
+
+use super::patients;
+use crate::{
+    OperationalError, OrderPaid, OrderRefunded, Scope, Services, WriteTransaction,
+    database::rows_json,
+    http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+};
+
+/// The longest supply of one dispensing: ten years.
+const DAYS_SUPPLY_MAX: i64 = 3660;
+/// A business day is that of Asia/Shanghai: eight hours ahead, all year.
+const BUSINESS_DAY_OFFSET_SECONDS: i32 = 8 * 3600;
+
+/// Where a medicine came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(rename_all = "snake_case")]
+pub enum DispensingSource {
+    /// An order of the mall.
+    Mall,
+    /// A hospital.
+    Hospital,
+    /// Data of others.
+    Import,
+}
+
+/// A dispensing to be recorded.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewDispensing {
+    /// Its id, where one is recorded; otherwise the next free one.
+    #[serde(skip_deserializing)]
+    #[schema(ignore)]
+    pub dispensing_id: Option<i64>,
+    /// The patient.
+    pub patient_id: i64,
+    /// The drug.
+    pub drug_code: String,
+    /// Its class.
+    pub drug_class: String,
+    /// The day.
+    pub dispensed_on: NaiveDate,
+    /// How many days it lasts.
+    #[schema(minimum = 1)]
+    pub days_supply: i64,
+    /// Where it came from.
+    pub source: DispensingSource,
+}
+
+/// A dispensing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct Dispensing {
+    /// Its id.
+    pub dispensing_id: i64,
+    /// The tenant.
+    pub tenant_id: i64,
+    /// The patient.
+    pub patient_id: i64,
+    /// The drug.
+    pub drug_code: String,
+    /// Its class.
+    pub drug_class: String,
+    /// The day, `yyyy-mm-dd`.
+    pub dispensed_on: String,
+    /// How many days it lasts.
+    pub days_supply: i64,
+    /// Where it came from.
+    pub source: DispensingSource,
+    /// Microseconds since 1970 (UTC).
+    pub created_at: i64,
+}
+
+/// Records dispensings in one statement and returns those that were added: one whose id exists
+/// already is left as it is. The patients must exist.
+///
+/// # Errors
+/// `Invalid` when a field is outside its range or a patient is unknown.
+pub async fn create_many(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    new: &[NewDispensing],
+) -> Result<Vec<Dispensing>, OperationalError> {
+    for dispensing in new {
+        if dispensing.drug_code.is_empty() || dispensing.drug_class.is_empty() {
+            return Err(OperationalError::invalid(
+                "a dispensing needs a drug_code and a drug_class",
+            ));
+        }
+        if !(1..=DAYS_SUPPLY_MAX).contains(&dispensing.days_supply) {
+            return Err(OperationalError::invalid("days_supply must be between 1 and 3660"));
+        }
+    }
+    Ok(sqlx::query_as(
+        "insert into dispensing (dispensing_id, tenant_id, patient_id, drug_code, drug_class,
+             dispensed_on, days_supply, source, created_at)
+         select value ->> 'dispensing_id', ?2, value ->> 'patient_id', value ->> 'drug_code',
+             value ->> 'drug_class', value ->> 'dispensed_on', value ->> 'days_supply',
+             value ->> 'source', ?3
+         from json_each(?1) where true order by key
+         on conflict (dispensing_id) do nothing
+         returning *",
+    )
+    .bind(rows_json(new)?)
+    .bind(scope.tenant_id)
+    .bind(scope.now)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// Records one dispensing.
+///
+/// # Errors
+/// `NotFound` for an unknown patient, `Invalid` when a field is outside its range, `Conflict` when
+/// its id exists.
+pub async fn create(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    new: NewDispensing,
+) -> Result<Dispensing, OperationalError> {
+    patients::find(tx, scope.tenant_id, new.patient_id).await?;
+    create_many(tx, scope, &[new])
+        .await?
+        .pop()
+        .ok_or_else(|| OperationalError::conflict("the dispensing exists already"))
+}
+
+/// Turns the medicine lines of a paid order into dispensings, if the buyer is an enrolled patient.
+/// A line that became one already is left as it is.
+///
+/// # Errors
+/// When the database fails.
+pub async fn from_paid_order(
+    tx: &mut WriteTransaction,
+    paid: &OrderPaid,
+) -> Result<(), OperationalError> {
+    let patient_id: Option<i64> = sqlx::query_scalar(
+        "select patient_id from patient
+         where tenant_id = ?1 and person_id = ?2 and status = 'active'",
+    )
+    .bind(paid.tenant_id)
+    .bind(paid.person_id)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(patient_id) = patient_id else {
+        return Ok(());
+    };
+    let scope = Scope { tenant_id: paid.tenant_id, now: paid.paid_at };
+    for line in &paid.lines {
+        let (Some(drug_code), Some(drug_class), Some(days_supply_per_unit)) =
+            (&line.drug_code, &line.drug_class, line.days_supply_per_unit)
+        else {
+            continue;
+        };
+        if line.quantity < 1 {
+            continue;
+        }
+        let known: bool = sqlx::query_scalar(
+            "select exists (select 1 from _mall_dispensing where order_line_id = ?1)",
+        )
+        .bind(line.order_line_id)
+        .fetch_one(&mut **tx)
+        .await?;
+        if known {
+            continue;
+        }
+        let new = NewDispensing {
+            dispensing_id: None,
+            patient_id,
+            drug_code: drug_code.clone(),
+            drug_class: drug_class.clone(),
+            dispensed_on: business_day(paid.paid_at)?,
+            days_supply: (line.quantity * days_supply_per_unit).min(DAYS_SUPPLY_MAX),
+            source: DispensingSource::Mall,
+        };
+        let dispensing = create(tx, scope, new).await?;
+        sqlx::query(
+            "insert into _mall_dispensing
+                 (order_line_id, dispensing_id, quantity_left, days_supply_per_unit)
+             values (?1, ?2, ?3, ?4)",
+        )
+        .bind(line.order_line_id)
+        .bind(dispensing.dispensing_id)
+        .bind(line.quantity)
+        .bind(days_supply_per_unit)
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Takes refunded medicine out of the supply: a dispensing shrinks to the units that remain, and
+/// goes when none do.
+///
+/// # Errors
+/// When the database fails.
+pub async fn from_refund(
+    tx: &mut WriteTransaction,
+    refunded: &OrderRefunded,
+) -> Result<(), OperationalError> {
+    for line in &refunded.lines {
+        // Only ever down: a message that comes again, or behind a newer one, finds nothing to do.
+        let shrunk: Option<(i64, i64)> = sqlx::query_as(
+            "update _mall_dispensing set quantity_left = ?2
+             where order_line_id = ?1 and quantity_left > ?2
+             returning dispensing_id, days_supply_per_unit",
+        )
+        .bind(line.order_line_id)
+        .bind(line.quantity_left)
+        .fetch_optional(&mut **tx)
+        .await?;
+        let Some((dispensing_id, days_supply_per_unit)) = shrunk else {
+            continue;
+        };
+        if line.quantity_left == 0 {
+            sqlx::query("delete from dispensing where dispensing_id = ?1")
+                .bind(dispensing_id)
+                .execute(&mut **tx)
+                .await?;
+        } else {
+            sqlx::query("update dispensing set days_supply = ?2 where dispensing_id = ?1")
+                .bind(dispensing_id)
+                .bind((line.quantity_left * days_supply_per_unit).min(DAYS_SUPPLY_MAX))
+                .execute(&mut **tx)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// The business day of a time in microseconds since 1970 (UTC).
+pub(crate) fn business_day(at_micros: i64) -> Result<NaiveDate, OperationalError> {
+    let shanghai =
+        FixedOffset::east_opt(BUSINESS_DAY_OFFSET_SECONDS).expect("eight hours is a valid offset");
+    DateTime::from_timestamp_micros(at_micros)
+        .map(|at| at.with_timezone(&shanghai).date_naive())
+        .ok_or_else(|| OperationalError::invalid("the time is outside the calendar"))
+}
+
+pub(crate) fn router() -> Router<Services> {
+    Router::new().route("/chronic-care/dispensings", routing::post(post))
+}
+
+/// Record a dispensing.
+#[utoipa::path(post, path = "/chronic-care/dispensings", tag = "chronic-care",
+    request_body = NewDispensing, params(("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = Dispensing), (status = "default", body = ErrorBody)))]
+pub(crate) async fn post(
+    State(services): State<Services>,
+    command: Command<NewDispensing>,
+) -> Result<Answer, Failure> {
+    match begin(services.chronic_care(), services.now(), command).await? {
+        (Begun::Before(answer), _) => Ok(answer),
+        (Begun::New(mut pending), new) => {
+            let dispensing = create(&mut pending.tx, pending.scope, new).await?;
+            Ok(pending.finish(StatusCode::CREATED, &dispensing).await?)
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Chronic care: patients, their medication plans and what they take, measure and are told.
+
+pub mod dispensings;
+pub mod dose_events;
+pub mod follow_ups;
+pub mod medication_plans;
+pub mod patients;
+pub mod readings;
+
+use axum::Router;
+use utoipa::OpenApi;
+
+use crate::{Migration, Services};
+
+pub(crate) const NAME: &str = "chronic_care";
+
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    sql: include_str!("../../../migrations/chronic_care/sqlite/0001_initial.sql"),
+}];
+
+pub(crate) fn router() -> Router<Services> {
+    Router::new()
+        .merge(patients::router())
+        .merge(medication_plans::router())
+        .merge(dispensings::router())
+        .merge(dose_events::router())
+        .merge(readings::router())
+        .merge(follow_ups::router())
+}
+
+pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(OpenApi)]
+    #[openapi(paths(
+        patients::post,
+        patients::get_one,
+        medication_plans::post,
+        dispensings::post,
+        dose_events::post,
+        readings::post,
+        follow_ups::post
+    ))]
+    struct Description;
+    Description::openapi()
+}

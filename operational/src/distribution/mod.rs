@@ -1,0 +1,40 @@
+//! The distribution programme: who recommends, to whom a buyer is bound, and what it earns.
+
+pub mod bindings;
+pub mod commission_math;
+pub mod commissions;
+pub mod distributors;
+pub mod rules;
+
+use axum::Router;
+use utoipa::OpenApi;
+
+use crate::{Migration, Services};
+
+pub(crate) const NAME: &str = "distribution";
+
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    sql: include_str!("../../../migrations/distribution/sqlite/0001_initial.sql"),
+}];
+
+pub(crate) fn router() -> Router<Services> {
+    Router::new()
+        .merge(distributors::router())
+        .merge(bindings::router())
+        .merge(rules::router())
+        .merge(commissions::router())
+}
+
+pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(OpenApi)]
+    #[openapi(paths(
+        distributors::post,
+        distributors::post_deactivate,
+        bindings::post,
+        rules::post,
+        commissions::get_of_order
+    ))]
+    struct Description;
+    Description::openapi()
+}

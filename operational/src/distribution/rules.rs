@@ -1,0 +1,140 @@
+//! Commission rules: a rate or a fixed amount for a level, for one product or for all others. A rule
+//! is never edited: a newer one takes its place for orders paid from then on.
+
+use axum::{Router, extract::State, http::StatusCode, routing};
+use serde::{Deserialize, Serialize};
+use sqlx::{FromRow, SqliteConnection};
+use utoipa::ToSchema;
+
+use super::commission_math::Terms;
+use crate::{
+    OperationalError, Scope, Services, WriteTransaction,
+    http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+};
+
+/// A rule to be added.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRule {
+    /// The product it is for; all that have none of their own when left out.
+    pub product_id: Option<i64>,
+    /// 1 for the buyer's distributor, 2 for the one who brought that one in.
+    #[schema(minimum = 1, maximum = 2)]
+    pub level: i64,
+    /// Share of what was paid, in hundredths of a per cent.
+    #[schema(minimum = 0, maximum = 10_000)]
+    pub rate_bp: Option<i64>,
+    /// Fixed amount a line, which beats the rate; 0 means none.
+    #[schema(minimum = 0)]
+    pub fixed_fen: Option<i64>,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
+pub struct Rule {
+    /// Its id.
+    pub rule_id: i64,
+    /// The tenant.
+    pub tenant_id: i64,
+    /// The product it is for.
+    pub product_id: Option<i64>,
+    /// The level.
+    pub level: i64,
+    /// Share of what was paid, in hundredths of a per cent.
+    pub rate_bp: Option<i64>,
+    /// Fixed amount a line.
+    pub fixed_fen: Option<i64>,
+    /// From when it holds, in microseconds since 1970 (UTC).
+    pub created_at: i64,
+}
+
+impl Rule {
+    /// What it gives.
+    #[must_use]
+    pub const fn terms(&self) -> Terms {
+        Terms { rate_bp: self.rate_bp, fixed_fen: self.fixed_fen }
+    }
+}
+
+/// Adds a rule, which holds for orders paid from now on.
+///
+/// # Errors
+/// `Invalid` for a level above 2, or a rate or amount outside its range.
+pub async fn create(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    new: NewRule,
+) -> Result<Rule, OperationalError> {
+    let problem = if !(1..=2).contains(&new.level) {
+        Some("level must be 1 or 2: no more than two levels are ever paid")
+    } else if new.rate_bp.is_some_and(|rate| !(0..=10_000).contains(&rate)) {
+        Some("rate_bp must be between 0 and 10000")
+    } else if new.fixed_fen.is_some_and(|fixed| fixed < 0) {
+        Some("fixed_fen must not be negative")
+    } else {
+        None
+    };
+    if let Some(problem) = problem {
+        return Err(OperationalError::invalid(problem));
+    }
+    Ok(sqlx::query_as(
+        "insert into commission_rule (tenant_id, product_id, level, rate_bp, fixed_fen, created_at)
+         values (?1, ?2, ?3, ?4, ?5, ?6) returning *",
+    )
+    .bind(scope.tenant_id)
+    .bind(new.product_id)
+    .bind(new.level)
+    .bind(new.rate_bp)
+    .bind(new.fixed_fen)
+    .bind(scope.now)
+    .fetch_one(&mut **tx)
+    .await?)
+}
+
+/// The rules that may apply to these products at the time of `scope`, the newest last.
+pub(crate) async fn for_products(
+    connection: &mut SqliteConnection,
+    scope: Scope,
+    product_ids: &[i64],
+) -> Result<Vec<Rule>, OperationalError> {
+    Ok(sqlx::query_as(
+        "select * from commission_rule
+         where tenant_id = ?1 and created_at <= ?2
+           and (product_id is null or product_id in (select value from json_each(?3)))
+         order by created_at, rule_id",
+    )
+    .bind(scope.tenant_id)
+    .bind(scope.now)
+    .bind(serde_json::json!(product_ids).to_string())
+    .fetch_all(connection)
+    .await?)
+}
+
+/// The terms of a product's newest rule of that level, or else of the newest one for all products.
+pub(crate) fn terms_of(rules: &[Rule], product_id: i64, level: i64) -> Terms {
+    let newest = |product: Option<i64>| {
+        rules.iter().rev().find(|r| r.level == level && r.product_id == product)
+    };
+    newest(Some(product_id)).or_else(|| newest(None)).map_or_else(Terms::default, Rule::terms)
+}
+
+pub(crate) fn router() -> Router<Services> {
+    Router::new().route("/distribution/commission-rules", routing::post(post))
+}
+
+/// Add a commission rule.
+#[utoipa::path(post, path = "/distribution/commission-rules", tag = "distribution",
+    request_body = NewRule, params(("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = Rule), (status = "default", body = ErrorBody)))]
+pub(crate) async fn post(
+    State(services): State<Services>,
+    command: Command<NewRule>,
+) -> Result<Answer, Failure> {
+    match begin(services.distribution(), services.now(), command).await? {
+        (Begun::Before(answer), _) => Ok(answer),
+        (Begun::New(mut pending), new) => {
+            let rule = create(&mut pending.tx, pending.scope, new).await?;
+            Ok(pending.finish(StatusCode::CREATED, &rule).await?)
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What all three services' HTTP interfaces share: how a request is read, how an answer or an error
+//! is written, and how an idempotency key makes a repeated request harmless.
+
+mod answer;
+mod command;
+mod read;
+
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+use utoipa::OpenApi;
+
+pub(crate) use answer::{Answer, ErrorBody, Failure};
+pub(crate) use command::{Begun, Command, Nothing, begin};
+pub use read::Page;
+pub(crate) use read::{Id, List, Params};
+
+use crate::{Services, chronic_care, distribution, mall};
+
+/// The description of every route of [`Services::router`](crate::Services::router).
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(OpenApi)]
+    #[openapi(
+        info(
+            title = "Medlake operational services",
+            description = "The mall, the distribution programme and chronic care. Money is integer fen; \
+                `_at` is microseconds since 1970 (UTC). A POST may carry an `Idempotency-Key`: the same \
+                key and body get the same answer, another body is refused with 409."
+        ),
+        paths(health),
+        components(schemas(ErrorBody, Health))
+    )]
+    struct Description;
+
+    let mut description = Description::openapi();
+    description.merge(mall::openapi());
+    description.merge(distribution::openapi());
+    description.merge(chronic_care::openapi());
+    description
+}
+
+pub(crate) fn router(services: &Services) -> Router {
+    Router::new()
+        .merge(mall::router())
+        .merge(distribution::router())
+        .merge(chronic_care::router())
+        .route("/healthz", get(health))
+        .route("/openapi.json", get(|| async { axum::Json(openapi()) }))
+        .fallback(|| async {
+            Answer::error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
+        })
+        .method_not_allowed_fallback(|| async {
+            Answer::error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "invalid",
+                "this address does not answer this method",
+            )
+        })
+        .with_state(services.clone())
+}
+
+/// How the services are.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+struct Health {
+    /// `ok` when all databases answer.
+    status: &'static str,
+    /// Messages not yet delivered to the other services.
+    outbox_pending: i64,
+    /// Messages refused for good, waiting for a person.
+    outbox_failed: i64,
+}
+
+#[utoipa::path(get, path = "/healthz", tag = "service",
+    responses((status = 200, body = Health), (status = "default", body = ErrorBody)))]
+async fn health(State(services): State<Services>) -> Result<axum::Json<Health>, Failure> {
+    let (outbox_pending, outbox_failed) = sqlx::query_as(
+        "select count(*) filter (where failed_at is null), count(failed_at) from outbox",
+    )
+    .fetch_one(&mut *services.mall().read().await?)
+    .await
+    .map_err(crate::OperationalError::from)?;
+    for database in [services.distribution(), services.chronic_care()] {
+        sqlx::query("select 1")
+            .execute(&mut *database.read().await?)
+            .await
+            .map_err(crate::OperationalError::from)?;
+    }
+    Ok(axum::Json(Health { status: "ok", outbox_pending, outbox_failed }))
+}

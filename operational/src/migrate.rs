@@ -1,0 +1,51 @@
+use sqlx::{Connection, SqliteConnection};
+
+use crate::OperationalError;
+
+/// One released step of a database's schema. Steps only go forward and never change once released.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// Its number: 1, 2, 3 and so on.
+    pub version: i64,
+    /// Its statements.
+    pub sql: &'static str,
+}
+
+const JOURNAL: &str = "create table if not exists _migration (
+    version integer primary key,
+    sql text not null,
+    applied_at text not null default current_timestamp
+)";
+
+/// Applies what the database lacks, all in one transaction.
+///
+/// The whole text of each applied step is kept and compared: a checksum that can also be read.
+pub(crate) async fn apply(
+    connection: &mut SqliteConnection,
+    database: &'static str,
+    migrations: &'static [Migration],
+) -> Result<(), OperationalError> {
+    let mut tx = connection.begin_with("begin immediate").await?;
+    sqlx::query(JOURNAL).execute(&mut *tx).await?;
+    let applied: Vec<(i64, String)> =
+        sqlx::query_as("select version, sql from _migration order by version")
+            .fetch_all(&mut *tx)
+            .await?;
+    for (at, (version, sql)) in applied.iter().enumerate() {
+        let problem = match migrations.get(at) {
+            Some(known) if known.version == *version && known.sql == sql => continue,
+            Some(_) => "a released migration was edited; restore its file and add a new one",
+            None => "the database was written by a newer program; start that one",
+        };
+        return Err(OperationalError::Migration { database, version: *version, problem });
+    }
+    for migration in &migrations[applied.len()..] {
+        sqlx::raw_sql(migration.sql).execute(&mut *tx).await?;
+        sqlx::query("insert into _migration (version, sql) values (?1, ?2)")
+            .bind(migration.version)
+            .bind(migration.sql)
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(tx.commit().await?)
+}
