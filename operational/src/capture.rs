@@ -2,7 +2,8 @@
 //! before and after it, in the transaction that made it.
 //!
 //! An image is a JSON array of the table's columns in order. Integers stay integers of 64 bits, a
-//! `REAL` is text that reads back to the same double, a `BLOB` is hexadecimal text, and null is null.
+//! `REAL` is text that reads back to the same double (`Inf` and `-Inf` too), a `BLOB` is hexadecimal
+//! text, and null is null.
 //! The triggers are generated from the tables as they are, after every migration.
 
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
@@ -58,7 +59,7 @@ pub(crate) async fn install(connection: &mut SqliteConnection) -> Result<(), Ope
     .await?;
     for (name, sql) in &present {
         if !wanted.iter().any(|(n, s)| n == name && s == sql) {
-            let drop = format!("drop trigger \"{name}\"");
+            let drop = format!("drop trigger {}", quote(name));
             sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *tx).await?;
         }
     }
@@ -79,16 +80,17 @@ fn triggers(table: &str, columns: &[Column]) -> [(String, String); 3] {
     let trigger = |event: &str, when: &str, op: &str, before: &str, after: &str| {
         let name = format!("cdc_{table}_{event}");
         let sql = format!(
-            "CREATE TRIGGER \"{name}\" after {event} on {quoted}{when}\nbegin\n    \
+            "CREATE TRIGGER {trigger} after {event} on {quoted}{when}\nbegin\n    \
              insert into cdc_change (tx_id, table_name, op, before, after)\n    \
              values ((select max(tx_id) from cdc_transaction), '{text}', '{op}', {before}, {after});\nend",
+            trigger = quote(&name),
             quoted = quote(table),
             text = table.replace('\'', "''"),
         );
         (name, sql)
     };
-    let old = image("old", columns);
-    let new = image("new", columns);
+    let old = image("old", table, columns);
+    let new = image("new", table, columns);
     let changed = columns
         .iter()
         .map(|c| format!("old.{0} is not new.{0}", quote(&c.name)))
@@ -102,13 +104,13 @@ fn triggers(table: &str, columns: &[Column]) -> [(String, String); 3] {
 }
 
 /// The expression that gives a row as a JSON array.
-fn image(row: &str, columns: &[Column]) -> String {
+fn image(row: &str, table: &str, columns: &[Column]) -> String {
     let values = columns
         .iter()
         .map(|column| {
             let value = format!("{row}.{}", quote(&column.name));
             match column.declared.as_str() {
-                "REAL" => format!("iif({value} is null, null, format('%!.17g', {value}))"),
+                "REAL" => real(&value, table, &column.name),
                 "BLOB" => format!("iif({value} is null, null, hex({value}))"),
                 _ => value,
             }
@@ -116,6 +118,18 @@ fn image(row: &str, columns: &[Column]) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     format!("json_array({values})")
+}
+
+/// Text of 17 digits, which reads back to the same double. SQLite prints it exactly only while the
+/// magnitude is between 1e-50 and 1e50; a value outside is refused rather than changed on the way.
+fn real(value: &str, table: &str, column: &str) -> String {
+    let place = format!("{table}.{column}").replace('\'', "''");
+    format!(
+        "case when {value} is null then null \
+         when abs({value}) not between 1e-50 and 1e50 and {value} not in (0.0, 9e999, -9e999) \
+         then raise(abort, '{place} is outside 1e-50 to 1e50, which change capture cannot keep exactly') \
+         else format('%!.17g', {value}) end"
+    )
 }
 
 fn quote(name: &str) -> String {
