@@ -2,30 +2,24 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use medlake_contract::{ChangeSet, Positions, TableName, TableSchema};
 use tokio::sync::watch;
 
-use crate::{config::LakeConfig, error::LakeError, table::TableState, view::ReadView};
-
-/// What a flush did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FlushReport {
-    /// The version of the view that is now durable.
-    pub version: u64,
-    /// The source positions that are now durable: these may be acknowledged.
-    pub positions: Positions,
-    /// Tables that got a new snapshot.
-    pub tables: usize,
-    /// Rows written to data files, those of merged files left out.
-    pub rows: u64,
-    /// Rows newly deleted by position.
-    pub deletes: u64,
-    /// Data files that were merged into larger ones.
-    pub merged_files: usize,
-}
+use crate::{
+    catalog::Catalog,
+    config::LakeConfig,
+    error::LakeError,
+    fault::Faults,
+    flush::{Committer, FlushReport, Settled},
+    open::{load, lock_folder},
+    storage::Storage,
+    table::TableState,
+    view::ReadView,
+};
 
 /// Everything that changes with staging, behind one lock that is never held across an await.
 #[derive(Debug, Default)]
@@ -54,10 +48,15 @@ impl State {
 /// One writer, any number of readers. All methods take `&self`; `stage` and `publish` are meant for
 /// one caller, the one that owns the order of changes.
 pub struct Lake {
-    config: LakeConfig,
+    config: Arc<LakeConfig>,
     state: Mutex<State>,
     published: watch::Sender<Arc<ReadView>>,
     committed: Mutex<Positions>,
+    committer: tokio::sync::Mutex<Committer>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "armed by tests"))]
+    pub(crate) faults: Arc<Faults>,
+    /// Holds the folder.
+    _lock: File,
 }
 
 impl Lake {
@@ -66,15 +65,36 @@ impl Lake {
     ///
     /// # Errors
     /// [`LakeError::Locked`] when another process has it; what is damaged or not understood.
-    #[expect(clippy::unused_async, reason = "will ask the catalog")]
     pub async fn open(config: LakeConfig) -> Result<Self, LakeError> {
-        let mut state = State::default();
-        let first = state.view(0);
+        let (root, lock) = lock_folder(&config.root)?;
+        let catalog = Catalog::open(&root.join("catalog.db"), &config.catalog_name).await?;
+        let storage = Storage::new(root.join("warehouse"), config.durability);
+        let loaded = load(&config, catalog.tables().await?).await?;
+        let mut state = State { tables: loaded.tables, ..State::default() };
+        if let Some(progress) = loaded.progress {
+            state.positions = progress.positions;
+            state.committed_at_micros = progress.committed_at_micros;
+            state.version = progress.view_version;
+        }
+        let positions = state.positions.clone();
+        let version = state.version;
+        let first = state.view(version);
+        let faults = Arc::new(Faults::default());
+        let committer = Committer::new(
+            catalog,
+            storage,
+            loaded.committed,
+            positions.clone(),
+            Arc::clone(&faults),
+        );
         Ok(Self {
-            config,
+            config: Arc::new(config),
             state: Mutex::new(state),
             published: watch::Sender::new(first),
-            committed: Mutex::new(Positions::new()),
+            committed: Mutex::new(positions),
+            committer: tokio::sync::Mutex::new(committer),
+            faults,
+            _lock: lock,
         })
     }
 
@@ -84,30 +104,56 @@ impl Lake {
     ///
     /// # Errors
     /// [`LakeError::Schema`] for any other difference; then no table is changed.
-    #[expect(clippy::unused_async, reason = "will ask the catalog")]
     pub async fn create_tables(&self, tables: &[Arc<TableSchema>]) -> Result<(), LakeError> {
-        let mut state = self.state();
-        for schema in tables {
-            if let Some(table) = state.tables.get(schema.name()) {
-                check_evolution(table.schema(), schema)?;
-            }
-        }
-        for schema in tables {
-            match state.tables.get_mut(schema.name()) {
-                Some(table) if table.schema() != schema => table.evolve(Arc::clone(schema))?,
-                Some(_) => {}
-                None => {
-                    let table = TableState::new(Arc::clone(schema))?;
-                    state.tables.insert(schema.name().clone(), table);
+        let mut committer = self.committer.lock().await;
+        self.resolve(&mut committer).await?;
+        let mut new = Vec::new();
+        let mut wider = Vec::new();
+        {
+            let state = self.state();
+            for schema in tables {
+                match state.tables.get(schema.name()) {
+                    None => new.push(Arc::clone(schema)),
+                    Some(table) if table.schema() == schema => {}
+                    Some(table) => {
+                        check_evolution(table.schema(), schema)?;
+                        wider.push(Arc::clone(schema));
+                    }
                 }
             }
         }
+        if !new.is_empty() {
+            committer.create(&new).await?;
+            let mut state = self.state();
+            for schema in new {
+                state.tables.insert(schema.name().clone(), TableState::new(schema)?);
+            }
+            self.refresh(&mut state);
+        }
+        if !wider.is_empty() {
+            committer.widen(&wider).await?;
+            let mut state = self.state();
+            for schema in wider {
+                if let Some(table) = state.tables.get_mut(schema.name()) {
+                    table.evolve(schema)?;
+                }
+            }
+            self.refresh(&mut state);
+        }
+        Ok(())
+    }
+
+    /// Brings the published view up to what is there, when nothing is staged beyond it: the same
+    /// rows in other files, so nobody is woken.
+    fn refresh(&self, state: &mut State) {
         if !state.ahead {
             let version = state.version;
             let view = state.view(version);
-            self.published.send_replace(view);
+            self.published.send_if_modified(|published| {
+                *published = view;
+                false
+            });
         }
-        Ok(())
     }
 
     /// How far each source is contained in committed files: what may be acknowledged to it, and
@@ -236,15 +282,59 @@ impl Lake {
     /// # Errors
     /// [`LakeError::Fenced`] and [`LakeError::CommitConflict`] are final: the process must stop.
     /// After any other error nothing is lost and the next flush tries again.
-    #[expect(clippy::unused_async, reason = "will write files")]
     pub async fn flush(&self) -> Result<FlushReport, LakeError> {
-        let view = self.read_view();
-        *self.committed.lock().unwrap_or_else(PoisonError::into_inner) = view.positions.clone();
-        Ok(FlushReport {
-            version: view.version,
-            positions: view.positions.clone(),
-            ..FlushReport::default()
-        })
+        let mut committer = self.committer.lock().await;
+        self.resolve(&mut committer).await?;
+        let view = {
+            let mut state = self.state();
+            let view = self.read_view();
+            for (name, table) in &view.tables {
+                if let Some(own) = state.tables.get_mut(name) {
+                    own.seal(table)?;
+                }
+            }
+            view
+        };
+        let Some(prepared) = committer.prepare(&self.config, &view).await? else {
+            committer.clean();
+            return Ok(FlushReport {
+                version: view.version,
+                positions: view.positions.clone(),
+                ..FlushReport::default()
+            });
+        };
+        drop(view);
+        let settled = committer.commit(prepared).await?;
+        Ok(self.install(&mut committer, settled))
+    }
+
+    /// Learns what became of an earlier flush whose answer was lost.
+    async fn resolve(&self, committer: &mut Committer) -> Result<(), LakeError> {
+        if let Some(settled) = committer.resolve().await? {
+            self.install(committer, settled);
+        }
+        Ok(())
+    }
+
+    /// Puts the files of a committed flush in the place of the rows they were written from.
+    fn install(&self, committer: &mut Committer, settled: Settled) -> FlushReport {
+        {
+            let mut state = self.state();
+            for written in &settled.written {
+                if let Some(table) = state.tables.get_mut(&written.name) {
+                    table.install(written);
+                }
+            }
+            self.refresh(&mut state);
+        }
+        let Settled { report, written, cleanups } = settled;
+        drop(written);
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&report.positions);
+        for cleanup in cleanups {
+            cleanup.run();
+        }
+        committer.clean();
+        report
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -276,3 +366,6 @@ fn check_evolution(stored: &TableSchema, declared: &TableSchema) -> Result<(), L
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

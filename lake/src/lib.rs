@@ -41,16 +41,27 @@
 //! # }
 //! ```
 
+mod catalog;
+mod commit;
 mod config;
 mod error;
+mod fault;
+mod file;
+mod flush;
 mod key;
 mod lake;
+mod open;
 mod provider;
+mod reader;
 mod segment;
+mod spec;
+mod storage;
 mod table;
 mod view;
+mod write;
 
 pub use config::{Clock, Durability, LakeConfig};
 pub use error::LakeError;
-pub use lake::{FlushReport, Lake};
+pub use flush::FlushReport;
+pub use lake::Lake;
 pub use view::{ReadView, TableInfo};

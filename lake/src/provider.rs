@@ -3,20 +3,48 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef,
+    array::{ArrayRef, BooleanArray, UInt64Array},
+    compute::filter_record_batch,
+    datatypes::SchemaRef,
+    error::ArrowError,
     record_batch::RecordBatch,
 };
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    datasource::memory::MemorySourceConfig,
+    common::{
+        Column, DFSchema, Statistics, config::TableParquetOptions, pruning::PruningStatistics,
+        stats::Precision,
+    },
+    datasource::{
+        listing::PartitionedFile,
+        memory::MemorySourceConfig,
+        object_store::ObjectStoreUrl,
+        physical_plan::{
+            FileGroup, FileScanConfigBuilder, ParquetSource,
+            parquet::{ParquetAccessPlan, RowGroupAccess},
+        },
+        source::DataSourceExec,
+    },
     error::Result,
-    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
-    physical_plan::ExecutionPlan,
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction},
+    physical_expr::PhysicalExpr,
+    physical_optimizer::pruning::PruningPredicateBuilder,
+    physical_plan::{ExecutionPlan, empty::EmptyExec, union::UnionExec},
+    scalar::ScalarValue,
+};
+use parquet::{
+    arrow::arrow_reader::{RowSelection, RowSelector},
+    file::metadata::ParquetMetaData,
 };
 use roaring::RoaringBitmap;
 
-use crate::{segment::SegmentData, view::TableView};
+use crate::{
+    file::{Bounds, LakeFile},
+    reader::{ScannedFile, ViewReaders},
+    segment::{FileRows, Segment, SegmentData},
+    view::TableView,
+};
 
 /// One table of one view.
 #[derive(Debug)]
@@ -29,11 +57,15 @@ impl LakeTable {
         Self { view }
     }
 
+    fn arrow(&self) -> &SchemaRef {
+        self.view.schema.arrow()
+    }
+
     /// The living rows in memory, projected.
     fn hot_batches(&self, projection: Option<&Vec<usize>>) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for segment in &self.view.segments {
-            let SegmentData::Hot(hot) = &segment.data;
+            let SegmentData::Hot(hot) = &segment.data else { continue };
             let mut first = 0_u32;
             for batch in &hot.batches {
                 let batch = match projection {
@@ -50,6 +82,67 @@ impl LakeTable {
         }
         Ok(batches)
     }
+
+    /// The files a predicate cannot rule out.
+    fn files(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Vec<(&Segment, &FileRows)> {
+        let all: Vec<(&Segment, &FileRows)> = self
+            .view
+            .segments
+            .iter()
+            .filter_map(|s| Some((s, s.file()?)))
+            .filter(|(s, _)| s.live_rows() > 0)
+            .collect();
+        // A predicate that cannot be used for pruning, and one that fails, rule nothing out.
+        let kept = predicate
+            .and_then(|p| {
+                PruningPredicateBuilder::new()
+                    .with_file_schema(Arc::clone(self.arrow()))
+                    .build(Arc::clone(p))
+            })
+            .and_then(|p| p.prune(&FileStatistics { files: &all, schema: self.arrow() }).ok());
+        match kept {
+            None => all,
+            Some(kept) => all.into_iter().zip(kept).filter(|(_, k)| *k).map(|(f, _)| f).collect(),
+        }
+    }
+
+    fn file_scan(
+        &self,
+        state: &dyn Session,
+        files: &[(&Segment, &FileRows)],
+        projection: Option<&Vec<usize>>,
+        predicate: Option<Arc<dyn PhysicalExpr>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let options = TableParquetOptions {
+            global: state.config_options().execution.parquet.clone(),
+            ..TableParquetOptions::default()
+        };
+        let readers = ViewReaders { _view: Arc::clone(&self.view) };
+        let mut source = ParquetSource::new(Arc::clone(self.arrow()))
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(readers));
+        if let Some(predicate) = predicate {
+            source = source.with_predicate(predicate);
+        }
+        // Files go to the least filled partition; DataFusion splits large ones further by itself.
+        let count = state.config().target_partitions().clamp(1, files.len().max(1));
+        let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); count];
+        for (segment, rows) in files {
+            let at = (0..count).min_by_key(|&g| groups[g].0).unwrap_or(0);
+            groups[at].0 += rows.file.bytes;
+            groups[at].1.push(partitioned_file(segment, &rows.file));
+        }
+        let groups = groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect();
+        let config =
+            FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+                .with_file_groups(groups)
+                .with_statistics(statistics(files, self.arrow()))
+                .with_projection_indices(projection.cloned())?
+                .with_limit(limit)
+                .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
 }
 
 /// The rows of a batch that are not dead; `first..end` are its row numbers.
@@ -58,7 +151,7 @@ pub(crate) fn without_dead(
     dead: &RoaringBitmap,
     first: u32,
     end: u32,
-) -> Result<RecordBatch, arrow::error::ArrowError> {
+) -> Result<RecordBatch, ArrowError> {
     if dead.range_cardinality(first..end) == 0 {
         return Ok(batch);
     }
@@ -69,16 +162,175 @@ pub(crate) fn without_dead(
     filter_record_batch(&batch, &BooleanArray::from(live))
 }
 
+/// A file with its dead rows as a selection; row groups without dead rows carry none.
+fn partitioned_file(segment: &Segment, file: &Arc<LakeFile>) -> PartitionedFile {
+    let scanned = PartitionedFile::new(file.path.display().to_string(), file.bytes)
+        .with_extension(ScannedFile(Arc::clone(file)));
+    if segment.dead.is_empty() {
+        return scanned;
+    }
+    scanned.with_extension(access_plan(&file.footer, &segment.dead))
+}
+
+fn access_plan(footer: &ParquetMetaData, dead: &RoaringBitmap) -> ParquetAccessPlan {
+    let mut first = 0_u32;
+    let mut groups = Vec::with_capacity(footer.num_row_groups());
+    for group in footer.row_groups() {
+        let rows = u32::try_from(group.num_rows()).unwrap_or(u32::MAX);
+        let end = first.saturating_add(rows);
+        let count = dead.range_cardinality(first..end);
+        groups.push(if count == 0 {
+            RowGroupAccess::Scan
+        } else if count == u64::from(rows) {
+            RowGroupAccess::Skip
+        } else {
+            RowGroupAccess::Selection(selection(dead, first, end))
+        });
+        first = end;
+    }
+    ParquetAccessPlan::new(groups)
+}
+
+/// The rows of `first..end` that are not dead.
+fn selection(dead: &RoaringBitmap, first: u32, end: u32) -> RowSelection {
+    let mut selectors: Vec<RowSelector> = Vec::new();
+    let mut next = first;
+    for row in dead.range(first..end) {
+        if row > next {
+            selectors.push(RowSelector::select((row - next) as usize));
+        }
+        match selectors.last_mut() {
+            Some(last) if last.skip => last.row_count += 1,
+            _ => selectors.push(RowSelector::skip(1)),
+        }
+        next = row + 1;
+    }
+    if next < end {
+        selectors.push(RowSelector::select((end - next) as usize));
+    }
+    RowSelection::from(selectors)
+}
+
+/// What is known of all living rows of these files together. Row counts are exact; bounds are of
+/// all rows, dead ones too, and may be shortened, so they are never exact.
+fn statistics(files: &[(&Segment, &FileRows)], schema: &SchemaRef) -> Statistics {
+    let mut statistics = Statistics::new_unknown(schema);
+    let rows: u64 = files.iter().map(|(s, _)| s.live_rows()).sum();
+    let bytes: u64 = files.iter().map(|(_, f)| f.file.bytes).sum();
+    statistics.num_rows = exact(rows);
+    statistics.total_byte_size = exact(bytes).to_inexact();
+    let any_dead = files.iter().any(|(s, _)| !s.dead.is_empty());
+    for (field, known) in schema.fields().iter().zip(&mut statistics.column_statistics) {
+        let bounds: Vec<Bounds> =
+            files.iter().map(|(_, f)| bounds_of(&f.file, field.name())).collect();
+        let nulls: Option<u64> = bounds.iter().map(|b| b.nulls).sum();
+        if let Some(nulls) = nulls {
+            known.null_count = exact(nulls);
+            if any_dead {
+                known.null_count = known.null_count.to_inexact();
+            }
+        }
+        let wanted = |b: &&Bounds, rows: u64| b.nulls != Some(rows);
+        let with_rows = || {
+            bounds
+                .iter()
+                .zip(files)
+                .filter(move |(b, (_, f))| wanted(b, u64::from(f.file.rows)))
+                .map(|(b, _)| b)
+        };
+        let fold = |pick: fn(&Bounds) -> Option<&ScalarValue>, less: bool| {
+            let mut best: Option<ScalarValue> = None;
+            for bound in with_rows() {
+                let value = pick(bound)?;
+                if best.as_ref().is_none_or(|b| (value < b) == less) {
+                    best = Some(value.clone());
+                }
+            }
+            best
+        };
+        if let Some(min) = fold(|b| b.min.as_ref(), true) {
+            known.min_value = Precision::Inexact(min);
+        }
+        if let Some(max) = fold(|b| b.max.as_ref(), false) {
+            known.max_value = Precision::Inexact(max);
+        }
+    }
+    statistics
+}
+
+fn exact(count: u64) -> Precision<usize> {
+    usize::try_from(count).map_or(Precision::Absent, Precision::Exact)
+}
+
+/// What is known of a column; one the file does not have is null in every row.
+fn bounds_of(file: &LakeFile, column: &str) -> Bounds {
+    file.bounds
+        .get(column)
+        .cloned()
+        .unwrap_or_else(|| Bounds { nulls: Some(u64::from(file.rows)), ..Bounds::default() })
+}
+
+/// Bounds of whole files, for pruning.
+struct FileStatistics<'a> {
+    files: &'a [(&'a Segment, &'a FileRows)],
+    schema: &'a SchemaRef,
+}
+
+impl FileStatistics<'_> {
+    fn values(&self, column: &Column, pick: fn(Bounds) -> Option<ScalarValue>) -> Option<ArrayRef> {
+        let field = self.schema.field_with_name(&column.name).ok()?;
+        let null = ScalarValue::try_from(field.data_type()).ok()?;
+        let values = self
+            .files
+            .iter()
+            .map(|(_, f)| pick(bounds_of(&f.file, &column.name)).unwrap_or_else(|| null.clone()));
+        ScalarValue::iter_to_array(values).ok()
+    }
+}
+
+impl PruningStatistics for FileStatistics<'_> {
+    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.values(column, |b| b.min)
+    }
+
+    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.values(column, |b| b.max)
+    }
+
+    fn num_containers(&self) -> usize {
+        self.files.len()
+    }
+
+    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+        let counts = self.files.iter().map(|(_, f)| bounds_of(&f.file, &column.name).nulls);
+        Some(Arc::new(counts.collect::<UInt64Array>()))
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        let counts = self.files.iter().map(|(_, f)| Some(u64::from(f.file.rows)));
+        Some(Arc::new(counts.collect::<UInt64Array>()))
+    }
+
+    fn contained(
+        &self,
+        _column: &Column,
+        _values: &std::collections::HashSet<ScalarValue>,
+    ) -> Option<BooleanArray> {
+        None
+    }
+}
+
 #[async_trait]
 impl TableProvider for LakeTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(self.view.schema.arrow())
+        Arc::clone(self.arrow())
     }
 
     fn table_type(&self) -> TableType {
         TableType::Base
     }
 
+    /// Filters rule out files, row groups and pages; the rows left are filtered again above.
     fn supports_filters_pushdown(
         &self,
         filters: &[&Expr],
@@ -88,17 +340,37 @@ impl TableProvider for LakeTable {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let batches = self.hot_batches(projection)?;
-        let schema = match projection {
-            Some(columns) => Arc::new(self.schema().project(columns)?),
-            None => self.schema(),
+        let predicate = match conjunction(filters.to_vec()) {
+            None => None,
+            Some(filter) => {
+                let schema = DFSchema::try_from(Arc::clone(self.arrow()))?;
+                Some(state.create_physical_expr(filter, &schema)?)
+            }
         };
-        let source = MemorySourceConfig::try_new(&[batches], schema, None)?.with_limit(limit);
-        Ok(datafusion::datasource::source::DataSourceExec::from_data_source(source))
+        let schema = match projection {
+            Some(columns) => Arc::new(self.arrow().project(columns)?),
+            None => Arc::clone(self.arrow()),
+        };
+        let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        let files = self.files(predicate.as_ref());
+        if !files.is_empty() {
+            inputs.push(self.file_scan(state, &files, projection, predicate, limit)?);
+        }
+        let batches = self.hot_batches(projection)?;
+        if !batches.is_empty() {
+            let hot = MemorySourceConfig::try_new(&[batches], Arc::clone(&schema), None)?
+                .with_limit(limit);
+            inputs.push(DataSourceExec::from_data_source(hot));
+        }
+        match inputs.len() {
+            0 => Ok(Arc::new(EmptyExec::new(schema))),
+            1 => Ok(inputs.swap_remove(0)),
+            _ => UnionExec::try_new(inputs),
+        }
     }
 }

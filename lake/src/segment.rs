@@ -5,6 +5,8 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use roaring::RoaringBitmap;
 
+use crate::file::LakeFile;
+
 /// Batches below this many rows are joined with their neighbours, so that a stream of tiny
 /// transactions does not become a list of tiny batches.
 const JOIN_ROWS: usize = 8_192;
@@ -25,6 +27,28 @@ pub(crate) struct Segment {
 #[derive(Debug, Clone)]
 pub(crate) enum SegmentData {
     Hot(HotRows),
+    File(FileRows),
+}
+
+/// Rows in one data file.
+#[derive(Debug, Clone)]
+pub(crate) struct FileRows {
+    pub(crate) file: Arc<LakeFile>,
+    /// Row numbers that were dead already when the file was written and are not in it. A row's
+    /// position in the file is its number less the elided numbers before it.
+    pub(crate) elided: Option<Arc<RoaringBitmap>>,
+    /// The dead positions that committed delete files already name.
+    pub(crate) committed_dead: Arc<RoaringBitmap>,
+}
+
+impl FileRows {
+    /// The file position of a row that is in the file.
+    pub(crate) fn position(&self, row: u32) -> u32 {
+        match &self.elided {
+            None => row,
+            Some(elided) => row - u32::try_from(elided.rank(row)).unwrap_or(row),
+        }
+    }
 }
 
 /// Rows in memory, in order.
@@ -35,6 +59,28 @@ pub(crate) struct HotRows {
 }
 
 impl HotRows {
+    /// Takes off the rows from number `keep` on.
+    pub(crate) fn split_off(&mut self, keep: u32) -> Self {
+        let mut first = 0_usize;
+        let keep = keep as usize;
+        let mut head = Self::default();
+        let mut tail = Self::default();
+        for batch in self.batches.drain(..) {
+            let rows = batch.num_rows();
+            let cut = keep.saturating_sub(first).min(rows);
+            first += rows;
+            for (part, from, len) in [(&mut head, 0, cut), (&mut tail, cut, rows - cut)] {
+                if len > 0 {
+                    let slice = batch.slice(from, len);
+                    part.bytes += slice.get_array_memory_size();
+                    part.batches.push(Arc::new(slice));
+                }
+            }
+        }
+        *self = head;
+        tail
+    }
+
     /// Appends a batch; joins it with small predecessors so that the list stays logarithmic.
     pub(crate) fn push(&mut self, batch: RecordBatch) {
         self.bytes += batch.get_array_memory_size();
@@ -68,19 +114,53 @@ impl Segment {
         }
     }
 
+    /// A data file as a segment of its own.
+    pub(crate) fn of_file(id: u32, file: Arc<LakeFile>, dead: Arc<RoaringBitmap>) -> Self {
+        let committed_dead = Arc::clone(&dead);
+        Self {
+            id,
+            rows: file.rows,
+            data: SegmentData::File(FileRows { file, elided: None, committed_dead }),
+            dead,
+        }
+    }
+
+    /// Replaces the rows in memory by the file they were written to, without the rows in `elided`.
+    /// Row numbers stay as they are.
+    pub(crate) fn settle(&mut self, file: Arc<LakeFile>, elided: &Arc<RoaringBitmap>) {
+        let rows = FileRows {
+            file,
+            elided: (!elided.is_empty()).then(|| Arc::clone(elided)),
+            committed_dead: Arc::new(RoaringBitmap::new()),
+        };
+        let late = &*self.dead - &**elided;
+        self.dead = Arc::new(late.into_iter().map(|row| rows.position(row)).collect());
+        self.data = SegmentData::File(rows);
+    }
+
+    /// The file, when it is one.
+    pub(crate) fn file(&self) -> Option<&FileRows> {
+        match &self.data {
+            SegmentData::Hot(_) => None,
+            SegmentData::File(file) => Some(file),
+        }
+    }
+
     /// Marks the row of this number dead.
     pub(crate) fn kill(&mut self, row: u32) {
-        match &self.data {
-            SegmentData::Hot(_) => {
-                Arc::make_mut(&mut self.dead).insert(row);
-            }
-        }
+        let at = match &self.data {
+            SegmentData::Hot(_) => row,
+            SegmentData::File(file) => file.position(row),
+        };
+        Arc::make_mut(&mut self.dead).insert(at);
     }
 
     /// Rows that live.
     pub(crate) fn live_rows(&self) -> u64 {
-        match &self.data {
-            SegmentData::Hot(_) => u64::from(self.rows) - self.dead.len(),
-        }
+        let all = match &self.data {
+            SegmentData::Hot(_) => self.rows,
+            SegmentData::File(file) => file.file.rows,
+        };
+        u64::from(all) - self.dead.len()
     }
 }

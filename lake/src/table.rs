@@ -3,18 +3,19 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{BooleanArray, new_null_array},
-    compute::filter_record_batch,
-    error::ArrowError,
-    record_batch::RecordBatch,
+    array::BooleanArray, compute::filter_record_batch, error::ArrowError, record_batch::RecordBatch,
 };
 use medlake_contract::{ChangeBatch, Op, TableSchema};
 
+use roaring::RoaringBitmap;
+
 use crate::{
     error::LakeError,
+    file::{LakeFile, conform},
     key::{KeyCodec, KeyIndex, Keys, Location},
-    segment::{Segment, SegmentData},
+    segment::{HotRows, Segment, SegmentData},
     view::TableView,
+    write::{Merge, WrittenTable},
 };
 
 /// Changes that were checked and can be applied without failing.
@@ -66,6 +67,7 @@ impl TableState {
     pub(crate) fn hot(&self) -> (u64, u64) {
         self.segments.values().fold((0, 0), |(rows, bytes), s| match &s.data {
             SegmentData::Hot(hot) => (rows + u64::from(s.rows), bytes + hot.bytes as u64),
+            SegmentData::File(_) => (rows, bytes),
         })
     }
 
@@ -115,8 +117,7 @@ impl TableState {
         let count = u32::try_from(after.num_rows()).unwrap_or(u32::MAX);
         if let Some(segment) = self.segments.get_mut(&id) {
             segment.rows += count;
-            if count > 0 {
-                let SegmentData::Hot(hot) = &mut segment.data;
+            if let (SegmentData::Hot(hot), 1..) = (&mut segment.data, count) {
                 hot.push(after);
             }
         }
@@ -166,25 +167,164 @@ impl TableState {
     /// The columns the table has from now on; rows in memory get nulls for new ones.
     pub(crate) fn evolve(&mut self, schema: Arc<TableSchema>) -> Result<(), LakeError> {
         for segment in self.segments.values_mut() {
-            let SegmentData::Hot(hot) = &mut segment.data;
+            let SegmentData::Hot(hot) = &mut segment.data else { continue };
             for batch in &mut hot.batches {
-                let mut columns = batch.columns().to_vec();
-                for column in &schema.columns()[columns.len()..] {
-                    columns.push(new_null_array(&column.ty.arrow(), batch.num_rows()));
-                }
-                *batch =
-                    Arc::new(RecordBatch::try_new(Arc::clone(schema.arrow()), columns).map_err(
-                        |source| LakeError::Arrow {
-                            doing: "add columns",
-                            table: schema.name().clone(),
-                            source,
-                        },
-                    )?);
+                let wider = conform(batch, schema.arrow()).map_err(|source| LakeError::Arrow {
+                    doing: "add columns",
+                    table: schema.name().clone(),
+                    source,
+                })?;
+                *batch = Arc::new(wider);
             }
         }
         self.schema = schema;
         self.view = None;
         Ok(())
+    }
+
+    /// Fills an empty table from its data files, each with its dead positions, and builds the key
+    /// index by reading their key columns.
+    pub(crate) fn load(
+        &mut self,
+        files: Vec<(Arc<LakeFile>, RoaringBitmap)>,
+    ) -> Result<(), LakeError> {
+        let key_schema = self.schema.arrow().project(self.codec.columns()).map(Arc::new);
+        let arrow = |source: ArrowError| LakeError::Arrow {
+            doing: "rebuild the key index",
+            table: self.schema.name().clone(),
+            source,
+        };
+        let key_schema = key_schema.map_err(arrow)?;
+        let live: u64 = files.iter().map(|(f, dead)| u64::from(f.rows) - dead.len()).sum();
+        self.index.reserve(usize::try_from(live).unwrap_or(0));
+        for (file, dead) in files {
+            let id = self.next_segment;
+            self.next_segment += 1;
+            for batch in file.read(&key_schema)? {
+                let (first, batch) = batch?;
+                let keys = self.codec.keys_of_columns(batch.columns()).map_err(arrow)?;
+                for (at, row) in (first..).take(batch.num_rows()).enumerate() {
+                    if dead.contains(row) {
+                        continue;
+                    }
+                    if self.index.put(&keys, at, Location { segment: id, row }).is_some() {
+                        return Err(LakeError::Corrupt {
+                            table: self.schema.name().clone(),
+                            problem: format!("a key occurs twice; once in file {:?}", file.path),
+                        });
+                    }
+                }
+            }
+            self.segments.insert(id, Segment::of_file(id, file, Arc::new(dead)));
+        }
+        Ok(())
+    }
+
+    /// Ends the open hot segment at the rows `seen` has of it. Rows staged since move to a new
+    /// segment, so that what is written is exactly what was published.
+    pub(crate) fn seal(&mut self, seen: &TableView) -> Result<(), LakeError> {
+        let Some(open) = self.open else { return Ok(()) };
+        let Some(rows) = seen.segments.iter().find(|s| s.id == open).map(|s| s.rows) else {
+            return Ok(());
+        };
+        let Some(segment) = self.segments.get_mut(&open) else { return Ok(()) };
+        if rows == 0 {
+            return Ok(());
+        }
+        let mut tail = HotRows::default();
+        let mut keys = Vec::new();
+        if let (SegmentData::Hot(hot), true) = (&mut segment.data, segment.rows > rows) {
+            // On a copy, so that nothing is changed should the keys fail.
+            let mut head = hot.clone();
+            tail = head.split_off(rows);
+            for batch in &tail.batches {
+                let batch_keys = self.codec.keys(batch).map_err(|source| LakeError::Arrow {
+                    doing: "split rows",
+                    table: self.schema.name().clone(),
+                    source,
+                })?;
+                keys.push((batch_keys, batch.num_rows()));
+            }
+            *hot = head;
+        }
+        let tail_rows = segment.rows - rows;
+        segment.rows = rows;
+        self.open = None;
+        self.view = None;
+        if tail_rows == 0 {
+            return Ok(());
+        }
+        let dead: RoaringBitmap = segment.dead.range(rows..).map(|row| row - rows).collect();
+        Arc::make_mut(&mut segment.dead).remove_range(rows..);
+        let id = self.open_segment();
+        let mut row = 0_u32;
+        for (keys, count) in keys {
+            for at in 0..count {
+                if !dead.contains(row) {
+                    self.index.put(&keys, at, Location { segment: id, row });
+                }
+                row += 1;
+            }
+        }
+        if let Some(segment) = self.segments.get_mut(&id) {
+            *segment =
+                Segment { id, rows: tail_rows, data: SegmentData::Hot(tail), dead: Arc::new(dead) };
+        }
+        Ok(())
+    }
+
+    /// Takes over what a committed flush wrote. Rows that died since the view it was made from are
+    /// dead in the new files too, and are deleted by position in the next flush.
+    pub(crate) fn install(&mut self, written: &WrittenTable) {
+        self.view = None;
+        for flushed in &written.flushed {
+            match (&flushed.file, self.segments.get_mut(&flushed.segment)) {
+                (Some(file), Some(segment)) => segment.settle(Arc::clone(file), &flushed.elided),
+                _ => {
+                    self.segments.remove(&flushed.segment);
+                }
+            }
+        }
+        for (id, dead) in &written.committed_dead {
+            if let Some(Segment { data: SegmentData::File(file), .. }) = self.segments.get_mut(id) {
+                file.committed_dead = Arc::clone(dead);
+            }
+        }
+        for id in &written.dropped {
+            self.segments.remove(id);
+        }
+        if let Some(merge) = &written.merge {
+            self.install_merge(merge);
+        }
+    }
+
+    fn install_merge(&mut self, merge: &Merge) {
+        let id = self.next_segment;
+        self.next_segment += 1;
+        let mut died = RoaringBitmap::new();
+        // The keys stand in the order the rows were written: source by source, living rows only.
+        let mut keys = merge.keys.iter().flat_map(|(k, rows)| (0..*rows).map(move |at| (k, at)));
+        let mut row = 0_u32;
+        for source in &merge.sources {
+            let Some(segment) = self.segments.remove(&source.segment) else { continue };
+            for position in 0..source.rows {
+                if source.dead.contains(position) {
+                    continue;
+                }
+                let Some((keys, at)) = keys.next() else { break };
+                if segment.dead.contains(position) {
+                    died.insert(row);
+                } else {
+                    self.index.put(keys, at, Location { segment: id, row });
+                }
+                row += 1;
+            }
+        }
+        if let Some(file) = &merge.file {
+            let mut segment = Segment::of_file(id, Arc::clone(file), Arc::default());
+            segment.dead = Arc::new(died);
+            self.segments.insert(id, segment);
+        }
     }
 
     /// An immutable picture of the present state.

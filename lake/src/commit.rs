@@ -1,0 +1,609 @@
+//! Snapshots: the committed side of a table, and the next one.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    str::FromStr,
+    sync::Arc,
+};
+
+use iceberg::{
+    MetadataLocation, TableCreation,
+    io::FileIO,
+    spec::{
+        DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter,
+        ManifestWriter, ManifestWriterBuilder, Operation, Snapshot, Summary, TableMetadata,
+        TableMetadataBuilder,
+    },
+};
+use medlake_contract::{TableName, TableSchema};
+use uuid::Uuid;
+
+use crate::{
+    error::LakeError,
+    file::LakeFile,
+    spec::{KEY_PROPERTY, Progress, iceberg_schema, metadata_error},
+    storage::{Storage, WriteScope},
+};
+
+/// Manifests of data files a snapshot has at most; the next one brings them all into one.
+const DATA_MANIFESTS: usize = 5;
+/// Manifests of delete files a snapshot has at most.
+const DELETE_MANIFESTS: usize = 3;
+/// Metadata files that are kept for readers that still hold an old pointer.
+const METADATA_VERSIONS: &str = "20";
+
+/// A file in a manifest, with where it came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) file: DataFile,
+    snapshot_id: i64,
+    sequence: i64,
+    file_sequence: i64,
+}
+
+/// A manifest of the current snapshot with the entries that live.
+#[derive(Debug, Clone)]
+pub(crate) struct Manifest {
+    file: ManifestFile,
+    pub(crate) entries: Vec<Arc<Entry>>,
+}
+
+/// A file that the current snapshot no longer names.
+#[derive(Debug, Clone)]
+pub(crate) struct Retired {
+    location: String,
+    /// The first sequence number without it. It can go when no older snapshot is left.
+    since: i64,
+    /// For data files: who else holds it reads it.
+    held: Option<Arc<LakeFile>>,
+}
+
+/// What one commit changes in a table's set of files.
+#[derive(Debug, Default)]
+pub(crate) struct TableChange {
+    pub(crate) added: Vec<DataFile>,
+    /// Locations of data files that go.
+    pub(crate) removed: BTreeSet<String>,
+    pub(crate) added_deletes: Vec<DataFile>,
+    /// Whether all delete files there were go.
+    pub(crate) replace_deletes: bool,
+}
+
+/// A table as the catalog has it.
+#[derive(Debug, Clone)]
+pub(crate) struct CommittedTable {
+    pub(crate) name: TableName,
+    pub(crate) metadata: TableMetadata,
+    pub(crate) location: String,
+    manifests: Vec<Manifest>,
+    retired: Vec<Retired>,
+}
+
+/// The limits of what is kept of the past.
+pub(crate) struct Retention {
+    pub(crate) snapshots: usize,
+    pub(crate) micros: i64,
+}
+
+impl CommittedTable {
+    /// A new, empty table; writes its first metadata file.
+    pub(crate) fn create(
+        storage: &Storage,
+        scope: &WriteScope,
+        schema: &TableSchema,
+    ) -> Result<Self, LakeError> {
+        let name = schema.name();
+        let wrong = |e| metadata_error("create the metadata", name)(e);
+        let key: Vec<&str> =
+            schema.key_indices().iter().map(|&k| schema.columns()[k].name.as_str()).collect();
+        let properties = [
+            (KEY_PROPERTY, key.join(",")),
+            ("write.format.default", "parquet".to_owned()),
+            ("write.parquet.compression-codec", "zstd".to_owned()),
+            ("write.delete.mode", "merge-on-read".to_owned()),
+            ("write.update.mode", "merge-on-read".to_owned()),
+            ("write.merge.mode", "merge-on-read".to_owned()),
+            ("write.metadata.previous-versions-max", METADATA_VERSIONS.to_owned()),
+            ("write.metadata.delete-after-commit.enabled", "true".to_owned()),
+        ];
+        let table_location = storage.table_location(name);
+        let creation = TableCreation::builder()
+            .name(name.table().to_owned())
+            .location(table_location.clone())
+            .schema(iceberg_schema(schema, None)?)
+            .properties(properties.map(|(k, v)| (k.to_owned(), v)))
+            .build();
+        let metadata = TableMetadataBuilder::from_table_creation(creation)
+            .and_then(TableMetadataBuilder::build)
+            .map_err(wrong)?
+            .metadata;
+        let location = MetadataLocation::new_with_metadata(table_location, &metadata).to_string();
+        write_metadata(scope, name, &metadata, &location)?;
+        Ok(Self { name: name.clone(), metadata, location, manifests: vec![], retired: vec![] })
+    }
+
+    /// Reads a table the catalog names.
+    pub(crate) async fn load(name: TableName, location: String) -> Result<Self, LakeError> {
+        let metadata: TableMetadata =
+            serde_json::from_slice(&Storage::read(&location)?).map_err(|e| LakeError::Corrupt {
+                table: name.clone(),
+                problem: format!("metadata file \"{location}\": {e}"),
+            })?;
+        let mut manifests = Vec::new();
+        if let Some(snapshot) = metadata.current_snapshot() {
+            for file in read_manifest_list(&name, &metadata, snapshot.manifest_list())? {
+                manifests.push(read_manifest(&name, file).await?);
+            }
+        }
+        Ok(Self { name, metadata, location, manifests, retired: Vec::new() })
+    }
+
+    /// The living data files.
+    pub(crate) fn data_files(&self) -> impl Iterator<Item = &DataFile> {
+        self.entries(ManifestContentType::Data).map(|e| &e.file)
+    }
+
+    /// The living delete files.
+    pub(crate) fn delete_files(&self) -> impl Iterator<Item = &DataFile> {
+        self.entries(ManifestContentType::Deletes).map(|e| &e.file)
+    }
+
+    fn entries(&self, content: ManifestContentType) -> impl Iterator<Item = &Arc<Entry>> {
+        self.manifests.iter().filter(move |m| m.file.content == content).flat_map(|m| &m.entries)
+    }
+
+    /// What the current snapshot says about the sources.
+    pub(crate) fn progress(&self) -> Result<Option<Progress>, LakeError> {
+        match self.metadata.current_snapshot() {
+            Some(s) => Progress::read(&self.name, &s.summary().additional_properties),
+            None => Ok(None),
+        }
+    }
+
+    /// The same table with other columns; writes its metadata file.
+    pub(crate) fn evolve(
+        &self,
+        scope: &WriteScope,
+        schema: &TableSchema,
+    ) -> Result<(Self, Cleanup), LakeError> {
+        let before = (self.metadata.current_schema().as_ref(), self.metadata.last_column_id());
+        let new = iceberg_schema(schema, Some(before))?;
+        let builder = self
+            .metadata
+            .clone()
+            .into_builder(Some(self.location.clone()))
+            .add_current_schema(new)
+            .map_err(metadata_error("add columns", &self.name))?;
+        let (metadata, location, dropped) = self.write_next(scope, builder)?;
+        let next = Self { metadata, location, ..self.clone() };
+        Ok((next, Cleanup { locations: dropped }))
+    }
+
+    /// The table after `change`, as a new snapshot; writes manifests, manifest list and metadata.
+    /// Nothing of the present value changes.
+    pub(crate) async fn next(
+        &self,
+        scope: &WriteScope,
+        change: TableChange,
+        progress: &Progress,
+        now_micros: i64,
+        retention: &Retention,
+        held: &HashMap<String, Arc<LakeFile>>,
+    ) -> Result<(Self, Cleanup), LakeError> {
+        let snapshot_id = new_snapshot_id();
+        let sequence = self.metadata.next_sequence_number();
+        let summary = self.summary(&change, progress);
+        let mut maker = ManifestMaker { table: self, scope, snapshot_id, sequence };
+        let (data, deletes): (Vec<Manifest>, Vec<Manifest>) = self
+            .manifests
+            .iter()
+            .cloned()
+            .partition(|m| m.file.content == ManifestContentType::Data);
+        let mut retired = self.retired.clone();
+        let mut retire = |location: &str| {
+            retired.push(Retired {
+                location: location.to_owned(),
+                since: sequence,
+                held: held.get(location).cloned(),
+            });
+        };
+        change.removed.iter().for_each(|location| retire(location));
+
+        let removed = |e: &Entry| change.removed.contains(e.file.file_path());
+        let rewrite = !change.removed.is_empty()
+            || data.len() + usize::from(!change.added.is_empty()) > DATA_MANIFESTS;
+        let mut manifests = maker
+            .arrange(ManifestContentType::Data, &data, &change.added, rewrite, &removed)
+            .await?;
+
+        let all = |_: &Entry| change.replace_deletes;
+        let rewrite = change.replace_deletes
+            || deletes.len() + usize::from(!change.added_deletes.is_empty()) > DELETE_MANIFESTS;
+        manifests.extend(
+            maker
+                .arrange(
+                    ManifestContentType::Deletes,
+                    &deletes,
+                    &change.added_deletes,
+                    rewrite,
+                    &all,
+                )
+                .await?,
+        );
+        if change.replace_deletes {
+            self.delete_files().for_each(|f| retire(f.file_path()));
+        }
+        for old in &self.manifests {
+            if !manifests.iter().any(|m| m.file.manifest_path == old.file.manifest_path) {
+                retire(&old.file.manifest_path);
+            }
+        }
+
+        let manifest_list =
+            self.write_manifest_list(scope, snapshot_id, sequence, &manifests).await?;
+        let timestamp_ms = (now_micros / 1_000).max(self.metadata.last_updated_ms());
+        let snapshot = Snapshot::builder()
+            .with_snapshot_id(snapshot_id)
+            .with_parent_snapshot_id(self.metadata.current_snapshot_id())
+            .with_sequence_number(sequence)
+            .with_timestamp_ms(timestamp_ms)
+            .with_manifest_list(manifest_list)
+            .with_summary(summary)
+            .with_schema_id(self.metadata.current_schema_id())
+            .build();
+        let expired = self.expired(retention, timestamp_ms);
+        for id in &expired {
+            if let Some(old) = self.metadata.snapshot_by_id(*id) {
+                retired.push(Retired {
+                    location: old.manifest_list().to_owned(),
+                    since: 0,
+                    held: None,
+                });
+            }
+        }
+        let builder = self
+            .metadata
+            .clone()
+            .into_builder(Some(self.location.clone()))
+            .set_branch_snapshot(snapshot, MAIN_BRANCH)
+            .map_err(metadata_error("add a snapshot to the metadata", &self.name))?
+            .remove_snapshots(&expired);
+        let (metadata, location, dropped) = self.write_next(scope, builder)?;
+        let next = Self { name: self.name.clone(), metadata, location, manifests, retired };
+        Ok((next, Cleanup { locations: dropped }))
+    }
+
+    fn write_next(
+        &self,
+        scope: &WriteScope,
+        builder: TableMetadataBuilder,
+    ) -> Result<(TableMetadata, String, Vec<String>), LakeError> {
+        let wrong = |e| metadata_error("build the metadata", &self.name)(e);
+        let built = builder.build().map_err(wrong)?;
+        let location = MetadataLocation::from_str(&self.location)
+            .map_err(wrong)?
+            .with_next_version()
+            .to_string();
+        write_metadata(scope, &self.name, &built.metadata, &location)?;
+        let dropped = built.expired_metadata_logs.into_iter().map(|l| l.metadata_file).collect();
+        Ok((built.metadata, location, dropped))
+    }
+
+    /// Snapshots that need not be kept once there is one more.
+    fn expired(&self, retention: &Retention, now_ms: i64) -> Vec<i64> {
+        let mut snapshots: Vec<_> = self.metadata.snapshots().collect();
+        snapshots.sort_by_key(|s| std::cmp::Reverse(s.sequence_number()));
+        let current = self.metadata.current_snapshot_id();
+        snapshots
+            .into_iter()
+            .skip(retention.snapshots.saturating_sub(1))
+            .filter(|s| now_ms - s.timestamp_ms() > retention.micros / 1_000)
+            .map(|s| s.snapshot_id())
+            .filter(|id| Some(*id) != current || retention.snapshots <= 1)
+            .collect()
+    }
+
+    fn summary(&self, change: &TableChange, progress: &Progress) -> Summary {
+        let data_files = self.data_files().count() + change.added.len() - change.removed.len();
+        let removed_rows: u64 = self
+            .data_files()
+            .filter(|f| change.removed.contains(f.file_path()))
+            .map(DataFile::record_count)
+            .sum();
+        let added_rows: u64 = change.added.iter().map(DataFile::record_count).sum();
+        let all_rows: u64 = self.data_files().map(DataFile::record_count).sum();
+        let old_deletes: Vec<&DataFile> = self.delete_files().collect();
+        let added_deletes: u64 = change.added_deletes.iter().map(DataFile::record_count).sum();
+        let kept = if change.replace_deletes { &[][..] } else { &old_deletes[..] };
+        let kept_deletes: u64 = kept.iter().map(|f| f.record_count()).sum();
+        let numbers = [
+            ("added-data-files", change.added.len() as u64),
+            ("deleted-data-files", change.removed.len() as u64),
+            ("added-records", added_rows),
+            ("deleted-records", removed_rows),
+            ("added-delete-files", change.added_deletes.len() as u64),
+            ("removed-delete-files", (old_deletes.len() - kept.len()) as u64),
+            ("added-position-deletes", added_deletes),
+            ("total-records", all_rows + added_rows - removed_rows),
+            ("total-data-files", data_files as u64),
+            ("total-delete-files", (kept.len() + change.added_deletes.len()) as u64),
+            ("total-position-deletes", kept_deletes + added_deletes),
+            ("total-equality-deletes", 0),
+        ];
+        let mut additional_properties = progress.properties();
+        additional_properties
+            .extend(numbers.into_iter().map(|(k, v)| (k.to_owned(), v.to_string())));
+        let operation = if change.removed.is_empty()
+            && change.added_deletes.is_empty()
+            && !change.replace_deletes
+        {
+            Operation::Append
+        } else {
+            Operation::Overwrite
+        };
+        Summary { operation, additional_properties }
+    }
+
+    async fn write_manifest_list(
+        &self,
+        scope: &WriteScope,
+        snapshot_id: i64,
+        sequence: i64,
+        manifests: &[Manifest],
+    ) -> Result<String, LakeError> {
+        let location = format!(
+            "{}/metadata/snap-{snapshot_id}-{}.avro",
+            self.metadata.location(),
+            Uuid::new_v4()
+        );
+        let wrong = |e| metadata_error("write the manifest list", &self.name)(e);
+        let memory = FileIO::new_with_memory();
+        let output = memory.new_output(&location).map_err(wrong)?;
+        let mut writer = ManifestListWriter::v2(
+            output.writer().await.map_err(wrong)?,
+            snapshot_id,
+            self.metadata.current_snapshot_id(),
+            sequence,
+        );
+        writer.add_manifests(manifests.iter().map(|m| m.file.clone())).map_err(wrong)?;
+        writer.close().await.map_err(wrong)?;
+        copy_out(&memory, scope, &location, &self.name).await?;
+        Ok(location)
+    }
+
+    /// Removes files that no kept snapshot names and nobody reads any more.
+    pub(crate) fn clean(&mut self) {
+        let oldest =
+            self.metadata.snapshots().map(|s| s.sequence_number()).min().unwrap_or(i64::MAX);
+        self.retired.retain(|file| {
+            // Held here alone: no view has it, and none can get it, for the table let go of it.
+            let read = file.held.as_ref().is_some_and(|f| Arc::strong_count(f) > 1);
+            if file.since > oldest || read {
+                return true;
+            }
+            Storage::remove(&file.location);
+            false
+        });
+    }
+
+    /// Finds files of earlier runs that can go: those only older snapshots name are retired, those
+    /// nothing names and that are older than `before_micros` are removed.
+    pub(crate) async fn sweep(&mut self, before_micros: i64) -> Result<usize, LakeError> {
+        let mut last: HashMap<String, i64> = HashMap::new();
+        let mut see = |location: &str, sequence: i64| {
+            let at = last.entry(location.to_owned()).or_insert(sequence);
+            *at = sequence.max(*at);
+        };
+        let mut manifests: HashMap<String, Vec<String>> = HashMap::new();
+        let current = self.metadata.current_snapshot().map(|s| s.sequence_number());
+        for snapshot in self.metadata.snapshots() {
+            let sequence = snapshot.sequence_number();
+            // Goes when its snapshot does, not when a later one is there.
+            see(snapshot.manifest_list(), i64::MAX - 1);
+            for file in read_manifest_list(&self.name, &self.metadata, snapshot.manifest_list())? {
+                let path = file.manifest_path.clone();
+                see(&path, sequence);
+                if !manifests.contains_key(&path) {
+                    let manifest = read_manifest(&self.name, file).await?;
+                    let files =
+                        manifest.entries.iter().map(|e| e.file.file_path().to_owned()).collect();
+                    manifests.insert(path.clone(), files);
+                }
+                manifests[&path].iter().for_each(|f| see(f, sequence));
+            }
+        }
+        see(&self.location, i64::MAX - 1);
+        self.metadata.metadata_log().iter().for_each(|l| see(&l.metadata_file, i64::MAX - 1));
+        self.metadata.statistics_iter().for_each(|s| see(&s.statistics_path, i64::MAX - 1));
+        let mut removed = 0;
+        for (location, modified) in Storage::list(self.metadata.location()) {
+            match last.get(&location) {
+                None if modified < before_micros => {
+                    Storage::remove(&location);
+                    removed += 1;
+                }
+                Some(sequence) if Some(*sequence) < current => {
+                    self.retired.push(Retired { location, since: sequence + 1, held: None });
+                }
+                _ => {}
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Metadata files to remove after the commit.
+#[derive(Debug, Default)]
+pub(crate) struct Cleanup {
+    locations: Vec<String>,
+}
+
+impl Cleanup {
+    pub(crate) fn run(self) {
+        self.locations.iter().for_each(|l| Storage::remove(l));
+    }
+}
+
+/// Writes the manifests of one snapshot.
+struct ManifestMaker<'a> {
+    table: &'a CommittedTable,
+    scope: &'a WriteScope,
+    snapshot_id: i64,
+    sequence: i64,
+}
+
+impl ManifestMaker<'_> {
+    /// The manifests of one kind: the old ones as they are and one more for what is added, or, with
+    /// `rewrite`, one with everything.
+    async fn arrange(
+        &mut self,
+        content: ManifestContentType,
+        old: &[Manifest],
+        added: &[DataFile],
+        rewrite: bool,
+        removed: &(dyn Fn(&Entry) -> bool + Sync),
+    ) -> Result<Vec<Manifest>, LakeError> {
+        if added.is_empty() && !rewrite {
+            return Ok(old.to_vec());
+        }
+        let wrong = |e| metadata_error("write a manifest", &self.table.name)(e);
+        let location =
+            format!("{}/metadata/{}-m0.avro", self.table.metadata.location(), Uuid::new_v4());
+        let memory = FileIO::new_with_memory();
+        let mut writer = self.writer(&memory, &location, content)?;
+        let mut entries = Vec::new();
+        let mut gone = 0;
+        let mut manifests = Vec::new();
+        if rewrite {
+            for entry in old.iter().flat_map(|m| &m.entries) {
+                let file = entry.file.clone();
+                if removed(entry) {
+                    gone += 1;
+                    writer
+                        .add_delete_file(file, entry.sequence, Some(entry.file_sequence))
+                        .map_err(wrong)?;
+                } else {
+                    writer
+                        .add_existing_file(
+                            file,
+                            entry.snapshot_id,
+                            entry.sequence,
+                            Some(entry.file_sequence),
+                        )
+                        .map_err(wrong)?;
+                    entries.push(Arc::clone(entry));
+                }
+            }
+        } else {
+            // A manifest whose files are all gone said so in its own snapshot; no need to carry it.
+            manifests.extend(old.iter().filter(|m| !m.entries.is_empty()).cloned());
+        }
+        for file in added {
+            // The sequence number is inherited from the manifest list.
+            writer.add_file(file.clone(), -1).map_err(wrong)?;
+            entries.push(Arc::new(Entry {
+                file: file.clone(),
+                snapshot_id: self.snapshot_id,
+                sequence: self.sequence,
+                file_sequence: self.sequence,
+            }));
+        }
+        if entries.is_empty() && gone == 0 {
+            return Ok(manifests);
+        }
+        let mut file = writer.write_manifest_file().await.map_err(wrong)?;
+        copy_out(&memory, self.scope, &location, &self.table.name).await?;
+        file.sequence_number = self.sequence;
+        file.min_sequence_number =
+            entries.iter().map(|e| e.sequence).min().unwrap_or(self.sequence);
+        manifests.push(Manifest { file, entries });
+        Ok(manifests)
+    }
+
+    fn writer(
+        &self,
+        memory: &FileIO,
+        location: &str,
+        content: ManifestContentType,
+    ) -> Result<ManifestWriter, LakeError> {
+        let metadata = &self.table.metadata;
+        let output = memory
+            .new_output(location)
+            .map_err(metadata_error("write a manifest", &self.table.name))?;
+        let builder = ManifestWriterBuilder::new(
+            output,
+            Some(self.snapshot_id),
+            Arc::clone(metadata.current_schema()),
+            metadata.default_partition_spec().as_ref().clone(),
+        );
+        Ok(match content {
+            ManifestContentType::Data => builder.build_v2_data(),
+            ManifestContentType::Deletes => builder.build_v2_deletes(),
+        })
+    }
+}
+
+/// Writes to files what the library wrote to memory: all bytes pass one place.
+async fn copy_out(
+    memory: &FileIO,
+    scope: &WriteScope,
+    location: &str,
+    table: &TableName,
+) -> Result<(), LakeError> {
+    let input =
+        memory.new_input(location).map_err(metadata_error("read back a manifest", table))?;
+    let bytes = input.read().await.map_err(metadata_error("read back a manifest", table))?;
+    scope.write(location, &bytes)
+}
+
+fn write_metadata(
+    scope: &WriteScope,
+    table: &TableName,
+    metadata: &TableMetadata,
+    location: &str,
+) -> Result<(), LakeError> {
+    let json = serde_json::to_vec(metadata).map_err(|e| LakeError::Corrupt {
+        table: table.clone(),
+        problem: format!("metadata cannot be written: {e}"),
+    })?;
+    scope.write(location, &json)
+}
+
+fn read_manifest_list(
+    table: &TableName,
+    metadata: &TableMetadata,
+    location: &str,
+) -> Result<Vec<ManifestFile>, LakeError> {
+    let bytes = Storage::read(location)?;
+    let list = ManifestList::parse_with_version(&bytes, metadata.format_version())
+        .map_err(metadata_error("read the manifest list", table))?;
+    Ok(list.consume_entries().into_iter().collect())
+}
+
+async fn read_manifest(table: &TableName, file: ManifestFile) -> Result<Manifest, LakeError> {
+    let manifest = file
+        .load_manifest(&FileIO::new_with_fs())
+        .await
+        .map_err(metadata_error("read a manifest", table))?;
+    let (all, _) = manifest.into_parts();
+    let mut entries = Vec::new();
+    for entry in all.into_iter().filter(|e| e.is_alive()) {
+        let (Some(snapshot_id), Some(sequence), Some(file_sequence)) =
+            (entry.snapshot_id, entry.sequence_number, entry.file_sequence_number)
+        else {
+            return Err(LakeError::Corrupt {
+                table: table.clone(),
+                problem: format!("\"{}\" has no sequence number", entry.file_path()),
+            });
+        };
+        let file = entry.data_file().clone();
+        entries.push(Arc::new(Entry { file, snapshot_id, sequence, file_sequence }));
+    }
+    Ok(Manifest { file, entries })
+}
+
+fn new_snapshot_id() -> i64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    // Positive, as other engines expect.
+    i64::try_from((high ^ low) >> 1).unwrap_or(1).max(1)
+}

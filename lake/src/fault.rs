@@ -1,0 +1,32 @@
+//! Places where a test can make a commit go wrong. Nothing outside tests arms them.
+
+use std::sync::{Mutex, PoisonError};
+
+/// What goes wrong, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The catalog cannot be reached; nothing was committed.
+    BeforeSwap,
+    /// The catalog committed, but its answer does not arrive.
+    AnswerLost,
+    /// After a lost answer the catalog cannot be asked either.
+    RereadFails,
+}
+
+/// The faults that wait to happen.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Mutex<Vec<Fault>>);
+
+impl Faults {
+    #[cfg(test)]
+    pub(crate) fn arm(&self, fault: Fault) {
+        self.0.lock().unwrap().push(fault);
+    }
+
+    /// Whether `fault` happens now; it is used up by that.
+    pub(crate) fn hits(&self, fault: Fault) -> bool {
+        let mut armed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = armed.iter().position(|f| *f == fault);
+        at.map(|at| armed.remove(at)).is_some()
+    }
+}

@@ -1,0 +1,465 @@
+//! Data files and delete files in Parquet.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io::BufWriter,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{AsArray, Int64Array, StringArray, new_null_array},
+    datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef},
+    error::ArrowError,
+    record_batch::RecordBatch,
+};
+use datafusion::scalar::ScalarValue;
+use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum};
+use medlake_contract::{ColumnType, TableName, TableSchema};
+use parquet::{
+    arrow::{
+        ArrowWriter, PARQUET_FIELD_ID_META_KEY, ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+    },
+    basic::{Compression, ZstdLevel},
+    errors::ParquetError,
+    file::{
+        metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader},
+        properties::WriterProperties,
+        statistics::Statistics,
+    },
+};
+use roaring::RoaringBitmap;
+
+use crate::{
+    error::LakeError,
+    spec::scalar,
+    storage::{Storage, WriteScope},
+};
+
+/// Small enough that a row group without dead rows is common and two cores share a middling file.
+const ROW_GROUP_ROWS: usize = 131_072;
+
+/// Reserved field ids of position delete files, given by the format.
+const FILE_PATH_ID: i32 = 2_147_483_546;
+const POS_ID: i32 = 2_147_483_545;
+
+/// What is known of a column in a file. `None` is "not known".
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bounds {
+    pub(crate) min: Option<ScalarValue>,
+    pub(crate) max: Option<ScalarValue>,
+    pub(crate) nulls: Option<u64>,
+}
+
+/// One data file. The file stays on disk while somebody holds it.
+#[derive(Debug)]
+pub(crate) struct LakeFile {
+    pub(crate) location: String,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    pub(crate) rows: u32,
+    pub(crate) footer: Arc<ParquetMetaData>,
+    /// Per column that the file has, by name.
+    pub(crate) bounds: HashMap<String, Bounds>,
+}
+
+impl LakeFile {
+    /// A file named by a table's metadata.
+    pub(crate) fn open(
+        schema: &TableSchema,
+        field_ids: &[i32],
+        entry: &DataFile,
+    ) -> Result<Self, LakeError> {
+        let location = entry.file_path().to_owned();
+        let path = Storage::path(&location);
+        let footer = read_footer(&path)?;
+        let rows = u32::try_from(entry.record_count())
+            .ok()
+            .filter(|rows| i64::from(*rows) == footer.file_metadata().num_rows())
+            .ok_or_else(|| LakeError::Corrupt {
+                table: schema.name().clone(),
+                problem: format!("file {path:?} does not have the rows the metadata says"),
+            })?;
+        let file_columns: Vec<&str> = footer
+            .file_metadata()
+            .schema_descr()
+            .root_schema()
+            .get_fields()
+            .iter()
+            .map(|f| f.name())
+            .collect();
+        let mut bounds = HashMap::new();
+        for (column, id) in schema.columns().iter().zip(field_ids) {
+            if !file_columns.contains(&column.name.as_str()) {
+                continue;
+            }
+            let known = Bounds {
+                min: entry.lower_bounds().get(id).and_then(|d| scalar(d, column.ty)),
+                max: entry.upper_bounds().get(id).and_then(|d| scalar(d, column.ty)),
+                nulls: entry.null_value_counts().get(id).copied(),
+            };
+            bounds.insert(column.name.clone(), known);
+        }
+        Ok(Self { bytes: entry.file_size_in_bytes(), location, path, rows, footer, bounds })
+    }
+
+    /// Reads the file from its beginning: all columns of `schema`, or only those named, as batches
+    /// with the first row's position. Columns the file does not have are null.
+    pub(crate) fn read(
+        &self,
+        columns: &SchemaRef,
+    ) -> Result<impl Iterator<Item = Result<(u32, RecordBatch), LakeError>> + use<>, LakeError>
+    {
+        let wrong = parquet_error("read", &self.path);
+        let file = File::open(&self.path).map_err(|source| LakeError::File {
+            doing: "open",
+            path: self.path.clone(),
+            source,
+        })?;
+        let metadata =
+            ArrowReaderMetadata::try_new(Arc::clone(&self.footer), ArrowReaderOptions::new())
+                .map_err(&wrong)?;
+        let leaves: Vec<usize> = metadata
+            .schema()
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(_, f)| columns.column_with_name(f.name()).is_some())
+            .map(|(at, _)| at)
+            .collect();
+        let mask = ProjectionMask::leaves(metadata.parquet_schema(), leaves);
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+            .with_projection(mask)
+            .with_batch_size(8_192)
+            .build()
+            .map_err(&wrong)?;
+        let columns = Arc::clone(columns);
+        let mut position = 0_u32;
+        Ok(reader.map(move |batch| {
+            let batch = batch
+                .and_then(|batch| conform(&batch, &columns))
+                .map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
+            let first = position;
+            position += u32::try_from(batch.num_rows()).unwrap_or(u32::MAX);
+            Ok((first, batch))
+        }))
+    }
+}
+
+/// The batch with exactly these columns, in this order; missing ones are null.
+pub(crate) fn conform(batch: &RecordBatch, columns: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let arrays = columns
+        .fields()
+        .iter()
+        .map(|field| match batch.column_by_name(field.name()) {
+            Some(array) => Arc::clone(array),
+            None => new_null_array(field.data_type(), batch.num_rows()),
+        })
+        .collect();
+    let rows =
+        arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(columns), arrays, &rows)
+}
+
+fn parquet_error(doing: &'static str, path: &Path) -> impl Fn(ParquetError) -> LakeError + use<> {
+    let path = path.to_owned();
+    move |source| LakeError::Parquet { doing, path: path.clone(), source: Box::new(source) }
+}
+
+fn read_footer(path: &Path) -> Result<Arc<ParquetMetaData>, LakeError> {
+    let file = File::open(path).map_err(|source| LakeError::File {
+        doing: "open",
+        path: path.to_owned(),
+        source,
+    })?;
+    ParquetMetaDataReader::new()
+        .with_page_index_policy(PageIndexPolicy::Optional)
+        .parse_and_finish(&file)
+        .map(Arc::new)
+        .map_err(parquet_error("read the footer of", path))
+}
+
+fn with_field_id(field: &Field, id: i32) -> Field {
+    let id = (PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string());
+    field.clone().with_metadata(HashMap::from([id]))
+}
+
+fn writer_properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_created_by(concat!("medlake ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build()
+}
+
+/// Writes one data file row batch by row batch.
+pub(crate) struct DataFileWriter<'a> {
+    schema: &'a TableSchema,
+    field_ids: &'a [i32],
+    location: String,
+    path: PathBuf,
+    arrow: SchemaRef,
+    writer: ArrowWriter<BufWriter<File>>,
+    nans: Vec<u64>,
+    rows: u32,
+}
+
+impl<'a> DataFileWriter<'a> {
+    pub(crate) fn create(
+        scope: &WriteScope,
+        location: String,
+        schema: &'a TableSchema,
+        field_ids: &'a [i32],
+    ) -> Result<Self, LakeError> {
+        let fields: Vec<Field> = schema
+            .arrow()
+            .fields()
+            .iter()
+            .zip(field_ids)
+            .map(|(field, id)| with_field_id(field, *id))
+            .collect();
+        let arrow = Arc::new(Schema::new(fields));
+        let path = Storage::path(&location);
+        let file = BufWriter::new(scope.create(&location)?);
+        let writer = ArrowWriter::try_new(file, Arc::clone(&arrow), Some(writer_properties()))
+            .map_err(parquet_error("write", &path))?;
+        let nans = vec![0; field_ids.len()];
+        Ok(Self { schema, field_ids, location, path, arrow, writer, nans, rows: 0 })
+    }
+
+    /// Appends rows with the table's columns; gives the position of the first.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<u32, LakeError> {
+        for (at, column) in batch.columns().iter().enumerate() {
+            if let Some(values) = column.as_primitive_opt::<Float64Type>() {
+                let nans = values.iter().flatten().filter(|v| v.is_nan()).count();
+                self.nans[at] += nans as u64;
+            }
+        }
+        let batch = RecordBatch::try_new(Arc::clone(&self.arrow), batch.columns().to_vec())
+            .map_err(|source| LakeError::Arrow {
+                doing: "write rows",
+                table: self.schema.name().clone(),
+                source,
+            })?;
+        self.writer.write(&batch).map_err(parquet_error("write", &self.path))?;
+        let first = self.rows;
+        self.rows += u32::try_from(batch.num_rows()).unwrap_or(u32::MAX);
+        Ok(first)
+    }
+
+    /// Ends the file; gives it and its entry for the manifest.
+    pub(crate) fn finish(self) -> Result<(Arc<LakeFile>, DataFile), LakeError> {
+        let wrong = parquet_error("write", &self.path);
+        self.writer.close().map_err(&wrong)?;
+        let bytes = file_bytes(&self.path)?;
+        let footer = read_footer(&self.path)?;
+        let mut column_sizes = HashMap::new();
+        let mut value_counts = HashMap::new();
+        let mut null_counts = HashMap::new();
+        let mut nan_counts = HashMap::new();
+        let mut lower = HashMap::new();
+        let mut upper = HashMap::new();
+        for (at, (column, &id)) in self.schema.columns().iter().zip(self.field_ids).enumerate() {
+            let chunks = || footer.row_groups().iter().map(move |g| g.column(at));
+            column_sizes.insert(id, chunks().map(|c| c.compressed_size().unsigned_abs()).sum());
+            value_counts.insert(id, u64::from(self.rows));
+            let nulls: Option<u64> =
+                chunks().map(|c| c.statistics().and_then(Statistics::null_count_opt)).sum();
+            if let Some(nulls) = nulls {
+                null_counts.insert(id, nulls);
+            }
+            if column.ty == ColumnType::Float64 {
+                nan_counts.insert(id, self.nans[at]);
+                // Parquet's bounds leave NaN out, but a comparison may let NaN through.
+                if self.nans[at] > 0 {
+                    continue;
+                }
+            }
+            if let Some((min, max)) = file_bounds(&footer, at, column.ty) {
+                lower.insert(id, min);
+                upper.insert(id, max);
+            }
+        }
+        let offsets = footer
+            .row_groups()
+            .iter()
+            .filter_map(|g| g.columns().first())
+            .map(|c| c.dictionary_page_offset().unwrap_or_else(|| c.data_page_offset()))
+            .collect();
+        let entry = DataFileBuilder::default()
+            .content(DataContentType::Data)
+            .file_path(self.location.clone())
+            .file_format(DataFileFormat::Parquet)
+            .record_count(u64::from(self.rows))
+            .file_size_in_bytes(bytes)
+            .column_sizes(column_sizes)
+            .value_counts(value_counts)
+            .null_value_counts(null_counts)
+            .nan_value_counts(nan_counts)
+            .lower_bounds(lower)
+            .upper_bounds(upper)
+            .split_offsets(Some(offsets))
+            .build()
+            .map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
+        let file = LakeFile::open(self.schema, self.field_ids, &entry)?;
+        Ok((Arc::new(file), entry))
+    }
+}
+
+fn file_bytes(path: &Path) -> Result<u64, LakeError> {
+    std::fs::metadata(path).map(|m| m.len()).map_err(|source| LakeError::File {
+        doing: "inspect",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The least and greatest value of a column over all row groups; none when not known.
+fn file_bounds(footer: &ParquetMetaData, at: usize, ty: ColumnType) -> Option<(Datum, Datum)> {
+    let mut bounds: Option<(Datum, Datum)> = None;
+    for group in footer.row_groups() {
+        let statistics = group.column(at).statistics()?;
+        let rows = u64::try_from(group.num_rows()).ok()?;
+        if statistics.null_count_opt() == Some(rows) {
+            continue;
+        }
+        let (min, max) = group_bounds(statistics, ty)?;
+        bounds = Some(match bounds {
+            None => (min, max),
+            Some((low, high)) => {
+                (if min < low { min } else { low }, if max > high { max } else { high })
+            }
+        });
+    }
+    bounds
+}
+
+fn group_bounds(statistics: &Statistics, ty: ColumnType) -> Option<(Datum, Datum)> {
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(Datum::string);
+    Some(match (statistics, ty) {
+        (Statistics::Boolean(s), ColumnType::Boolean) => {
+            (Datum::bool(*s.min_opt()?), Datum::bool(*s.max_opt()?))
+        }
+        (Statistics::Int32(s), ColumnType::Int32) => {
+            (Datum::int(*s.min_opt()?), Datum::int(*s.max_opt()?))
+        }
+        (Statistics::Int32(s), ColumnType::Date) => {
+            (Datum::date(*s.min_opt()?), Datum::date(*s.max_opt()?))
+        }
+        (Statistics::Int64(s), ColumnType::Int64) => {
+            (Datum::long(*s.min_opt()?), Datum::long(*s.max_opt()?))
+        }
+        (Statistics::Int64(s), ColumnType::TimestampMicros) => {
+            (Datum::timestamptz_micros(*s.min_opt()?), Datum::timestamptz_micros(*s.max_opt()?))
+        }
+        (Statistics::Double(s), ColumnType::Float64) => {
+            (Datum::double(*s.min_opt()?), Datum::double(*s.max_opt()?))
+        }
+        (Statistics::ByteArray(s), ColumnType::Utf8) => {
+            (text(s.min_opt()?.data())?, text(s.max_opt()?.data())?)
+        }
+        (Statistics::ByteArray(s), ColumnType::Binary) => (
+            Datum::binary(s.min_opt()?.data().iter().copied()),
+            Datum::binary(s.max_opt()?.data().iter().copied()),
+        ),
+        _ => return None,
+    })
+}
+
+/// Writes one position delete file: for each data file its dead positions. Sorted by file and
+/// position, as the format demands.
+pub(crate) fn write_deletes(
+    scope: &WriteScope,
+    location: String,
+    table: &TableName,
+    dead: &BTreeMap<String, RoaringBitmap>,
+) -> Result<DataFile, LakeError> {
+    let path = Storage::path(&location);
+    let wrong = parquet_error("write", &path);
+    let schema = Arc::new(Schema::new(vec![
+        with_field_id(&Field::new("file_path", DataType::Utf8, false), FILE_PATH_ID),
+        with_field_id(&Field::new("pos", DataType::Int64, false), POS_ID),
+    ]));
+    let file = BufWriter::new(scope.create(&location)?);
+    let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(writer_properties()))
+        .map_err(&wrong)?;
+    let mut count = 0_u64;
+    for (data_file, positions) in dead {
+        let all: Vec<i64> = positions.iter().map(i64::from).collect();
+        for part in all.chunks(65_536) {
+            let paths = StringArray::from_iter_values(part.iter().map(|_| data_file));
+            let batch = RecordBatch::try_new(
+                Arc::clone(&schema),
+                vec![Arc::new(paths), Arc::new(Int64Array::from(part.to_vec()))],
+            )
+            .map_err(|source| LakeError::Arrow {
+                doing: "write deletes",
+                table: table.clone(),
+                source,
+            })?;
+            writer.write(&batch).map_err(&wrong)?;
+        }
+        count += positions.len();
+    }
+    writer.close().map_err(&wrong)?;
+    let bound = |path: Option<&String>| {
+        path.map(|p| (FILE_PATH_ID, Datum::string(p))).into_iter().collect::<HashMap<_, _>>()
+    };
+    let single = if dead.len() == 1 { dead.keys().next().cloned() } else { None };
+    DataFileBuilder::default()
+        .content(DataContentType::PositionDeletes)
+        .file_path(location)
+        .file_format(DataFileFormat::Parquet)
+        .record_count(count)
+        .file_size_in_bytes(file_bytes(&path)?)
+        .lower_bounds(bound(dead.keys().next()))
+        .upper_bounds(bound(dead.keys().next_back()))
+        .referenced_data_file(single)
+        .build()
+        .map_err(|e| wrong(ParquetError::External(Box::new(e))))
+}
+
+/// Adds the dead positions of a delete file to `dead`, by data file.
+pub(crate) fn read_deletes(
+    table: &TableName,
+    location: &str,
+    dead: &mut HashMap<String, RoaringBitmap>,
+) -> Result<(), LakeError> {
+    let path = Storage::path(location);
+    let wrong = parquet_error("read", &path);
+    let damaged = || LakeError::Corrupt {
+        table: table.clone(),
+        problem: format!("delete file {path:?} does not have file_path and pos"),
+    };
+    let file = File::open(&path).map_err(|source| LakeError::File {
+        doing: "open",
+        path: path.clone(),
+        source,
+    })?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(ParquetRecordBatchReaderBuilder::build)
+        .map_err(&wrong)?;
+    for batch in reader {
+        let batch = batch.map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
+        let paths = batch.column_by_name("file_path").and_then(|c| c.as_string_opt::<i32>());
+        let positions = batch.column_by_name("pos").and_then(|c| c.as_primitive_opt::<Int64Type>());
+        let (Some(paths), Some(positions)) = (paths, positions) else {
+            return Err(damaged());
+        };
+        let mut row = 0;
+        while row < batch.num_rows() {
+            let data_file = paths.value(row);
+            let bitmap = match dead.get_mut(data_file) {
+                Some(bitmap) => bitmap,
+                None => dead.entry(data_file.to_owned()).or_default(),
+            };
+            while row < batch.num_rows() && paths.value(row) == data_file {
+                bitmap.insert(u32::try_from(positions.value(row)).map_err(|_| damaged())?);
+                row += 1;
+            }
+        }
+    }
+    Ok(())
+}

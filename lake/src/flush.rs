@@ -1,0 +1,356 @@
+//! The committing side of the lake: one flush after the other.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use futures::{StreamExt, TryStreamExt};
+use medlake_contract::{Positions, SourceId, TableName, TableSchema};
+use uuid::Uuid;
+
+use crate::{
+    catalog::{Catalog, Swap, SwapError},
+    commit::{Cleanup, CommittedTable, Retention},
+    config::LakeConfig,
+    error::LakeError,
+    fault::{Fault, Faults},
+    file::LakeFile,
+    spec::{Progress, field_ids},
+    storage::{Storage, WriteScope},
+    view::ReadView,
+    write::{TableWork, WrittenTable, is_dirty},
+};
+
+/// Tables written at the same time.
+const WRITERS: usize = 2;
+
+/// What a flush did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FlushReport {
+    /// The version of the view that is now durable.
+    pub version: u64,
+    /// The source positions that are now durable: these may be acknowledged.
+    pub positions: Positions,
+    /// Tables that got a new snapshot.
+    pub tables: usize,
+    /// Rows written to data files, those of merged files left out.
+    pub rows: u64,
+    /// Rows newly deleted by position.
+    pub deletes: u64,
+    /// Data files that were merged into larger ones.
+    pub merged_files: usize,
+}
+
+/// Everything that is needed once the catalog has accepted a flush, or to take it back.
+pub(crate) struct Prepared {
+    view: Arc<ReadView>,
+    swaps: Vec<Swap>,
+    tables: Vec<(CommittedTable, Cleanup)>,
+    scope: WriteScope,
+    pub(crate) written: Vec<WrittenTable>,
+}
+
+impl Prepared {
+    fn report(&self) -> FlushReport {
+        FlushReport {
+            version: self.view.version,
+            positions: self.view.positions.clone(),
+            tables: self.tables.len(),
+            rows: self.written.iter().map(|w| w.rows).sum(),
+            deletes: self.written.iter().map(|w| w.deletes).sum(),
+            merged_files: self
+                .written
+                .iter()
+                .filter_map(|w| w.merge.as_ref())
+                .map(|m| m.sources.len())
+                .sum(),
+        }
+    }
+}
+
+/// The committed side of all tables. Only one flush at a time holds it.
+pub(crate) struct Committer {
+    pub(crate) catalog: Catalog,
+    pub(crate) storage: Storage,
+    pub(crate) tables: BTreeMap<TableName, CommittedTable>,
+    pub(crate) positions: Positions,
+    pub(crate) faults: Arc<Faults>,
+    /// A flush handed to the catalog whose outcome is not known: its answer was lost, or the caller
+    /// went away before it came.
+    pending: Option<Prepared>,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        catalog: Catalog,
+        storage: Storage,
+        tables: BTreeMap<TableName, CommittedTable>,
+        positions: Positions,
+        faults: Arc<Faults>,
+    ) -> Self {
+        Self { catalog, storage, tables, positions, faults, pending: None }
+    }
+
+    /// Writes what `view` has beyond the committed files and builds the next snapshots. None when
+    /// there is nothing to commit. Changes nothing but files that nobody knows yet.
+    pub(crate) async fn prepare(
+        &self,
+        config: &Arc<LakeConfig>,
+        view: &Arc<ReadView>,
+    ) -> Result<Option<Prepared>, LakeError> {
+        let scope = self.storage.begin();
+        let prepared = self.prepare_in(config, view, &scope).await;
+        if !matches!(prepared, Ok(Some(_))) {
+            scope.discard();
+        }
+        prepared
+    }
+
+    async fn prepare_in(
+        &self,
+        config: &Arc<LakeConfig>,
+        view: &Arc<ReadView>,
+        scope: &WriteScope,
+    ) -> Result<Option<Prepared>, LakeError> {
+        let mut work = Vec::new();
+        for (name, table) in &view.tables {
+            let Some(committed) = self.tables.get(name) else { continue };
+            if is_dirty(table) {
+                work.push(TableWork {
+                    field_ids: field_ids(&table.schema, &committed.metadata)?,
+                    location: committed.metadata.location().to_owned(),
+                    delete_files: committed.delete_files().count(),
+                    scope: scope.clone(),
+                    view: Arc::clone(table),
+                });
+            }
+        }
+        let mut written: Vec<WrittenTable> = futures::stream::iter(work)
+            .map(|table| {
+                let config = Arc::clone(config);
+                async move {
+                    tokio::task::spawn_blocking(move || table.write(&config))
+                        .await
+                        .map_err(|source| LakeError::Task { source })?
+                }
+            })
+            .buffer_unordered(WRITERS)
+            .try_collect()
+            .await?;
+        if written.is_empty() {
+            match self.carrier(&view.positions) {
+                Some(name) => written.push(WrittenTable::empty(name)),
+                None => return Ok(None),
+            }
+        }
+        let progress = Progress {
+            positions: view.positions.clone(),
+            epoch: self.catalog.epoch(),
+            commit_id: Uuid::new_v4().to_string(),
+            view_version: view.version,
+            committed_at_micros: view.committed_at_micros,
+        };
+        let retention =
+            Retention { snapshots: config.keep_snapshots, micros: config.keep_snapshots_micros };
+        let now = (config.clock)();
+        let mut swaps = Vec::with_capacity(written.len());
+        let mut tables = Vec::with_capacity(written.len());
+        for table in &mut written {
+            let Some(committed) = self.tables.get(&table.name) else { continue };
+            let held = files_of(view, &table.name);
+            let change = std::mem::take(&mut table.change);
+            let (next, cleanup) =
+                committed.next(scope, change, &progress, now, &retention, &held).await?;
+            swaps.push(Swap {
+                table: table.name.clone(),
+                from: committed.location.clone(),
+                to: next.location.clone(),
+            });
+            tables.push((next, cleanup));
+        }
+        let scope = scope.clone();
+        let persisted = {
+            let scope = scope.clone();
+            tokio::task::spawn_blocking(move || scope.persist()).await
+        };
+        persisted.map_err(|source| LakeError::Task { source })??;
+        Ok(Some(Prepared { view: Arc::clone(view), swaps, tables, scope, written }))
+    }
+
+    /// A table to carry positions that moved without any row being left to write, preferably one of
+    /// the source that moved. None when the positions did not move, or there is no table.
+    fn carrier(&self, positions: &Positions) -> Option<TableName> {
+        let moved: Vec<&SourceId> = positions
+            .iter()
+            .filter(|(source, at)| self.positions.get(*source) != Some(*at))
+            .map(|(source, _)| source)
+            .collect();
+        if moved.is_empty() {
+            return None;
+        }
+        let own = |n: &&TableName| moved.iter().any(|s| s.as_str() == n.namespace());
+        self.tables.keys().find(own).or_else(|| self.tables.keys().next()).cloned()
+    }
+
+    /// Hands a prepared flush to the catalog. On `Ok`, what it wrote must be installed.
+    pub(crate) async fn commit(&mut self, prepared: Prepared) -> Result<Settled, LakeError> {
+        let swaps = prepared.swaps.clone();
+        // Set before the call: should the caller go away in the middle of it, the next flush asks.
+        self.pending = Some(prepared);
+        let answer = if self.faults.hits(Fault::BeforeSwap) {
+            Err(SwapError::Refused(LakeError::Catalog {
+                doing: "commit",
+                source: sqlx::Error::PoolTimedOut,
+            }))
+        } else {
+            self.catalog.swap(&swaps).await
+        };
+        let answer = match answer {
+            Ok(()) if self.faults.hits(Fault::AnswerLost) => {
+                Err(SwapError::Unknown(sqlx::Error::PoolTimedOut))
+            }
+            answer => answer,
+        };
+        match answer {
+            Ok(()) => self.settle().ok_or_else(lost),
+            Err(SwapError::Refused(error)) => {
+                self.take_back();
+                Err(error)
+            }
+            Err(SwapError::Unknown(source)) => match self.resolve().await? {
+                Some(settled) => Ok(settled),
+                None => Err(LakeError::Catalog { doing: "commit", source }),
+            },
+        }
+    }
+
+    /// Finds out what became of a flush whose answer was lost: by reading the pointers again, and
+    /// looking for the ones it would have set. Some when it was committed.
+    pub(crate) async fn resolve(&mut self) -> Result<Option<Settled>, LakeError> {
+        let Some(pending) = &self.pending else { return Ok(None) };
+        if self.faults.hits(Fault::RereadFails) {
+            return Err(LakeError::CommitUnknown { source: sqlx::Error::PoolTimedOut });
+        }
+        let locations: HashMap<TableName, String> = match self.catalog.tables().await {
+            Ok(tables) => tables.into_iter().collect(),
+            Err(LakeError::Catalog { source, .. }) => {
+                return Err(LakeError::CommitUnknown { source });
+            }
+            Err(error) => return Err(error),
+        };
+        let at = |s: &Swap, location: &str| {
+            locations.get(&s.table).is_some_and(|found| found == location)
+        };
+        if pending.swaps.iter().all(|s| at(s, &s.to)) {
+            return Ok(self.settle());
+        }
+        if let Some(other) = pending.swaps.iter().find(|s| !at(s, &s.from)) {
+            return Err(LakeError::CommitConflict { table: other.table.clone() });
+        }
+        self.take_back();
+        Ok(None)
+    }
+
+    /// The pending flush is committed.
+    fn settle(&mut self) -> Option<Settled> {
+        let prepared = self.pending.take()?;
+        let report = prepared.report();
+        let mut cleanups = Vec::with_capacity(prepared.tables.len());
+        for (table, cleanup) in prepared.tables {
+            self.tables.insert(table.name.clone(), table);
+            cleanups.push(cleanup);
+        }
+        self.positions.clone_from(&prepared.view.positions);
+        Some(Settled { report, written: prepared.written, cleanups })
+    }
+
+    /// The pending flush did not happen.
+    fn take_back(&mut self) {
+        if let Some(prepared) = self.pending.take() {
+            prepared.scope.discard();
+        }
+    }
+
+    /// Removes files nobody needs any more.
+    pub(crate) fn clean(&mut self) {
+        self.tables.values_mut().for_each(CommittedTable::clean);
+    }
+
+    /// Enters new tables into the catalog.
+    pub(crate) async fn create(&mut self, schemas: &[Arc<TableSchema>]) -> Result<(), LakeError> {
+        let scope = self.storage.begin();
+        let create =
+            |schema: &Arc<TableSchema>| CommittedTable::create(&self.storage, &scope, schema);
+        let written: Result<Vec<CommittedTable>, LakeError> = schemas.iter().map(create).collect();
+        let tables = written.and_then(|tables| scope.persist().map(|()| tables));
+        let tables = tables.inspect_err(|_| scope.discard())?;
+        let entries: Vec<(TableName, String)> =
+            tables.iter().map(|t| (t.name.clone(), t.location.clone())).collect();
+        known(&scope, self.catalog.create(&entries).await)?;
+        self.tables.extend(tables.into_iter().map(|t| (t.name.clone(), t)));
+        Ok(())
+    }
+
+    /// Adds columns to tables, in one catalog transaction.
+    pub(crate) async fn widen(&mut self, schemas: &[Arc<TableSchema>]) -> Result<(), LakeError> {
+        let scope = self.storage.begin();
+        let widen = |schema: &Arc<TableSchema>| {
+            let before = self
+                .tables
+                .get(schema.name())
+                .ok_or_else(|| LakeError::UnknownTable { table: schema.name().clone() })?;
+            let (next, cleanup) = before.evolve(&scope, schema)?;
+            let swap = Swap {
+                table: next.name.clone(),
+                from: before.location.clone(),
+                to: next.location.clone(),
+            };
+            Ok((swap, next, cleanup))
+        };
+        let written: Result<Vec<_>, LakeError> = schemas.iter().map(widen).collect();
+        let tables = written.and_then(|tables| scope.persist().map(|()| tables));
+        let tables = tables.inspect_err(|_| scope.discard())?;
+        let swaps: Vec<Swap> = tables.iter().map(|(swap, ..)| swap.clone()).collect();
+        known(&scope, self.catalog.swap(&swaps).await)?;
+        for (_, table, cleanup) in tables {
+            self.tables.insert(table.name.clone(), table);
+            cleanup.run();
+        }
+        Ok(())
+    }
+}
+
+/// Takes files back when the catalog is known not to name them. When that is not known they stay:
+/// an orphan is found later, a missing file is not.
+fn known(scope: &WriteScope, answer: Result<(), SwapError>) -> Result<(), LakeError> {
+    answer.map_err(|error| match error {
+        SwapError::Refused(error) => {
+            scope.discard();
+            error
+        }
+        SwapError::Unknown(source) => LakeError::CommitUnknown { source },
+    })
+}
+
+/// A flush that is in the catalog.
+pub(crate) struct Settled {
+    pub(crate) report: FlushReport,
+    pub(crate) written: Vec<WrittenTable>,
+    pub(crate) cleanups: Vec<Cleanup>,
+}
+
+fn lost() -> LakeError {
+    LakeError::CommitUnknown { source: sqlx::Error::WorkerCrashed }
+}
+
+/// The data files of one table in a view, by location.
+fn files_of(view: &ReadView, table: &TableName) -> HashMap<String, Arc<LakeFile>> {
+    let Some(table) = view.tables.get(table) else { return HashMap::new() };
+    table
+        .segments
+        .iter()
+        .filter_map(|s| s.file())
+        .map(|f| (f.file.location.clone(), Arc::clone(&f.file)))
+        .collect()
+}

@@ -1,0 +1,765 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::atomic::{AtomicI64, Ordering},
+};
+
+use arrow::{array::ArrayRef, record_batch::RecordBatch, util::display::array_value_to_string};
+use datafusion::{
+    common::stats::Precision,
+    physical_plan::statistics::{StatisticsArgs, StatisticsContext},
+    prelude::{SessionConfig, SessionContext},
+    scalar::ScalarValue,
+};
+use medlake_contract::{ChangeBatch, Column, ColumnType, Op, Position, SourceId};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{config::Durability, fault::Fault};
+
+type Row = Vec<ScalarValue>;
+
+/// A table in the oracle: rows by the text of their key.
+#[derive(Debug, Clone)]
+struct Model {
+    schema: Arc<TableSchema>,
+    rows: BTreeMap<String, Row>,
+}
+
+fn key_of(schema: &TableSchema, row: &Row) -> String {
+    schema.key_indices().iter().map(|&k| format!("{:?}|", row[k])).collect()
+}
+
+impl Model {
+    fn new(schema: &Arc<TableSchema>) -> Self {
+        Self { schema: Arc::clone(schema), rows: BTreeMap::new() }
+    }
+
+    /// One line a row, sorted.
+    fn lines(&self) -> Vec<String> {
+        let rows: Vec<&Row> = self.rows.values().collect();
+        lines(&[image(&self.schema, rows.into_iter().map(|r| Some(r.clone())).collect())])
+    }
+}
+
+fn lines(batches: &[RecordBatch]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            let cells: Vec<String> = batch
+                .columns()
+                .iter()
+                .map(|c| {
+                    if c.is_null(row) {
+                        "null".into()
+                    } else {
+                        array_value_to_string(c, row).unwrap()
+                    }
+                })
+                .collect();
+            lines.push(cells.join(","));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// Rows as an image of a change: all null where there is none.
+fn image(schema: &TableSchema, rows: Vec<Option<Row>>) -> RecordBatch {
+    let columns: Vec<ArrayRef> = schema
+        .columns()
+        .iter()
+        .enumerate()
+        .map(|(at, column)| {
+            let null = ScalarValue::try_from(&column.ty.arrow()).unwrap();
+            let values: Vec<ScalarValue> = rows
+                .iter()
+                .map(|r| r.as_ref().and_then(|r| r.get(at)).unwrap_or(&null).clone())
+                .collect();
+            if values.is_empty() {
+                arrow::array::new_empty_array(&column.ty.arrow())
+            } else {
+                ScalarValue::iter_to_array(values).unwrap()
+            }
+        })
+        .collect();
+    RecordBatch::try_new(Arc::clone(schema.arrow_nullable()), columns).unwrap()
+}
+
+type Change = (Op, Option<Row>, Option<Row>);
+
+fn batch(schema: &Arc<TableSchema>, changes: Vec<Change>) -> ChangeBatch {
+    let ops = changes.iter().map(|c| c.0).collect();
+    let (before, after) = changes.into_iter().map(|(_, b, a)| (b, a)).unzip();
+    ChangeBatch::new(Arc::clone(schema), ops, image(schema, before), image(schema, after)).unwrap()
+}
+
+fn set(batches: Vec<ChangeBatch>) -> ChangeSet {
+    ChangeSet { batches, ..ChangeSet::default() }
+}
+
+fn at(positions: &[(&str, u64)]) -> Positions {
+    positions.iter().map(|(s, p)| (SourceId::new(*s), Position::ChangeId(*p))).collect()
+}
+
+fn table(name: &str, columns: Vec<Column>, key: &[&str]) -> Arc<TableSchema> {
+    Arc::new(TableSchema::new(name.parse().unwrap(), columns, key).unwrap())
+}
+
+fn numbers() -> Arc<TableSchema> {
+    table(
+        "mall.numbers",
+        vec![Column::required("id", ColumnType::Int64), Column::nullable("v", ColumnType::Int64)],
+        &["id"],
+    )
+}
+
+fn number(id: i64, v: i64) -> Row {
+    vec![ScalarValue::Int64(Some(id)), ScalarValue::Int64(Some(v))]
+}
+
+fn insert(id: i64, v: i64) -> Change {
+    (Op::Insert, None, Some(number(id, v)))
+}
+
+fn update(id: i64, from: i64, to: i64) -> Change {
+    (Op::Update, Some(number(id, from)), Some(number(id, to)))
+}
+
+fn delete(id: i64, v: i64) -> Change {
+    (Op::Delete, Some(number(id, v)), None)
+}
+
+/// A lake of small limits in a temporary folder, with a clock that ticks.
+struct Bench {
+    folder: TempDir,
+    clock: Arc<AtomicI64>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let start = 1_900_000_000_000_000;
+        Self { folder: TempDir::new().unwrap(), clock: Arc::new(AtomicI64::new(start)) }
+    }
+
+    fn config(&self) -> LakeConfig {
+        let clock = Arc::clone(&self.clock);
+        let tick = Arc::new(move || clock.fetch_add(1_000_000, Ordering::SeqCst));
+        LakeConfig {
+            durability: Durability::Process,
+            small_file_count: 4,
+            delete_file_count: 3,
+            keep_snapshots: 3,
+            keep_snapshots_micros: 0,
+            ..LakeConfig::new(self.folder.path(), tick)
+        }
+    }
+
+    async fn open(&self) -> Lake {
+        Lake::open(self.config()).await.unwrap()
+    }
+}
+
+fn session(view: &ReadView) -> SessionContext {
+    let config = SessionConfig::new().with_target_partitions(2);
+    let context = SessionContext::new_with_config(config);
+    context.register_catalog("medlake", view.catalog());
+    context
+}
+
+async fn query(view: &ReadView, sql: &str) -> Vec<String> {
+    let batches = session(view).sql(sql).await.unwrap().collect().await.unwrap();
+    lines(&batches)
+}
+
+async fn rows(view: &ReadView, table: &str) -> Vec<String> {
+    query(view, &format!("select * from medlake.{table}")).await
+}
+
+async fn check(view: &ReadView, models: &BTreeMap<String, Model>, note: &str) {
+    for (name, model) in models {
+        let expected = model.lines();
+        assert_eq!(rows(view, name).await, expected, "{name} {note}");
+        let count = query(view, &format!("select count(*) from medlake.{name}")).await;
+        assert_eq!(count, [expected.len().to_string()], "count of {name} {note}");
+        let info = view.tables().into_iter().find(|t| t.schema.name().to_string() == *name);
+        assert_eq!(info.unwrap().row_count, expected.len() as u64, "row count of {name} {note}");
+    }
+}
+
+#[tokio::test]
+async fn a_staged_set_is_seen_only_when_published() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = numbers();
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    let before = lake.read_view();
+    lake.stage(&set(vec![batch(&t, vec![insert(1, 10), insert(2, 20)])])).unwrap();
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, Vec::<String>::new());
+    assert_eq!(rows(&lake.staged_view(), "mall.numbers").await, ["1,10", "2,20"]);
+    let mut watch = lake.watch();
+    watch.mark_unchanged();
+    let view = lake.publish();
+    assert!(watch.has_changed().unwrap());
+    assert_eq!(view.version(), before.version() + 1);
+    assert_eq!(rows(&view, "mall.numbers").await, ["1,10", "2,20"]);
+    assert_eq!(rows(&before, "mall.numbers").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn changes_of_one_key_collapse_in_order() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = numbers();
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    let moved = (Op::Update, Some(number(1, 12)), Some(number(9, 12)));
+    let changes = vec![
+        insert(1, 10),
+        update(1, 10, 11),
+        insert(1, 12), // insert of a key that is there replaces it
+        moved,
+        insert(1, 99),
+        delete(1, 99),
+        delete(5, 0),     // not there: nothing
+        update(6, 0, 60), // not there: inserted
+    ];
+    lake.stage(&set(vec![batch(&t, changes)])).unwrap();
+    let view = lake.publish();
+    assert_eq!(rows(&view, "mall.numbers").await, ["6,60", "9,12"]);
+    let report = lake.flush().await.unwrap();
+    assert_eq!((report.rows, report.deletes), (2, 0), "rows dead before the flush are not written");
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["6,60", "9,12"]);
+}
+
+#[tokio::test]
+async fn a_wrong_batch_changes_nothing_at_all() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let (t, other) =
+        (numbers(), table("mall.names", vec![Column::required("n", ColumnType::Utf8)], &["n"]));
+    lake.create_tables(&[Arc::clone(&t), Arc::clone(&other)]).await.unwrap();
+    let unknown = table("mall.none", vec![Column::required("n", ColumnType::Utf8)], &["n"]);
+    let null_key = batch(&other, vec![(Op::Insert, None, Some(vec![ScalarValue::Utf8(None)]))]);
+    let null_before = batch(&other, vec![(Op::Delete, None, None)]);
+    for wrong in [null_key, null_before, batch(&unknown, vec![])] {
+        let good = batch(&t, vec![insert(1, 1)]);
+        let changes = ChangeSet { positions: at(&[("mall", 5)]), ..set(vec![good, wrong]) };
+        lake.stage(&changes).unwrap_err();
+        assert!(lake.staged_positions().is_empty());
+        assert_eq!(lake.publish().version(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_set_is_dropped_by_its_position_also_after_reopening() {
+    let bench = Bench::new();
+    let t = numbers();
+    let marts = table("marts.m", vec![Column::required("n", ColumnType::Int64)], &["n"]);
+    let first = ChangeSet {
+        positions: at(&[("mall", 5)]),
+        committed_at_micros: Some(77),
+        ..set(vec![batch(&t, vec![insert(1, 1)])])
+    };
+    {
+        let lake = bench.open().await;
+        lake.create_tables(&[Arc::clone(&t), Arc::clone(&marts)]).await.unwrap();
+        lake.stage(&first).unwrap();
+        lake.publish();
+        assert!(lake.committed_positions().is_empty());
+        assert_eq!(lake.flush().await.unwrap().positions, at(&[("mall", 5)]));
+        assert_eq!(lake.committed_positions(), at(&[("mall", 5)]));
+        // Rows of no net effect still move the position.
+        let none = batch(&t, vec![insert(7, 7), delete(7, 7)]);
+        lake.stage(&ChangeSet { positions: at(&[("mall", 8)]), ..set(vec![none]) }).unwrap();
+        lake.publish();
+        lake.flush().await.unwrap();
+        // And so do positions alone.
+        lake.stage(&ChangeSet { positions: at(&[("mall", 9)]), ..set(vec![]) }).unwrap();
+        lake.publish();
+        assert_eq!(lake.flush().await.unwrap().tables, 1);
+        assert_eq!(lake.flush().await.unwrap().tables, 0);
+    }
+    let lake = bench.open().await;
+    assert_eq!(lake.committed_positions(), at(&[("mall", 9)]));
+    assert_eq!(lake.read_view().committed_at_micros(), Some(77));
+    lake.stage(&first).unwrap();
+    let mart = batch(&marts, vec![(Op::Insert, None, Some(vec![ScalarValue::Int64(Some(4))]))]);
+    let mixed = batch(&t, vec![insert(3, 3)]);
+    lake.stage(&ChangeSet { positions: at(&[("mall", 9)]), ..set(vec![mixed, mart]) }).unwrap();
+    let view = lake.publish();
+    assert_eq!(rows(&view, "mall.numbers").await, ["1,1"]);
+    assert_eq!(rows(&view, "marts.m").await, ["4"], "a table of no source is not dropped");
+}
+
+#[tokio::test]
+async fn only_one_writer() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = numbers();
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    assert!(matches!(Lake::open(bench.config()).await, Err(LakeError::Locked { .. })));
+    // Another machine would not see the lock, but takes the epoch.
+    Catalog::open(&bench.folder.path().join("catalog.db"), "medlake").await.unwrap();
+    lake.stage(&set(vec![batch(&t, vec![insert(1, 1)])])).unwrap();
+    lake.publish();
+    let error = lake.flush().await.unwrap_err();
+    assert!(matches!(error, LakeError::Fenced { own: 1, current: 2 }), "{error}");
+    assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 0, "taken back");
+}
+
+#[tokio::test]
+async fn a_foreign_commit_is_a_conflict() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = numbers();
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    let pool = sqlx::SqlitePool::connect(&format!(
+        "sqlite://{}",
+        bench.folder.path().join("catalog.db").display()
+    ))
+    .await
+    .unwrap();
+    sqlx::query("update iceberg_tables set metadata_location = 'elsewhere'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    lake.stage(&set(vec![batch(&t, vec![insert(1, 1)])])).unwrap();
+    lake.publish();
+    assert!(matches!(lake.flush().await, Err(LakeError::CommitConflict { .. })));
+}
+
+fn files(root: &Path, folder: &str) -> Vec<String> {
+    let folder = root.join("warehouse").join(folder);
+    fs::read_dir(folder)
+        .map(|d| d.map(|e| e.unwrap().file_name().into_string().unwrap()).collect())
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_crash_leaves_all_tables_at_the_last_flush() {
+    let bench = Bench::new();
+    let (t, u) = (
+        numbers(),
+        table(
+            "mall.twins",
+            vec![
+                Column::required("id", ColumnType::Int64),
+                Column::nullable("v", ColumnType::Int64),
+            ],
+            &["id"],
+        ),
+    );
+    let both = |changes: Vec<Change>| set(vec![batch(&t, changes.clone()), batch(&u, changes)]);
+    {
+        let lake = bench.open().await;
+        lake.create_tables(&[Arc::clone(&t), Arc::clone(&u)]).await.unwrap();
+        lake.stage(&both(vec![insert(1, 1), insert(2, 2)])).unwrap();
+        lake.publish();
+        lake.flush().await.unwrap();
+        lake.stage(&both(vec![update(1, 1, 9), insert(3, 3)])).unwrap();
+        lake.publish();
+        lake.faults.arm(Fault::BeforeSwap);
+        let error = lake.flush().await.unwrap_err();
+        assert_eq!(error.kind(), medlake_contract::Kind::Unavailable);
+        assert_eq!(rows(&lake.read_view(), "mall.twins").await, ["1,9", "2,2", "3,3"]);
+    }
+    let lake = bench.open().await;
+    for table in ["mall.numbers", "mall.twins"] {
+        assert_eq!(rows(&lake.read_view(), table).await, ["1,1", "2,2"]);
+    }
+    lake.stage(&both(vec![update(1, 1, 9), insert(3, 3)])).unwrap();
+    lake.publish();
+    let report = lake.flush().await.unwrap();
+    assert_eq!((report.tables, report.rows, report.deletes), (2, 4, 2));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_resolved_by_reading_again() {
+    let bench = Bench::new();
+    let t = numbers();
+    {
+        let lake = bench.open().await;
+        lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+        lake.stage(&set(vec![batch(&t, vec![insert(1, 1)])])).unwrap();
+        lake.publish();
+        lake.faults.arm(Fault::AnswerLost);
+        assert_eq!(lake.flush().await.unwrap().rows, 1, "found out that it was committed");
+
+        lake.stage(&set(vec![batch(&t, vec![insert(2, 2), update(1, 1, 5)])])).unwrap();
+        lake.publish();
+        lake.faults.arm(Fault::AnswerLost);
+        lake.faults.arm(Fault::RereadFails);
+        let error = lake.flush().await.unwrap_err();
+        assert!(matches!(error, LakeError::CommitUnknown { .. }), "{error}");
+        lake.stage(&set(vec![batch(&t, vec![update(2, 2, 6)])])).unwrap();
+        let view = lake.publish();
+        assert_eq!(rows(&view, "mall.numbers").await, ["1,5", "2,6"]);
+        let report = lake.flush().await.unwrap();
+        assert_eq!((report.rows, report.deletes), (1, 1), "only what came after the lost commit");
+        assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,5", "2,6"]);
+    }
+    assert_eq!(rows(&bench.open().await.read_view(), "mall.numbers").await, ["1,5", "2,6"]);
+}
+
+#[tokio::test]
+async fn columns_are_added_at_the_end() {
+    let bench = Bench::new();
+    let old = numbers();
+    let mut columns = old.columns().to_vec();
+    columns.push(Column::nullable("note", ColumnType::Utf8));
+    let new = table("mall.numbers", columns, &["id"]);
+    let noted = |id: i64, note: &str| {
+        let mut row = number(id, 0);
+        row.push(ScalarValue::Utf8(Some(note.to_owned())));
+        (Op::Insert, None, Some(row))
+    };
+    {
+        let lake = bench.open().await;
+        lake.create_tables(&[Arc::clone(&old)]).await.unwrap();
+        lake.stage(&set(vec![batch(&old, vec![insert(1, 1)])])).unwrap();
+        lake.publish();
+        lake.flush().await.unwrap();
+        lake.stage(&set(vec![batch(&old, vec![insert(2, 2)])])).unwrap();
+        lake.publish();
+        lake.create_tables(&[Arc::clone(&new)]).await.unwrap();
+        lake.create_tables(&[Arc::clone(&new)]).await.unwrap();
+        lake.stage(&set(vec![batch(&new, vec![noted(3, "x")])])).unwrap();
+        let view = lake.publish();
+        assert_eq!(rows(&view, "mall.numbers").await, ["1,1,null", "2,2,null", "3,0,x"]);
+        lake.flush().await.unwrap();
+        let named = "select id from medlake.mall.numbers where note = 'x'";
+        assert_eq!(query(&lake.read_view(), named).await, ["3"]);
+        let unnamed = "select id from medlake.mall.numbers where note is null";
+        assert_eq!(query(&lake.read_view(), unnamed).await, ["1", "2"]);
+        let error = lake.create_tables(&[Arc::clone(&old)]).await.unwrap_err();
+        assert!(error.to_string().contains("mall.numbers"), "{error}");
+    }
+    let lake = bench.open().await;
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,1,null", "2,2,null", "3,0,x"]);
+    for wrong in [
+        vec![Column::required("id", ColumnType::Int64), Column::nullable("v", ColumnType::Utf8)],
+        vec![Column::required("id", ColumnType::Int64)],
+        [new.columns(), &[Column::required("must", ColumnType::Int64)]].concat(),
+    ] {
+        let wrong = table("mall.numbers", wrong, &["id"]);
+        let error = lake.create_tables(&[wrong]).await.unwrap_err();
+        assert!(matches!(error, LakeError::Schema { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn files_are_pruned_and_counts_are_exact() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = numbers();
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    for part in 0..4 {
+        let rows = (0..100).map(|i| insert(part * 100 + i, i)).collect();
+        lake.stage(&set(vec![batch(&t, rows)])).unwrap();
+        lake.publish();
+        lake.flush().await.unwrap();
+    }
+    lake.stage(&set(vec![batch(&t, (0..100).map(|i| delete(i, 0)).collect())])).unwrap();
+    lake.stage(&set(vec![batch(&t, vec![delete(150, 0), insert(1000, 1)])])).unwrap();
+    let view = lake.publish();
+    let plan = |sql: &'static str| {
+        let context = session(&view);
+        async move { context.sql(sql).await.unwrap().create_physical_plan().await.unwrap() }
+    };
+    let text = |plan| {
+        datafusion::physical_plan::displayable(
+            (&plan as &Arc<dyn datafusion::physical_plan::ExecutionPlan>).as_ref(),
+        )
+        .indent(true)
+        .to_string()
+        .matches(".parquet")
+        .count()
+    };
+    let all = plan("select id from medlake.mall.numbers").await;
+    let known = StatisticsContext::new().compute(all.as_ref(), &StatisticsArgs::new()).unwrap();
+    assert_eq!(known.num_rows, Precision::Exact(300));
+    assert_eq!(text(all), 3, "a file without living rows is not read");
+    assert_eq!(text(plan("select id from medlake.mall.numbers where id = 250").await), 1);
+    assert_eq!(text(plan("select id from medlake.mall.numbers where id > 5000").await), 0);
+    assert_eq!(text(plan("select id from medlake.mall.numbers where v is null").await), 0);
+    let filtered =
+        "select count(*), sum(id) from medlake.mall.numbers where id between 140 and 160";
+    assert_eq!(query(&view, filtered).await, ["20,3000"]);
+    let limited = query(&view, "select id from medlake.mall.numbers limit 7").await;
+    assert_eq!(limited.len(), 7);
+}
+
+/// A long run of small flushes: nothing grows without bound, and old views still read.
+#[tokio::test]
+async fn a_long_run_stays_bounded() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = numbers();
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    let mut largest = (0, 0, 0);
+    let mut old = None;
+    for step in 0..120_i64 {
+        let changes = vec![insert(step, step), insert(step % 7, -step), delete(step / 2, 0)];
+        lake.stage(&set(vec![batch(&t, changes)])).unwrap();
+        let view = lake.publish();
+        if step == 50 {
+            let content = rows(&view, "mall.numbers").await;
+            old = Some((view, content));
+        }
+        lake.flush().await.unwrap();
+        let committer = lake.committer.lock().await;
+        let metadata = &committer.tables[t.name()].metadata;
+        assert!(metadata.snapshots().len() <= 3);
+        let data = files(bench.folder.path(), "mall/numbers/data").len();
+        let meta = files(bench.folder.path(), "mall/numbers/metadata").len();
+        let json = serde_json::to_vec(metadata).unwrap().len();
+        if step > 20 && !(50..60).contains(&step) {
+            largest = (largest.0.max(data), largest.1.max(meta), largest.2.max(json));
+        }
+    }
+    assert!(largest.0 <= 40, "{} data files", largest.0);
+    assert!(largest.1 <= 60, "{} metadata files", largest.1);
+    assert!(largest.2 <= 16_000, "{} bytes of metadata", largest.2);
+    let (view, content) = old.take().unwrap();
+    assert_eq!(rows(&view, "mall.numbers").await, content, "an old view reads files long merged");
+    let before = files(bench.folder.path(), "mall/numbers/data").len();
+    drop(view);
+    lake.flush().await.unwrap();
+    let after = files(bench.folder.path(), "mall/numbers/data").len();
+    assert!(after < before, "its files go when it is dropped: {before} to {after}");
+    let content = rows(&lake.read_view(), "mall.numbers").await;
+    drop(lake);
+    assert_eq!(rows(&bench.open().await.read_view(), "mall.numbers").await, content);
+}
+
+#[tokio::test]
+async fn orphans_are_removed_when_old() {
+    let bench = Bench::new();
+    let t = numbers();
+    {
+        let lake = bench.open().await;
+        lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+        lake.stage(&set(vec![batch(&t, vec![insert(1, 1)])])).unwrap();
+        lake.publish();
+        lake.flush().await.unwrap();
+    }
+    let data = bench.folder.path().join("warehouse/mall/numbers/data");
+    fs::write(data.join("stray.parquet"), "x").unwrap();
+    // The clock stands in 2030, so the file just written is old.
+    let young = LakeConfig { orphan_micros: i64::MAX / 2, ..bench.config() };
+    drop(Lake::open(young).await.unwrap());
+    assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 2);
+    let lake = bench.open().await;
+    assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 1);
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,1"]);
+}
+
+fn model_tables() -> Vec<Arc<TableSchema>> {
+    let values = || {
+        vec![
+            Column::nullable("text", ColumnType::Utf8),
+            Column::nullable("ratio", ColumnType::Float64),
+            Column::nullable("flag", ColumnType::Boolean),
+            Column::nullable("day", ColumnType::Date),
+            Column::nullable("moment", ColumnType::TimestampMicros),
+            Column::nullable("bytes", ColumnType::Binary),
+            Column::nullable("small", ColumnType::Int32),
+        ]
+    };
+    let with = |key: Vec<Column>| [key, values()].concat();
+    vec![
+        table("mall.plain", with(vec![Column::required("id", ColumnType::Int64)]), &["id"]),
+        table(
+            "mall.composite",
+            with(vec![
+                Column::required("b", ColumnType::Utf8),
+                Column::required("a", ColumnType::Date),
+            ]),
+            &["a", "b"],
+        ),
+        table("marts.text", with(vec![Column::required("name", ColumnType::Utf8)]), &["name"]),
+    ]
+}
+
+fn random_value(rng: &mut StdRng, column: &Column, key: bool) -> ScalarValue {
+    if !key && rng.random_range(0..4) == 0 {
+        return ScalarValue::try_from(&column.ty.arrow()).unwrap();
+    }
+    let number: i64 = if key { rng.random_range(0..60) } else { rng.random_range(-1000..1000) };
+    let small = i32::try_from(number).unwrap();
+    match column.ty {
+        ColumnType::Boolean => ScalarValue::Boolean(Some(number > 0)),
+        ColumnType::Int32 => ScalarValue::Int32(Some(small)),
+        ColumnType::Int64 => ScalarValue::Int64(Some(number)),
+        ColumnType::Float64 if number == 7 => ScalarValue::Float64(Some(f64::NAN)),
+        ColumnType::Float64 => ScalarValue::Float64(Some(f64::from(small) / 8.0)),
+        ColumnType::Utf8 => ScalarValue::Utf8(Some(format!("顾客 {:03}", number % 10))),
+        ColumnType::Date => ScalarValue::Date32(Some(if key { small % 8 } else { small })),
+        ColumnType::TimestampMicros => {
+            ScalarValue::TimestampMicrosecond(Some(number * 1_000_003), Some("UTC".into()))
+        }
+        ColumnType::Binary => ScalarValue::Binary(Some(number.to_be_bytes().to_vec())),
+        _ => unreachable!(),
+    }
+}
+
+/// Some changes of one table, applied to the model as they are made.
+fn random_changes(rng: &mut StdRng, model: &mut Model) -> Vec<Change> {
+    let schema = Arc::clone(&model.schema);
+    let random_row = |rng: &mut StdRng| -> Row {
+        let column =
+            |(at, c): (usize, &Column)| random_value(rng, c, schema.key_indices().contains(&at));
+        schema.columns().iter().enumerate().map(column).collect()
+    };
+    let mut changes = Vec::new();
+    for _ in 0..rng.random_range(0..25) {
+        let existing = |rng: &mut StdRng, model: &Model| {
+            let at = rng.random_range(0..model.rows.len().max(1));
+            model.rows.values().nth(at).cloned()
+        };
+        let mut after = random_row(rng);
+        match rng.random_range(0..10) {
+            0..4 => {
+                model.rows.insert(key_of(&schema, &after), after.clone());
+                changes.push((Op::Insert, None, Some(after)));
+            }
+            4..8 => {
+                let before = existing(rng, model).unwrap_or_else(|| random_row(rng));
+                if rng.random_range(0..5) > 0 {
+                    schema.key_indices().iter().for_each(|&k| after[k] = before[k].clone());
+                }
+                model.rows.remove(&key_of(&schema, &before));
+                model.rows.insert(key_of(&schema, &after), after.clone());
+                changes.push((Op::Update, Some(before), Some(after)));
+            }
+            _ => {
+                let before = existing(rng, model).unwrap_or_else(|| random_row(rng));
+                model.rows.remove(&key_of(&schema, &before));
+                changes.push((Op::Delete, Some(before), None));
+            }
+        }
+    }
+    changes
+}
+
+/// Random histories against an oracle in memory: stage, publish, flush (alone, and while staging
+/// goes on), commits that go wrong, crashes, old views.
+async fn history(seed: u64, steps: usize) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let bench = Bench::new();
+    let mut lake = bench.open().await;
+    let schemas = model_tables();
+    lake.create_tables(&schemas).await.unwrap();
+    let empty: BTreeMap<String, Model> =
+        schemas.iter().map(|s| (s.name().to_string(), Model::new(s))).collect();
+    let (mut staged, mut published, mut durable) = (empty.clone(), empty.clone(), empty);
+    let mut position = 0;
+    let mut held: Vec<(Arc<ReadView>, BTreeMap<String, Model>)> = Vec::new();
+    for step in 0..steps {
+        let note = format!("seed {seed} step {step}");
+        let mut stage = |rng: &mut StdRng, lake: &Lake, staged: &mut BTreeMap<String, Model>| {
+            let mut batches = Vec::new();
+            for _ in 0..rng.random_range(1..4) {
+                let at = rng.random_range(0..schemas.len());
+                let model = staged.get_mut(&schemas[at].name().to_string()).unwrap();
+                let changes = random_changes(rng, model);
+                batches.push(batch(&schemas[at], changes));
+            }
+            position += 1;
+            let changes = ChangeSet { positions: at(&[("mall", position)]), ..set(batches) };
+            lake.stage(&changes).unwrap();
+            if rng.random_range(0..10) == 0 {
+                // The marts table is of no source, so only the mall's part may be repeated.
+                let repeated =
+                    changes.batches.iter().filter(|b| b.table().name().namespace() == "mall");
+                let batches = repeated.cloned().collect();
+                lake.stage(&ChangeSet { batches, ..changes.clone() }).unwrap();
+            }
+        };
+        match rng.random_range(0..20) {
+            0..8 => stage(&mut rng, &lake, &mut staged),
+            8..12 => {
+                let view = lake.publish();
+                published.clone_from(&staged);
+                if rng.random_range(0..4) == 0 {
+                    held.push((view, published.clone()));
+                }
+            }
+            12..14 => {
+                lake.flush().await.unwrap();
+                durable.clone_from(&published);
+            }
+            14..16 => {
+                let target = published.clone();
+                let busy = async {
+                    for _ in 0..4 {
+                        tokio::task::yield_now().await;
+                        stage(&mut rng, &lake, &mut staged);
+                        if rng.random_range(0..2) == 0 {
+                            lake.publish();
+                            published.clone_from(&staged);
+                        }
+                    }
+                };
+                let (flushed, ()) = tokio::join!(lake.flush(), busy);
+                flushed.unwrap();
+                durable = target;
+            }
+            16 => {
+                let faults = [
+                    vec![Fault::BeforeSwap],
+                    vec![Fault::AnswerLost],
+                    vec![Fault::AnswerLost, Fault::RereadFails],
+                ];
+                let faults = &faults[rng.random_range(0..faults.len())];
+                let has_work = lake.committed_positions() != *lake.read_view().positions();
+                if has_work {
+                    faults.iter().for_each(|f| lake.faults.arm(*f));
+                    let result = lake.flush().await;
+                    assert_eq!(result.is_ok(), faults == &[Fault::AnswerLost], "{note}");
+                    if faults[0] == Fault::AnswerLost {
+                        durable.clone_from(&published);
+                    }
+                }
+            }
+            17 => {
+                if let Some((view, models)) = held.pop() {
+                    check(&view, &models, &format!("held view, {note}")).await;
+                }
+            }
+            18 => {
+                check(&lake.staged_view(), &staged, &format!("staged, {note}")).await;
+                check(&lake.read_view(), &published, &format!("published, {note}")).await;
+            }
+            _ => {
+                for (view, models) in held.drain(..) {
+                    check(&view, &models, &format!("held view, {note}")).await;
+                }
+                drop(lake);
+                lake = bench.open().await;
+                check(&lake.read_view(), &durable, &format!("reopened, {note}")).await;
+                staged.clone_from(&durable);
+                published.clone_from(&durable);
+                position = match lake.committed_positions().get(&SourceId::new("mall")) {
+                    Some(Position::ChangeId(at)) => *at,
+                    _ => 0,
+                };
+            }
+        }
+    }
+    check(&lake.staged_view(), &staged, &format!("at the end, seed {seed}")).await;
+    lake.publish();
+    lake.flush().await.unwrap();
+    drop(lake);
+    check(&bench.open().await.read_view(), &staged, &format!("reopened at the end, seed {seed}"))
+        .await;
+}
+
+#[tokio::test]
+async fn random_histories_equal_the_oracle() {
+    for seed in 0..12 {
+        history(seed, 120).await;
+    }
+}

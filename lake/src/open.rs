@@ -1,0 +1,146 @@
+//! Opening a lake: from the catalog to tables with key indexes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::{StreamExt, TryStreamExt};
+use iceberg::spec::{DataContentType, DataFile, DataFileFormat};
+use medlake_contract::{TableName, TableSchema};
+
+use crate::{
+    commit::CommittedTable,
+    config::LakeConfig,
+    error::LakeError,
+    file::{LakeFile, read_deletes},
+    spec::{Progress, field_ids, table_schema},
+    table::TableState,
+};
+
+/// Tables loaded at the same time.
+const LOADERS: usize = 2;
+
+/// The folder, made when missing and locked until the file is dropped, as an absolute path.
+pub(crate) fn lock_folder(root: &Path) -> Result<(PathBuf, File), LakeError> {
+    let failed = |doing| {
+        let path = root.to_owned();
+        move |source| LakeError::File { doing, path, source }
+    };
+    fs::create_dir_all(root.join("warehouse")).map_err(failed("create"))?;
+    let root = root.canonicalize().map_err(failed("find"))?;
+    let path = root.join("lake.lock");
+    let lock = File::create(&path).map_err(|source| LakeError::File {
+        doing: "create",
+        path: path.clone(),
+        source,
+    })?;
+    match lock.try_lock() {
+        Ok(()) => Ok((root, lock)),
+        Err(TryLockError::WouldBlock) => Err(LakeError::Locked { root }),
+        Err(TryLockError::Error(source)) => Err(LakeError::File { doing: "lock", path, source }),
+    }
+}
+
+/// What the catalog's tables hold.
+#[derive(Default)]
+pub(crate) struct Loaded {
+    pub(crate) committed: BTreeMap<TableName, CommittedTable>,
+    pub(crate) tables: BTreeMap<TableName, TableState>,
+    /// Of the newest commit.
+    pub(crate) progress: Option<Progress>,
+}
+
+/// Loads all tables that are ours.
+pub(crate) async fn load(
+    config: &LakeConfig,
+    catalog: Vec<(TableName, String)>,
+) -> Result<Loaded, LakeError> {
+    let mut loaded = Loaded::default();
+    let orphans_before = (config.clock)().saturating_sub(config.orphan_micros);
+    let tables: Vec<(CommittedTable, Option<TableState>)> = futures::stream::iter(catalog)
+        .map(|(name, location)| load_table(name, location, orphans_before))
+        .buffer_unordered(LOADERS)
+        .try_collect()
+        .await?;
+    for (committed, state) in tables {
+        let Some(state) = state else {
+            tracing::info!(table = %committed.name, "left alone: made by another program");
+            continue;
+        };
+        if let Some(progress) = committed.progress()?
+            && loaded
+                .progress
+                .as_ref()
+                .is_none_or(|p| (p.epoch, p.view_version) < (progress.epoch, progress.view_version))
+        {
+            loaded.progress = Some(progress);
+        }
+        loaded.tables.insert(committed.name.clone(), state);
+        loaded.committed.insert(committed.name.clone(), committed);
+    }
+    Ok(loaded)
+}
+
+async fn load_table(
+    name: TableName,
+    location: String,
+    orphans_before: i64,
+) -> Result<(CommittedTable, Option<TableState>), LakeError> {
+    let mut committed = CommittedTable::load(name.clone(), location).await?;
+    let Some(schema) = table_schema(&name, &committed.metadata)? else {
+        return Ok((committed, None));
+    };
+    // Old snapshots are not needed to go on; should one be unreadable, nothing is removed.
+    match committed.sweep(orphans_before).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(table = %name, removed, "removed orphan files"),
+        Err(error) => tracing::warn!(table = %name, %error, "could not look for orphan files"),
+    }
+    let schema = Arc::new(schema);
+    let ids = field_ids(&schema, &committed.metadata)?;
+    let data: Vec<DataFile> = committed.data_files().cloned().collect();
+    let deletes: Vec<DataFile> = committed.delete_files().cloned().collect();
+    let state =
+        tokio::task::spawn_blocking(move || build_state(&schema, &ids, &data, &deletes)).await;
+    let state = state.map_err(|source| LakeError::Task { source })??;
+    Ok((committed, Some(state)))
+}
+
+fn build_state(
+    schema: &Arc<TableSchema>,
+    field_ids: &[i32],
+    data: &[DataFile],
+    deletes: &[DataFile],
+) -> Result<TableState, LakeError> {
+    let unsupported =
+        |feature: String| LakeError::Unsupported { table: schema.name().clone(), feature };
+    let mut dead = HashMap::new();
+    for file in deletes {
+        if file.content_type() != DataContentType::PositionDeletes
+            || file.file_format() != DataFileFormat::Parquet
+        {
+            return Err(unsupported(format!(
+                "{:?} in format {:?}",
+                file.content_type(),
+                file.file_format()
+            )));
+        }
+        read_deletes(schema.name(), file.file_path(), &mut dead)?;
+    }
+    let mut files = Vec::with_capacity(data.len());
+    for entry in data {
+        if entry.file_format() != DataFileFormat::Parquet {
+            return Err(unsupported(format!("data files of format {:?}", entry.file_format())));
+        }
+        let file = LakeFile::open(schema, field_ids, entry)?;
+        let mut dead = dead.remove(&file.location).unwrap_or_default();
+        dead.remove_range(file.rows..);
+        files.push((Arc::new(file), dead));
+    }
+    let mut state = TableState::new(Arc::clone(schema))?;
+    state.load(files)?;
+    Ok(state)
+}
