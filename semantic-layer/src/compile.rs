@@ -584,7 +584,8 @@ fn statement(
                 .map(|alias| {
                     let on: Vec<String> = keys
                         .iter()
-                        .map(|k| format!("{alias}.{k} is not distinct from \"_spine\".{k}"))
+                        // Without its parentheses DataFusion's parser takes what follows `and` into it.
+                        .map(|k| format!("({alias}.{k} is not distinct from \"_spine\".{k})"))
                         .collect();
                     format!("left join {alias}\n  on {}", on.join("\n  and "))
                 })
