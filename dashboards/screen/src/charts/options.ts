@@ -1,0 +1,296 @@
+// Answers into ECharts options. Pure: the same rows, language and moment give the same picture.
+
+import type { EChartsCoreOption } from 'echarts/core'
+import type { Cell, Column, Format, Table } from '../api'
+import { axisText, clockText, dayText, minuteText, toMillis, toNumber, writeText } from '../format'
+import { text, valueTitle, type Lang } from '../i18n'
+import { axis, columnFormat, indexOf, measures } from '../table'
+
+export const PALETTE = [
+  '#4cc9f0', '#4d7dff', '#2dd4bf', '#8b7bff', '#f5b84b', '#f2788f', '#7dd3a8', '#8aa0c6',
+]
+const MUTED = '#7f93b8'
+const PREVIOUS = '#5f7399'
+const GRID_LINE = 'rgba(122, 152, 205, 0.13)'
+const AXIS_LINE = 'rgba(122, 152, 205, 0.28)'
+const FONT = 12
+const DAY_MS = 86_400_000
+const CHINA_MS = 8 * 3_600_000
+
+/** What a picture depends on beside its rows. */
+export interface Setting {
+  lang: Lang
+  /** The moment now, in milliseconds: a course of today ends here. */
+  now: number
+}
+
+type Point = [number | string, number | null]
+
+function tooltip(format: Format, lang: Lang, heading: (x: number | string) => string) {
+  return {
+    trigger: 'axis',
+    renderMode: 'richText',
+    confine: true,
+    backgroundColor: 'rgba(9, 23, 48, 0.94)',
+    borderColor: 'rgba(110, 160, 255, 0.35)',
+    textStyle: { color: '#dbe7ff', fontSize: FONT },
+    axisPointer: { lineStyle: { color: AXIS_LINE } },
+    formatter: (items: { seriesName: string; value: Point }[]) => {
+      const lines = items
+        .filter((item) => item.value[1] !== null)
+        .map((item) => `${item.seriesName}  ${writeText(item.value[1], format, lang)}`)
+      const first = items[0]
+      return first ? [heading(first.value[0]), ...lines].join('\n') : ''
+    },
+  }
+}
+
+function valueAxis(format: Format, lang: Lang) {
+  return {
+    type: 'value',
+    splitNumber: 4,
+    minInterval: format === 'count' ? 1 : 0,
+    axisLabel: {
+      color: MUTED,
+      fontSize: FONT,
+      formatter: (value: number) => axisText(value, format, lang),
+    },
+    splitLine: { lineStyle: { color: GRID_LINE } },
+  }
+}
+
+/** A screen is always arriving: only changes move, not the first picture. */
+const motion = { animationDuration: 0, animationDurationUpdate: 400 }
+
+/** The canvas does not inherit the page's font. */
+const textStyle = {
+  fontFamily:
+    "'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', 'Noto Sans SC', 'DejaVu Sans', sans-serif",
+}
+
+const grid = { left: 8, right: 18, top: 30, bottom: 4, containLabel: true }
+
+function area(color: string) {
+  return {
+    color: {
+      type: 'linear', x: 0, y: 0, x2: 0, y2: 1,
+      colorStops: [
+        { offset: 0, color: `${color}55` },
+        { offset: 1, color: `${color}03` },
+      ],
+    },
+  }
+}
+
+/** Milliseconds of the business midnight before a moment. */
+export function businessMidnight(millis: number): number {
+  return Math.floor((millis + CHINA_MS) / DAY_MS) * DAY_MS - CHINA_MS
+}
+
+/** A measure over time; with a comparison, also the compared course behind it. */
+export function lineOption(table: Table, { lang, now }: Setting): EChartsCoreOption {
+  const time = axis(table)
+  const measure = measures(table)[0]
+  if (!time || !measure) return {}
+  const format = columnFormat(measure.column)
+  const previous = indexOf(table, `${measure.column.name}_previous`)
+  const courses = (index: number, until: number): Point[] =>
+    table.rows.map((row): Point => {
+      const at = toMillis(row[time.index]) ?? 0
+      return [at, at <= until ? toNumber(row[index]) : null]
+    })
+  const series: object[] = []
+  if (previous >= 0) {
+    series.push({
+      id: 'previous',
+      name: text('yesterday_series', lang),
+      type: 'line',
+      smooth: 0.25,
+      smoothMonotone: 'x',
+      symbol: 'circle',
+      symbolSize: 4,
+      showSymbol: table.rows.length < 3,
+      data: courses(previous, Infinity),
+      lineStyle: { color: PREVIOUS, width: 1.5, type: 'dashed' },
+      itemStyle: { color: PREVIOUS },
+      animation: false,
+    })
+  }
+  const main = PALETTE[0] ?? MUTED
+  series.push({
+    id: 'current',
+    name: previous >= 0 ? text('today_series', lang) : measure.column.label?.[lang],
+    type: 'line',
+    smooth: 0.25,
+    smoothMonotone: 'x',
+    symbol: 'circle',
+    symbolSize: 6,
+    // Of a long course only the pointer's place is marked.
+    showSymbol: table.rows.length <= 24,
+    data: courses(measure.index, now),
+    lineStyle: { color: main, width: 2.5 },
+    itemStyle: { color: main },
+    areaStyle: area(main),
+  })
+  const first = toMillis(table.rows[0]?.[time.index])
+  const midnight = previous >= 0 && first !== null ? businessMidnight(first) : null
+  return {
+    ...motion,
+    textStyle,
+    grid,
+    legend: {
+      show: previous >= 0,
+      top: 0,
+      right: 8,
+      itemWidth: 14,
+      itemHeight: 3,
+      icon: 'rect',
+      textStyle: { color: MUTED, fontSize: FONT },
+    },
+    tooltip: tooltip(format, lang, (x) => minuteText(x)),
+    xAxis: {
+      type: 'time',
+      ...(midnight === null ? {} : { min: midnight, max: midnight + DAY_MS }),
+      axisLine: { lineStyle: { color: AXIS_LINE } },
+      axisTick: { show: false },
+      axisLabel: {
+        color: MUTED,
+        fontSize: FONT,
+        hideOverlap: true,
+        formatter: (at: number) =>
+          midnight !== null && at >= midnight + DAY_MS ? '24:00' : minuteText(at),
+      },
+      splitLine: { show: false },
+    },
+    yAxis: valueAxis(format, lang),
+    series,
+  }
+}
+
+/** Every day from the first to the last, so that a day without rows is a gap and not left out. */
+export function everyDay(days: string[]): string[] {
+  const first = Date.parse(days[0] ?? '')
+  const last = Date.parse(days[days.length - 1] ?? '')
+  if (Number.isNaN(first) || Number.isNaN(last)) return days
+  const all: string[] = []
+  for (let at = first; at <= last && all.length < 400; at += DAY_MS) {
+    all.push(new Date(at).toISOString().slice(0, 10))
+  }
+  return all
+}
+
+/** A measure by day (or by a dimension), as bars; the latest stands out. */
+export function barOption(table: Table, { lang }: Setting): EChartsCoreOption {
+  const by = axis(table)
+  const measure = measures(table)[0]
+  if (!by || !measure) return {}
+  const format = columnFormat(measure.column)
+  const isTime = by.column.kind === 'time'
+  const values = new Map(
+    table.rows.map((row) => [String(row[by.index]).slice(0, isTime ? 10 : undefined), row]),
+  )
+  const names = isTime ? everyDay([...values.keys()]) : [...values.keys()]
+  const written = (name: string | number) =>
+    isTime ? dayText(String(name)) : valueTitle(by.column, String(name), lang)
+  const bright = PALETTE[0] ?? MUTED
+  const calm = PALETTE[1] ?? MUTED
+  return {
+    ...motion,
+    textStyle,
+    grid: { ...grid, top: 16 },
+    tooltip: tooltip(format, lang, written),
+    xAxis: {
+      type: 'category',
+      data: names,
+      axisLine: { lineStyle: { color: AXIS_LINE } },
+      axisTick: { show: false },
+      axisLabel: { color: MUTED, fontSize: FONT, hideOverlap: true, formatter: written },
+    },
+    yAxis: valueAxis(format, lang),
+    series: [
+      {
+        id: 'current',
+        name: measure.column.label?.[lang] ?? measure.column.name,
+        type: 'bar',
+        barMaxWidth: 20,
+        data: names.map((name, i) => ({
+          value: [name, toNumber(values.get(name)?.[measure.index])],
+          itemStyle: {
+            borderRadius: [3, 3, 0, 0],
+            color: isTime && i === names.length - 1 ? bright : calm,
+            opacity: isTime && i === names.length - 1 ? 1 : 0.75,
+          },
+        })),
+      },
+    ],
+  }
+}
+
+/** One part of a whole: its title, its value as it came, and its colour. */
+export interface Part {
+  title: string
+  value: Cell
+  color: string
+}
+
+/** The parts of a donut, also the source of its legend. */
+export function parts(table: Table, lang: Lang): { format: Format; parts: Part[] } {
+  const by = axis(table)
+  const measure = measures(table)[0]
+  if (!by || !measure) return { format: 'number', parts: [] }
+  return {
+    format: columnFormat(measure.column),
+    parts: table.rows.map((row, i) => ({
+      title: titleOf(by.column, row[by.index], lang),
+      value: row[measure.index] ?? null,
+      color: PALETTE[i % PALETTE.length] ?? MUTED,
+    })),
+  }
+}
+
+export function titleOf(column: Column, cell: Cell | undefined, lang: Lang): string {
+  if (cell === null || cell === undefined || cell === '') return lang === 'zh' ? '未知' : 'Unknown'
+  switch (columnFormat(column)) {
+    case 'timestamp':
+      return clockText(cell)
+    case 'date':
+      return dayText(cell)
+    default:
+      return valueTitle(column, String(cell), lang)
+  }
+}
+
+export function donutOption(table: Table, { lang }: Setting): EChartsCoreOption {
+  const { format, parts: slices } = parts(table, lang)
+  return {
+    ...motion,
+    textStyle,
+    tooltip: {
+      trigger: 'item',
+      renderMode: 'richText',
+      confine: true,
+      backgroundColor: 'rgba(9, 23, 48, 0.94)',
+      borderColor: 'rgba(110, 160, 255, 0.35)',
+      textStyle: { color: '#dbe7ff', fontSize: FONT },
+      formatter: (item: { name: string; value: number; percent: number }) =>
+        `${item.name}\n${writeText(item.value, format, lang)}  ${item.percent}%`,
+    },
+    series: [
+      {
+        id: 'parts',
+        type: 'pie',
+        radius: ['58%', '86%'],
+        center: ['50%', '50%'],
+        padAngle: 1.5,
+        itemStyle: { borderRadius: 3 },
+        label: { show: false },
+        emphasis: { scaleSize: 4 },
+        data: slices.map((slice) => ({
+          name: slice.title,
+          value: toNumber(slice.value),
+          itemStyle: { color: slice.color },
+        })),
+      },
+    ],
+  }
+}
