@@ -1,0 +1,4 @@
+//! Dashboards: what they are, and how they stay live.
+
+pub(crate) mod definition;
+pub(crate) mod live;

@@ -1,0 +1,27 @@
+select version() like 'PostgreSQL 16%' as postgres;
+show server_version;
+show search_path;
+select current_database(), current_schema(), current_user;
+select current_setting('server_version');
+set search_path to mall, marts;
+show search_path;
+select count(*) from orders;
+select count(*) from gmv_daily;
+reset search_path;
+show nothing;
+set nothing.at_all to 'x';
+show nothing.at_all;
+set client_encoding to 'GBK';
+begin;
+select 1;
+commit;
+begin;
+select nothing;
+select 1;
+rollback;
+select 1;
+rollback;
+select 1 \; select 2;
+;
+-- nothing
+discard all;
