@@ -58,6 +58,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
             OperationalError::invalid(format!("the request body is not valid: {error}"))
         };
         let value: serde_json::Value = serde_json::from_slice(text).map_err(wrong)?;
+        // A list of the fields' values would be taken for the fields otherwise.
+        if !value.is_object() {
+            return Err(OperationalError::invalid("the request body must be a JSON object").into());
+        }
         let request = format!("{target}\n{value}");
         // From the text, not from the value: only so the error names line and column.
         let body = serde_json::from_slice(text).map_err(wrong)?;

@@ -20,6 +20,10 @@ use crate::{
 /// The most that is charged for shipping.
 const SHIPPING_FEN_MAX: i64 = 10_000_000;
 
+/// From here on ids are those that were recorded elsewhere. The next free id stays below, so an order
+/// placed while a recording is replayed never takes the id of one that is still to come.
+pub const RECORDED_ORDER_IDS: i64 = 10_000_000_000;
+
 /// Through which door an order came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -190,12 +194,13 @@ pub async fn place(
             "select
                  exists (select 1 from pharmacy where pharmacy_id = ?1 and tenant_id = ?2),
                  exists (select 1 from orders where order_id = ?3),
-                 (select coalesce(max(order_id), 0) + 1 from orders),
+                 (select coalesce(max(order_id), 0) + 1 from orders where order_id < ?4),
                  (select coalesce(max(order_line_id), 0) + 1 from order_line)",
         )
         .bind(new.pharmacy_id)
         .bind(scope.tenant_id)
         .bind(new.order_id)
+        .bind(RECORDED_ORDER_IDS)
         .fetch_one(&mut **tx)
         .await?;
     if !pharmacy_known {
