@@ -143,3 +143,59 @@ fn event(row: i64, line: &str) -> anyhow::Result<Event> {
 fn split(line: &str) -> Vec<&str> {
     line.split(',').map(|field| field.trim().trim_matches('"')).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const EVENTS: &str = "PATIENT_ID,DATE,PERDAY,CATEGORY,DURATION\n\
+        1,04/26/2033,4,medA,50\n1,07/04/2033,4,medB,30\n2,04/26/2033,2,medA,60\n";
+
+    #[tokio::test]
+    async fn events_become_dispensings_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let services =
+            Services::open(folder.path(), Arc::new(|| 1), Arc::new(|| ())).await.unwrap();
+        std::fs::write(folder.path().join(FILE), EVENTS).unwrap();
+        let first = run(&services, folder.path(), None).await.unwrap();
+        assert_eq!((first.written, first.skipped), (3, 0));
+        let more = format!("{EVENTS}2,01/02/2034,2,medB,10\n");
+        std::fs::write(folder.path().join(FILE), more).unwrap();
+        let second = run(&services, folder.path(), None).await.unwrap();
+        assert_eq!((second.written, second.skipped), (1, 3));
+        let mut connection = services.chronic_care().read().await.unwrap();
+        let rows: Vec<(i64, i64, String, String, i64, String)> = sqlx::query_as(
+            "select d.dispensing_id - 20000000, p.person_id - 20000000, d.drug_class, d.dispensed_on,
+                 d.days_supply, datetime(d.created_at / 1000000, 'unixepoch', '8 hours')
+             from dispensing d join patient p using (patient_id) order by 1",
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+        let rows: Vec<String> = rows.iter().map(|r| format!("{r:?}")).collect();
+        assert_eq!(
+            rows,
+            [
+                r#"(1, 1, "medA", "2033-04-26", 50, "2033-04-26 00:00:00")"#,
+                r#"(2, 1, "medB", "2033-07-04", 30, "2033-07-04 00:00:00")"#,
+                r#"(3, 2, "medA", "2033-04-26", 60, "2033-04-26 00:00:00")"#,
+                r#"(4, 2, "medB", "2034-01-02", 10, "2034-01-02 00:00:00")"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_named() {
+        for (text, expected) in [
+            ("A,B\n", "the first line"),
+            (&*EVENTS.replace("07/04/2033", "2033-07-04"), "line 3 cannot be read: DATE"),
+            (&*EVENTS.replace(",60", ",x"), "line 4 cannot be read: DURATION"),
+            (&*EVENTS.replace(",60", ""), "it has 4 fields"),
+        ] {
+            let error = format!("{:#}", parse(text).err().unwrap());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,1 +1,193 @@
+use std::{fs::File, path::PathBuf, sync::Arc};
 
+use arrow::array::{
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray,
+};
+use parquet::arrow::ArrowWriter;
+
+use super::*;
+
+const SECOND_NANOS: i64 = 1_000_000_000;
+/// 2017-01-01T11:53:26 on a wall clock.
+const FIRST_SECOND: i64 = 1_483_271_606;
+
+/// Basket, household, store, product, quantity, and the four amounts.
+type Row = (i64, i64, i64, i64, i64, [f64; 4]);
+
+fn rows(baskets: i64) -> Vec<Row> {
+    (0..baskets)
+        .flat_map(|n| {
+            // As in the data: ids do not rise with time.
+            let basket = 31_000_000_000 + (n * 37) % 101;
+            let row = move |product, quantity, amounts| {
+                (basket, n % 5 + 1, n % 3 + 2, product, quantity, amounts)
+            };
+            [
+                row(25_671, n + 1, [3.99, 0.4, 0.0, 0.0]),
+                row(26_081, 1, [0.1, 0.0, 1.0, 0.5]),
+                row(30_000, 0, [0.0, 0.0, 0.55, 0.0]),
+            ]
+        })
+        .collect()
+}
+
+fn write(folder: &Path, rows: &[Row]) {
+    let integers =
+        |of: fn(&Row) -> i64| -> ArrayRef { Arc::new(rows.iter().map(of).collect::<Int64Array>()) };
+    let amounts = |at: usize| -> ArrayRef {
+        Arc::new(rows.iter().map(|r| r.5[at]).collect::<Float64Array>())
+    };
+    let mut times = Vec::new();
+    let mut second = FIRST_SECOND;
+    for (at, row) in rows.iter().enumerate() {
+        if at > 0 && rows[at - 1].0 != row.0 {
+            second += 60;
+        }
+        times.push(second * SECOND_NANOS);
+    }
+    let transactions = RecordBatch::try_from_iter([
+        ("household_id", integers(|r| r.1)),
+        ("store_id", integers(|r| r.2)),
+        ("basket_id", integers(|r| r.0)),
+        ("product_id", integers(|r| r.3)),
+        ("quantity", integers(|r| r.4)),
+        ("sales_value", amounts(0)),
+        ("retail_disc", amounts(1)),
+        ("coupon_disc", amounts(2)),
+        ("coupon_match_disc", amounts(3)),
+        ("transaction_timestamp", Arc::new(TimestampNanosecondArray::from(times))),
+    ])
+    .unwrap();
+    let text = |value: Option<&str>| -> ArrayRef { Arc::new(StringArray::from(vec![value; 1])) };
+    let products = RecordBatch::try_from_iter([
+        ("product_id", Arc::new(Int64Array::from(vec![25_671])) as ArrayRef),
+        ("department", text(Some("GROCERY"))),
+        ("brand", text(Some("National"))),
+        ("product_category", text(Some("FRZN ICE"))),
+        ("product_type", text(None)),
+    ])
+    .unwrap();
+    for (name, batch) in [("transactions.parquet", transactions), ("products.parquet", products)] {
+        let file = File::create(folder.join(name)).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+}
+
+async fn services(folder: &Path) -> Services {
+    Services::open(folder, Arc::new(|| 1_795_000_000_000_000), Arc::new(|| ())).await.unwrap()
+}
+
+async fn integers(services: &Services, sql: &'static str) -> Vec<i64> {
+    let mut connection = services.mall().read().await.unwrap();
+    let row = sqlx::query(sql).fetch_one(&mut *connection).await.unwrap();
+    (0..sqlx::Row::len(&row)).map(|at| sqlx::Row::get(&row, at)).collect()
+}
+
+const TOTALS: &str = "
+    select count(*), count(distinct order_id), sum(line_amount_fen - disc_coupon_merchant_fen),
+        sum(disc_item_fen), sum(disc_coupon_platform_fen), sum(disc_coupon_merchant_fen),
+        sum(list_amount_fen), min(quantity), min(cash_fen)
+    from order_line";
+
+#[tokio::test]
+async fn what_was_recorded_can_be_had_back_and_a_stopped_replay_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = rows(20);
+    write(folder.path(), &all[..7 * 3]);
+    let services = services(&folder.path().join("operational")).await;
+    let first = run(&services, folder.path(), None).await.unwrap();
+    assert_eq!((first.written, first.skipped, first.detail_rows), (7, 0, 21));
+
+    write(folder.path(), &all);
+    let second = run(&services, folder.path(), None).await.unwrap();
+    assert_eq!((second.written, second.skipped, second.detail_rows), (13, 7, 39));
+    let third = run(&services, folder.path(), None).await.unwrap();
+    assert_eq!((third.written, third.skipped), (0, 20));
+
+    assert_eq!(
+        integers(&services, TOTALS).await,
+        [60, 20, 20 * 409, 20 * 40, 20 * 155, 20 * 50, 20 * (399 + 40 + 10 + 50), 0, -90]
+    );
+    let paid = "
+        select count(*), count(*) filter (where status = 'paid'), sum(payable_fen), min(created_at),
+            min(paid_at - created_at), (select sum(amount_fen) from payment),
+            (select count(distinct pharmacy_id) from orders)
+        from orders";
+    let cash = 20 * (409 - 155);
+    // A recorded 11:53:26 is that time in Shanghai, eight hours before the same in UTC.
+    let at = (FIRST_SECOND - 8 * 3600) * 1_000_000;
+    assert_eq!(integers(&services, paid).await, [20, 20, cash, at, 0, cash, 3]);
+    let product = "
+        select unit_price_fen, (select count(*) from product) from product
+        where product_id = 25671 and category = 'FRZN ICE' and name = 'product 25671'";
+    assert_eq!(integers(&services, product).await, [439, 3]);
+}
+
+#[tokio::test]
+async fn a_recording_that_cannot_be_used_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let services = services(&folder.path().join("operational")).await;
+    let error = |result: anyhow::Result<ReplayReport>| format!("{:#}", result.unwrap_err());
+    let missing = error(run(&services, folder.path(), None).await);
+    assert!(missing.contains("no transactions.parquet"), "{missing}");
+    let mut broken = rows(2);
+    broken[1].5[0] = 0.123;
+    write(folder.path(), &broken);
+    let odd = error(run(&services, folder.path(), None).await);
+    assert!(odd.contains("\"sales_value\" is not an amount of money"), "{odd}");
+    let mut apart = rows(3);
+    apart.swap(0, 8);
+    write(folder.path(), &apart);
+    let apart = error(run(&services, folder.path(), None).await);
+    assert!(apart.contains("are not together"), "{apart}");
+    write(folder.path(), &rows(1));
+    let speed = error(run(&services, folder.path(), Some(0.0)).await);
+    assert!(speed.contains("positive"), "{speed}");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where the shared data is, is the environment's to say"
+)]
+fn shared_data() -> Option<PathBuf> {
+    let shared = std::env::var_os("MEDLAKE_SHARED")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let data = shared.join("data");
+    if data.is_dir() {
+        return Some(data);
+    }
+    assert!(std::env::var_os("CI").is_none(), "no shared data in {}", data.display());
+    println!("skipped: no shared data");
+    None
+}
+
+/// The real recording, against totals that others computed from the same file.
+#[test]
+fn the_real_recording_has_its_published_totals() {
+    let Some(data) = shared_data() else { return };
+    let recording = Recording::read(&data.join("completejourney")).unwrap();
+    let oracle = std::fs::read(data.join("oracles/dataset_totals.json")).unwrap();
+    let oracle: serde_json::Value = serde_json::from_slice(&oracle).unwrap();
+    let oracle = &oracle["completejourney_transactions"];
+    let lines: Vec<RecordedLine> = recording.lines.iter().map(Line::recorded).collect();
+    let yuan = |of: fn(&RecordedLine) -> i64| {
+        let fen: i64 = lines.iter().map(of).sum();
+        serde_json::json!(format!("{}.{:02}", fen / 100, fen % 100))
+    };
+    let sold = |l: &RecordedLine| l.list_amount_fen - l.disc_item_fen - l.disc_coupon_merchant_fen;
+    assert_eq!(yuan(sold), oracle["sales_value"]);
+    assert_eq!(yuan(|l| l.disc_item_fen), oracle["retail_disc"]);
+    assert_eq!(yuan(|l| l.disc_coupon_platform_fen), oracle["coupon_disc"]);
+    assert_eq!(yuan(|l| l.disc_coupon_merchant_fen), oracle["coupon_match_disc"]);
+    assert_eq!(lines.len(), oracle["rows"]);
+    assert_eq!(recording.baskets.len(), oracle["baskets"]);
+    let mut households: Vec<i64> = recording.baskets.iter().map(|b| b.household_id).collect();
+    households.sort_unstable();
+    households.dedup();
+    assert_eq!(households.len(), oracle["households"]);
+    let with_coupon = lines.iter().filter(|l| l.disc_coupon_platform_fen > 0).count();
+    assert_eq!(with_coupon, oracle["rows_with_coupon"]);
+    assert_eq!(lines.iter().filter(|l| l.quantity == 0).count(), 8_869, "as documented above");
+}

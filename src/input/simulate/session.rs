@@ -55,14 +55,14 @@ impl Session {
     async fn order(&mut self, world: &World) -> Result<(), Refused> {
         let (person_id, patient) = world.buyer(&mut self.random);
         if let Some(distributor_id) = world.promoter(person_id) {
-            // Before each order, for nothing here remembers who was bound: it is refused if so.
+            // An earlier run may have bound them: then it is refused.
             let body = json!({ "person_id": person_id, "distributor_id": distributor_id });
             let bound = self.post("/distribution/bindings", "bind", &body).await;
-            if let Err(refused) = bound
-                && !refused.is_conflict()
-                && !refused.is_not_found()
-            {
-                return Err(refused);
+            match bound {
+                Err(refused) if !refused.is_conflict() && !refused.is_not_found() => {
+                    return Err(refused);
+                }
+                _ => world.note_bound(person_id),
             }
         }
         let placed = self.place(world, person_id, patient).await?;

@@ -1,1 +1,152 @@
+use std::path::Path;
 
+use medlake_operational::Services;
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// The services on a port of their own, until it is dropped.
+struct Served {
+    services: Services,
+    address: String,
+    tasks: JoinSet<()>,
+}
+
+async fn serve(folder: &Path, address: &str) -> Served {
+    let services = Services::open(folder, clock::machine(), Arc::new(|| ())).await.unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut tasks = JoinSet::new();
+    let router = services.router();
+    tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let dispatching = services.clone();
+    tasks.spawn(async move { dispatching.run_dispatcher(std::future::pending()).await });
+    Served { services, address, tasks }
+}
+
+impl Served {
+    async fn count(&self, database: &str, sql: &'static str) -> i64 {
+        let database = match database {
+            "mall" => self.services.mall(),
+            "distribution" => self.services.distribution(),
+            _ => self.services.chronic_care(),
+        };
+        let mut connection = database.read().await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut *connection).await.unwrap()
+    }
+
+    /// Waits until a count is above `floor`.
+    async fn until(&self, database: &str, sql: &'static str, floor: i64) {
+        let waiting = async {
+            while self.count(database, sql).await <= floor {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let within = Duration::from_secs(60);
+        tokio::time::timeout(within, waiting).await.unwrap_or_else(|_| panic!("never: {sql}"));
+    }
+
+    async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        self.services.close().await;
+    }
+}
+
+fn config(address: &str) -> SimulateConfig {
+    SimulateConfig { services: format!("http://{address}"), orders_per_second: 60.0, seed: 5 }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_flow_happens_and_a_restart_of_the_services_is_survived() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = serve(folder.path(), "127.0.0.1:0").await;
+    let address = served.address.clone();
+    let cancel = CancellationToken::new();
+    let mut traffic = JoinSet::new();
+    traffic.spawn(run(config(&address), cancel.clone()));
+    for (database, sql) in [
+        ("mall", "select count(*) from orders where status = 'paid'"),
+        ("mall", "select count(*) from orders where status = 'closed'"),
+        ("mall", "select count(*) from orders where coupon_id is not null"),
+        ("mall", "select count(*) from refund"),
+        ("distribution", "select count(*) from binding"),
+        ("distribution", "select count(*) from commission where level = 2"),
+        ("chronic_care", "select count(*) from dispensing"),
+        ("chronic_care", "select count(distinct status) - 2 from dose_event"),
+        ("chronic_care", "select count(distinct kind) - 1 from reading"),
+        ("chronic_care", "select count(*) from reading where quality = 'suspect'"),
+        ("chronic_care", "select count(*) from follow_up where on_target is not null"),
+    ] {
+        served.until(database, sql, 0).await;
+    }
+    let orders = "select count(*) from orders";
+    let before = served.count("mall", orders).await;
+    served.stop().await;
+    let served = serve(folder.path(), &address).await;
+    served.until("mall", orders, before + 20).await;
+    cancel.cancel();
+    traffic.join_next().await.unwrap().unwrap().unwrap();
+    // A distributor that brought in many: the tree is heavy-tailed.
+    let largest = "
+        select max(n) from (select count(*) as n from distributor where parent_id is not null
+            group by parent_id)";
+    assert!(served.count("distribution", largest).await >= 8);
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_traffic_needs_is_made_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = serve(folder.path(), "127.0.0.1:0").await;
+    let client = Client::new(&format!("http://{}", served.address)).unwrap();
+    let first = world::set_up(&client, 1).await.unwrap();
+    assert_eq!((first.patients.len(), first.distributors.len()), (300, 200));
+    let counts = async || {
+        let mut counts = Vec::new();
+        for (database, sql) in [
+            ("mall", "select count(*) from pharmacy"),
+            ("mall", "select count(*) from product"),
+            ("mall", "select count(*) from coupon"),
+            ("distribution", "select count(*) from distributor"),
+            ("chronic_care", "select count(*) from patient"),
+            ("chronic_care", "select count(*) from medication_plan"),
+        ] {
+            counts.push(served.count(database, sql).await);
+        }
+        counts
+    };
+    let made = counts().await;
+    // Another seed, and answers that the services no longer remember.
+    for (database, sql) in [
+        (served.services.mall(), "delete from idempotency"),
+        (served.services.distribution(), "delete from idempotency"),
+        (served.services.chronic_care(), "delete from idempotency"),
+    ] {
+        let mut tx = database.begin(1).await.unwrap();
+        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let second = world::set_up(&client, 2).await.unwrap();
+    assert_eq!(counts().await, made);
+    let ids = |world: &world::World| {
+        let mut ids: Vec<i64> = world.products.iter().map(|p| p.product_id).collect();
+        ids.sort_unstable();
+        (world.pharmacies.clone(), ids, world.coupons.clone(), world.distributors.clone())
+    };
+    assert_eq!(ids(&second), ids(&first));
+    let plans = |world: &world::World| {
+        let plans = world.patients.iter();
+        plans.map(|p| (p.patient_id, p.plan.as_ref().map(|p| p.plan_id))).collect::<Vec<_>>()
+    };
+    assert_eq!(plans(&second), plans(&first));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_rate_that_is_no_rate_is_refused() {
+    for orders_per_second in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let config = SimulateConfig { orders_per_second, ..config("127.0.0.1:1") };
+        let error = run(config, CancellationToken::new()).await.unwrap_err();
+        assert!(error.to_string().contains("positive"), "{error}");
+    }
+}

@@ -1,4 +1,7 @@
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::Context;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -32,6 +35,8 @@ pub(super) struct World {
     shops: Zipf<f64>,
     shelf: Zipf<f64>,
     promoters: Zipf<f64>,
+    /// Who was seen to be bound since the traffic began.
+    bound: Mutex<HashSet<i64>>,
 }
 
 pub(super) struct Product {
@@ -83,11 +88,19 @@ impl World {
         self.products.iter().find(|p| p.drug_code == Some(drug_code)).map(|p| p.product_id)
     }
 
-    /// To whom a person is bound, if to anyone; the same each time.
+    /// To whom a person is to be bound, if to anyone and not done yet; the same each time.
     pub(super) fn promoter(&self, person_id: i64) -> Option<i64> {
+        // Poisoned or not, a set of ids is whole.
+        if self.bound.lock().unwrap_or_else(PoisonError::into_inner).contains(&person_id) {
+            return None;
+        }
         let mut random = StdRng::seed_from_u64(person_id.unsigned_abs());
         (!self.distributors.is_empty() && random.random_bool(0.4))
             .then(|| pick(&self.distributors, &self.promoters, &mut random))
+    }
+
+    pub(super) fn note_bound(&self, person_id: i64) {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner).insert(person_id);
     }
 }
 
@@ -135,6 +148,7 @@ pub(super) async fn set_up(client: &Client, seed: u64) -> anyhow::Result<World> 
         coupons,
         distributors,
         patients,
+        bound: Mutex::default(),
     })
 }
 
