@@ -1,0 +1,7 @@
+select
+    patient_id,
+    tenant_id,
+    person_id,
+    condition,
+    status = 'active' as active
+from chronic_care.patient
