@@ -137,6 +137,21 @@ async fn a_patient_takes_measures_and_is_followed_up() {
         "invalid",
         "days_supply",
     );
+    for at in [-1, i64::MAX] {
+        let far = json!({"kind": "glucose", "glucose_umol_per_l": 5_000, "measured_at": at});
+        assert_error(reading(far).await, 400, "invalid", "measured_at");
+        assert_error(follow_up(json!({"performed_at": at})).await, 400, "invalid", "performed_at");
+        assert_error(
+            app.post("/chronic-care/dose-events", json!({"plan_id": 1, "scheduled_at": at})).await,
+            400,
+            "invalid",
+            "scheduled_at",
+        );
+    }
+    for day in ["+10000-01-01", "-0001-01-01", "0000-12-31"] {
+        let far = json!({"person_id": 9, "name": "n", "sex": "male", "condition": "other", "birth_date": day});
+        assert_error(app.post("/chronic-care/patients", far).await, 400, "invalid", "birth_date");
+    }
     assert_eq!(app.dump(app.services.chronic_care()).await, unchanged);
 }
 

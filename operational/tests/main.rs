@@ -1,4 +1,6 @@
 //! The services from outside: through their HTTP interface, and through the functions a replay calls.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must stop where it is")]
+#![expect(clippy::print_stdout, reason = "a test says what it measured and what it left out")]
 
 mod chronic_care;
 mod distribution;

@@ -11,6 +11,7 @@ use crate::{
     OperationalError, OrderPaid, OrderRefunded, Scope, Services, WriteTransaction,
     database::rows_json,
     http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    scope::check_day,
 };
 
 /// The longest supply of one dispensing: ten years.
@@ -93,6 +94,7 @@ pub async fn create_many(
                 "a dispensing needs a drug_code and a drug_class",
             ));
         }
+        check_day("dispensed_on", Some(dispensing.dispensed_on))?;
         if !(1..=DAYS_SUPPLY_MAX).contains(&dispensing.days_supply) {
             return Err(OperationalError::invalid("days_supply must be between 1 and 3660"));
         }

@@ -9,6 +9,7 @@ use super::medication_plans::{self, PlanStatus};
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    scope::check_time,
 };
 
 const MINUTE_MICROS: u64 = 60 * 1_000_000;
@@ -82,6 +83,8 @@ pub async fn record(
     scope: Scope,
     new: NewDoseEvent,
 ) -> Result<DoseEvent, OperationalError> {
+    check_time("scheduled_at", Some(new.scheduled_at))?;
+    check_time("taken_at", new.taken_at)?;
     let plan = medication_plans::find(tx, scope.tenant_id, new.plan_id).await?;
     if plan.status != PlanStatus::Active {
         return Err(OperationalError::conflict(format!(

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    scope::check_time,
 };
 
 /// How a patient was met.
@@ -120,6 +121,7 @@ pub async fn record(
     {
         return Err(OperationalError::invalid("no device shows such a value"));
     }
+    check_time("performed_at", new.performed_at)?;
     let patient = patients::find(tx, scope.tenant_id, new.patient_id).await?;
     let performed_at = new.performed_at.unwrap_or(scope.now);
     let age = age_on(&patient, business_day(performed_at)?);

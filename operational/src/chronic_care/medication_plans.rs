@@ -10,6 +10,7 @@ use super::patients;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    scope::check_day,
 };
 
 /// Whether a plan is followed.
@@ -94,6 +95,8 @@ pub async fn create(
     if let Some(problem) = problem {
         return Err(OperationalError::invalid(problem));
     }
+    check_day("starts_on", Some(new.starts_on))?;
+    check_day("ends_on", new.ends_on)?;
     patients::find(tx, scope.tenant_id, new.patient_id).await?;
     sqlx::query_as(
         "insert into medication_plan (plan_id, tenant_id, patient_id, drug_code, drug_class,

@@ -14,6 +14,7 @@ use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     database::rows_json,
     http::{Answer, Begun, Command, ErrorBody, Failure, Id, begin},
+    scope::check_day,
 };
 
 /// What a patient is enrolled for.
@@ -120,6 +121,9 @@ pub async fn create_many(
 ) -> Result<Vec<Patient>, OperationalError> {
     if new.iter().any(|p| p.name.trim().is_empty() || p.person_id <= 0) {
         return Err(OperationalError::invalid("a patient needs a person_id and a name"));
+    }
+    for patient in new {
+        check_day("birth_date", patient.birth_date)?;
     }
     Ok(sqlx::query_as(
         "insert into patient (patient_id, tenant_id, person_id, name, sex, birth_date, condition,

@@ -9,6 +9,7 @@ use super::patients;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    scope::check_time,
 };
 
 /// What was measured.
@@ -140,6 +141,7 @@ pub async fn record(
     new: NewReading,
 ) -> Result<Reading, OperationalError> {
     new.check()?;
+    check_time("measured_at", new.measured_at)?;
     patients::find(tx, scope.tenant_id, new.patient_id).await?;
     Ok(sqlx::query_as(
         "insert into reading (tenant_id, patient_id, kind, systolic_mmhg, diastolic_mmhg,

@@ -9,6 +9,7 @@ use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
     database::rows_json,
     http::{Answer, Begun, Command, ErrorBody, Failure, List, Params, begin},
+    scope::check_time,
 };
 
 /// How a coupon takes money off.
@@ -153,6 +154,10 @@ pub async fn create_many(
     new: &[NewCoupon],
 ) -> Result<Vec<Coupon>, OperationalError> {
     new.iter().try_for_each(NewCoupon::check)?;
+    for coupon in new {
+        check_time("starts_at", Some(coupon.starts_at))?;
+        check_time("ends_at", Some(coupon.ends_at))?;
+    }
     Ok(sqlx::query_as(
         "insert into coupon (coupon_id, tenant_id, name, kind, threshold_fen, discount_fen, percent,
              cap_fen, category, funder, starts_at, ends_at, created_at)
