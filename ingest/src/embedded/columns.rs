@@ -3,7 +3,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Float64Builder, Int32Builder,
-        Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+        Int64Builder, StringBuilder, TimestampMicrosecondBuilder, new_null_array,
     },
     error::ArrowError,
     record_batch::RecordBatch,
@@ -56,8 +56,15 @@ impl Columns {
     }
 
     pub(crate) fn finish(mut self, table: &TableSchema) -> Result<RecordBatch, ArrowError> {
-        self.write_pending();
-        let columns: Vec<ArrayRef> = self.builders.iter_mut().map(Builder::finish).collect();
+        let columns: Vec<ArrayRef> = if self.pending_nulls == self.row_count {
+            // Zeroed pages that are never touched take no memory; a copy of a whole database is
+            // all inserts, with nothing before them.
+            let types = table.columns().iter().map(|c| c.ty.arrow());
+            types.map(|ty| new_null_array(&ty, self.row_count)).collect()
+        } else {
+            self.write_pending();
+            self.builders.iter_mut().map(Builder::finish).collect()
+        };
         RecordBatch::try_new(Arc::clone(table.arrow_nullable()), columns)
     }
 

@@ -6,6 +6,12 @@ use super::decode::RawChange;
 /// SQLite joins a thousand of them into one value.
 pub(super) const CHUNK_ROWS: i64 = 1_000;
 
+/// Whether the rows of a chunk are more than SQLite holds in one value (a gigabyte): fewer may do.
+pub(super) fn too_big(error: &sqlx::Error) -> bool {
+    const SQLITE_TOOBIG: &str = "18";
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == SQLITE_TOOBIG)
+}
+
 /// The next changes after `?1`, at most `?2`, as one value, null when there is none. A change is six
 /// numbers, each followed by a space (change, transaction, and the lengths in bytes of the four
 /// texts, -1 for null), then the texts: operation, table, image before, image after.

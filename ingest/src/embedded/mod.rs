@@ -168,16 +168,23 @@ impl EmbeddedSource {
         let mut last: Option<(i64, i64)> = None;
         let mut transaction_count = 0;
         let mut cut = false;
+        let mut chunk_rows = frames::CHUNK_ROWS;
         // All chunks see the same commits, so the end of the last one is the end of a transaction.
         let mut read = self.connection.begin().await.map_err(&fail)?;
         'chunks: loop {
             let from = last.map_or(stored(position), |(change_id, _)| change_id);
-            let chunk: Option<Vec<u8>> = sqlx::query_scalar(frames::SQL)
+            let chunk = sqlx::query_scalar::<_, Option<Vec<u8>>>(frames::SQL)
                 .bind(from)
-                .bind(frames::CHUNK_ROWS)
+                .bind(chunk_rows)
                 .fetch_one(&mut *read)
-                .await
-                .map_err(&fail)?;
+                .await;
+            let chunk = match chunk {
+                Err(error) if frames::too_big(&error) && chunk_rows > 1 => {
+                    chunk_rows = (chunk_rows / 8).max(1);
+                    continue;
+                }
+                chunk => chunk.map_err(&fail)?,
+            };
             let Some(chunk) = chunk else { break };
             for change in frames::Frames::new(&chunk) {
                 let change = change.map_err(|problem| IngestError::Frame {
