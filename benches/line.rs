@@ -24,6 +24,7 @@ use std::{
 use futures::StreamExt as _;
 use platform::{Platform, Ports, binary, shared_data};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 const ORDERS_PER_SECOND: u32 = 200;
 const ROUND: Duration = Duration::from_secs(20);
@@ -41,7 +42,9 @@ async fn main() {
         screen.push(round.screens[round.screens.len() * 95 / 100]);
     }
     let ms = |d: Duration| d.as_secs_f64() * 1e3;
-    println!("paid order to screen event at {ORDERS_PER_SECOND} orders/s, medians of {ROUNDS} rounds");
+    println!(
+        "paid order to screen event at {ORDERS_PER_SECOND} orders/s, medians of {ROUNDS} rounds"
+    );
     println!("  p50 {:.1} ms, p99 {:.1} ms", ms(median(&mut p50)), ms(median(&mut p99)));
     println!("  a bare HTTP round trip meanwhile: p50 {:.1} ms", ms(median(&mut trip)));
     println!("  all tiles of the screen: p95 {:.1} ms", ms(median(&mut screen)));
@@ -67,11 +70,13 @@ async fn freshness() -> Round {
     // (when, how many orders the screen counted)
     let seen: Arc<Mutex<Vec<(Instant, u64)>>> = Arc::default();
     let events = format!("{}/api/v1/dashboards/executive/events", platform.http);
-    let counting = tokio::task::spawn(count_events(events, Arc::clone(&seen)));
+    let mut counting = JoinSet::new();
+    counting.spawn(count_events(events, Arc::clone(&seen)));
 
-    let looking = tokio::task::spawn(look(platform.http.clone()));
+    let mut looking = JoinSet::new();
+    looking.spawn(look(platform.http.clone()));
     let paid: Arc<Mutex<Vec<Instant>>> = Arc::new(Mutex::new(vec![Instant::now()]));
-    let mut buyers = tokio::task::JoinSet::new();
+    let mut buyers = JoinSet::new();
     let start = tokio::time::Instant::now();
     let total = ORDERS_PER_SECOND * u32::try_from(ROUND.as_secs()).unwrap();
     for i in 0..total {
@@ -87,7 +92,7 @@ async fn freshness() -> Round {
             paid.lock().unwrap().push(Instant::now());
         });
     }
-    let (trips, screens) = looking.await.unwrap();
+    let (trips, screens) = looking.join_next().await.unwrap().unwrap();
     while buyers.join_next().await.is_some() {}
     let mut paid = std::mem::take(&mut *paid.lock().unwrap());
     paid.sort();
@@ -97,7 +102,7 @@ async fn freshness() -> Round {
         assert!(Instant::now() < end, "the screen never counted all {count} orders");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    counting.abort();
+    counting.abort_all();
     let seen = seen.lock().unwrap();
     let fresh = paid.iter().zip(1..).filter_map(|(at, n)| {
         let shown = seen.iter().find(|(_, counted)| *counted >= n)?;

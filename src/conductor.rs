@@ -2,16 +2,16 @@
 //! published as one picture. Nobody sees a cut before the marts built from it are ready, so two
 //! numbers on one screen cannot come from two moments.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medlake_contract::ChangeSet;
+use medlake_contract::{ChangeSet, TableName};
 use medlake_ingest::{CutLimits, Ingest};
 use medlake_lake::{FlushReport, Lake};
-use medlake_transforms::Transforms;
+use medlake_transforms::{Outcome, Status, Transforms};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, info};
 
 /// When a cut is cut, and when what is in memory goes to files.
 #[derive(Debug, Clone)]
@@ -28,11 +28,13 @@ pub(crate) struct Conductor {
     lake: Arc<Lake>,
     transforms: Transforms,
     pace: Pace,
+    /// The marts that are not up to date, and why.
+    failing: BTreeMap<TableName, String>,
 }
 
 impl Conductor {
     pub(crate) fn new(ingest: Ingest, lake: Arc<Lake>, transforms: Transforms, pace: Pace) -> Self {
-        Self { ingest, lake, transforms, pace }
+        Self { ingest, lake, transforms, pace, failing: BTreeMap::new() }
     }
 
     /// Creates the tables, brings the marts up to the data already there, and publishes the first
@@ -93,11 +95,29 @@ impl Conductor {
             .refresh(&view, &cut.batches)
             .await
             .context("could not refresh the marts")?;
-        for failure in refresh.failures() {
-            warn!(model = failure.model, reason = failure.reason, "kept the old mart");
+        for outcome in &refresh.outcomes {
+            self.note(outcome);
         }
         let marts = ChangeSet { batches: refresh.batches, ..ChangeSet::default() };
         self.lake.stage(&marts).context("could not stage the marts")
+    }
+
+    /// Says so once when a mart stops or starts being up to date, not with every cut.
+    fn note(&mut self, outcome: &Outcome) {
+        let said = self.failing.get(&outcome.mart);
+        match (outcome.status, outcome.reason.as_ref()) {
+            (Status::Built, _) => {
+                if self.failing.remove(&outcome.mart).is_some() {
+                    info!(mart = %outcome.mart, "is up to date again");
+                }
+            }
+            (Status::Failed, reason) if said != reason => {
+                let reason = reason.cloned().unwrap_or_default();
+                error!(mart = %outcome.mart, reason, "kept the old mart");
+                self.failing.insert(outcome.mart.clone(), reason);
+            }
+            (Status::Failed, _) => {}
+        }
     }
 
     async fn flushed<E>(&mut self, done: Result<FlushReport, E>) -> anyhow::Result<()>

@@ -99,7 +99,11 @@ impl fmt::Display for Config {
         writeln!(f, "  memory_mib: {}", query.memory_mib)?;
         writeln!(f, "  timeout_ms: {}", query.timeout.as_millis())?;
         writeln!(f, "simulate:\n  enabled: {}", simulate.enabled)?;
-        writeln!(f, "  orders_per_second: {}\n  seed: {}", simulate.orders_per_second, simulate.seed)
+        writeln!(
+            f,
+            "  orders_per_second: {}\n  seed: {}",
+            simulate.orders_per_second, simulate.seed
+        )
     }
 }
 
@@ -252,12 +256,7 @@ struct Taker<'p> {
 }
 
 impl Taker<'_> {
-    fn take<T>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        check: impl Fn(&T) -> Option<String>,
-    ) -> T
+    fn take<T>(&mut self, key: &'static str, default: T, check: impl Fn(&T) -> Option<String>) -> T
     where
         T: FromStr,
         T::Err: fmt::Display,
@@ -350,12 +349,9 @@ mod tests {
         std::fs::write(&file, "simulate: {seed: 7, enabled: false}\nquery: {memory_mib: 100}\n")
             .unwrap();
         let env = [("MEDLAKE__SIMULATE__SEED".to_owned(), "8".to_owned())];
-        let config = Config::load(
-            Some(&file),
-            env.into_iter(),
-            &[("query.memory_mib", "200".to_owned())],
-        )
-        .unwrap();
+        let config =
+            Config::load(Some(&file), env.into_iter(), &[("query.memory_mib", "200".to_owned())])
+                .unwrap();
         assert!(!config.simulate.enabled);
         assert_eq!((config.simulate.seed, config.query.memory_mib), (8, 200));
     }

@@ -25,6 +25,7 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// Starts a part; it gets a token and must end soon after the token is cancelled.
+    #[expect(clippy::disallowed_methods, reason = "its handle is kept here until it has ended")]
     pub(crate) fn start<F>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,

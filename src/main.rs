@@ -115,7 +115,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(arguments.command, config)) {
+    match runtime.block_on(Box::pin(run(arguments.command, config))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("medlake: {error:#}");
@@ -126,15 +126,15 @@ fn main() -> ExitCode {
 
 async fn run(command: Command, config: Config) -> anyhow::Result<()> {
     match command {
-        Command::Up { .. } => up::everything(config).await,
+        Command::Up { .. } => Box::pin(up::everything(config)).await,
         Command::Operational => up::operational(config).await,
         Command::Pipeline => up::pipeline(config).await,
         Command::Simulate { services, .. } => up::simulate(config, services).await,
         Command::Replay { dataset, from, speed } => {
-            up::replay(&config, dataset, &from, speed).await
+            Box::pin(up::replay(&config, dataset, &from, speed)).await
         }
         Command::Config => {
-            print!("{config}");
+            up::say(&config.to_string());
             Ok(())
         }
     }

@@ -40,7 +40,9 @@ fn file(path: &str) -> Response {
             ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, cache.to_owned())], data)
                 .into_response()
         }
-        None => (StatusCode::NOT_FOUND, "there is nothing here; the screen is at /").into_response(),
+        None => {
+            (StatusCode::NOT_FOUND, "there is nothing here; the screen is at /").into_response()
+        }
     }
 }
 

@@ -38,9 +38,10 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<()> {
     start_services(&mut parts, services, listen);
     if config.simulate.enabled {
         let simulate = simulation(&config, None);
-        parts.start("simulator", |cancel| async move {
-            input::simulate::run(simulate, cancel).await
-        });
+        parts.start(
+            "simulator",
+            |cancel| async move { input::simulate::run(simulate, cancel).await },
+        );
     }
     say_where_to_look(&config, config.simulate.enabled);
     parts.run_until_stopped().await
@@ -135,10 +136,7 @@ async fn start_pipeline(parts: &mut Parts, config: &Config, wake: Wake) -> anyho
         .context("could not take up the sources' changes")?;
     let transforms = Transforms::load().context("the models cannot be used")?;
     let pace = Pace {
-        limits: CutLimits {
-            max_rows: config.ingest.cut_rows,
-            max_bytes: config.ingest.cut_bytes,
-        },
+        limits: CutLimits { max_rows: config.ingest.cut_rows, max_bytes: config.ingest.cut_bytes },
         flush_interval: config.lake.flush_interval,
         flush_rows: config.lake.flush_rows,
     };
@@ -184,9 +182,9 @@ fn simulation(config: &Config, services: Option<String>) -> input::simulate::Sim
 }
 
 async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("could not listen on {address}; set {key} to a free address")
-    })
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("could not listen on {address}; set {key} to a free address"))
 }
 
 async fn serve(
@@ -220,6 +218,6 @@ fn say_where_to_look(config: &Config, services: bool) {
 }
 
 #[expect(clippy::print_stdout, reason = "what the person at the terminal asked for")]
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("{line}");
 }

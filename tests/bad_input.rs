@@ -29,16 +29,20 @@ async fn the_services_refuse_clearly_and_change_nothing() {
         json!({"person_id": 1, "pharmacy_id": order["pharmacy_id"], "channel": "app",
                "lines": [{"product_id": product, "quantity": 1}]})
     };
-    let refund = |quantity: i64| {
-        json!({"reason": "x", "lines": [{"order_line_id": line, "quantity": quantity}]})
-    };
+    let refund = |quantity: i64| json!({"reason": "x", "lines": [{"order_line_id": line, "quantity": quantity}]});
     let cases = [
         ("/mall/orders".to_owned(), order_of(999_999), 404, "not_found", "999999"),
         ("/mall/orders".to_owned(), json!({"person_id": "one"}), 400, "invalid", "person_id"),
         (format!("/mall/orders/{id}/pay"), json!({"method": "wechat"}), 409, "conflict", "paid"),
         (format!("/mall/orders/{id}/refunds"), refund(3), 409, "conflict", "2"),
         (format!("/mall/orders/{id}/refunds"), refund(0), 400, "invalid", "quantity"),
-        ("/mall/orders/424242/pay".to_owned(), json!({"method": "wechat"}), 404, "not_found", "424242"),
+        (
+            "/mall/orders/424242/pay".to_owned(),
+            json!({"method": "wechat"}),
+            404,
+            "not_found",
+            "424242",
+        ),
     ];
     for (path, body, status, code, part) in cases {
         let (answered, error) = platform.post(&format!("{}{path}", platform.services), &body).await;
@@ -47,7 +51,9 @@ async fn the_services_refuse_clearly_and_change_nothing() {
         let message = error["error"]["message"].as_str().unwrap();
         assert!(message.contains(part), "{path} {body}: {message}");
     }
-    for url in [format!("{}/mall/orders", platform.services), format!("{}/api/v1/sql", platform.http)] {
+    for url in
+        [format!("{}/mall/orders", platform.services), format!("{}/api/v1/sql", platform.http)]
+    {
         let answer = reqwest::Client::new()
             .post(&url)
             .header("content-type", "application/json")

@@ -60,7 +60,8 @@ fn rooms_name_only_the_rooms_they_may() {
     }
     for (name, home) in KEPT_IN {
         for (room, package) in &rooms {
-            let names_it = named_by(package).iter().any(|n| n == name || n.starts_with(&format!("{name}-")));
+            let names_it =
+                named_by(package).iter().any(|n| n == name || n.starts_with(&format!("{name}-")));
             assert_eq!(names_it, room == home, "{room} and {name}");
         }
     }

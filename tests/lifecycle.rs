@@ -16,9 +16,7 @@ async fn a_fresh_platform_moves_within_30_seconds_and_goes_on_after_a_stop() {
     let ports = Ports::free();
     let platform = Platform::start(dir.path(), ports, &["--rate", "20"]).await;
     let paid = async |platform: &Platform| -> i64 {
-        let rows = platform
-            .rows("select coalesce(sum(orders_paid), 0) from marts.gmv_daily")
-            .await;
+        let rows = platform.rows("select coalesce(sum(orders_paid), 0) from marts.gmv_daily").await;
         rows[0][0].as_i64().unwrap()
     };
     let mut seen = vec![paid(&platform).await];
@@ -53,7 +51,8 @@ async fn an_order_paid_over_http_is_in_every_door_at_once() {
     let order = crate::platform::shop(&platform).await;
     platform.caught_up(Duration::from_secs(10)).await;
     let payable = order["payable_fen"].as_i64().unwrap();
-    let sql = "select sum(orders_paid), sum(cash_paid_fen + shipping_paid_fen) from marts.gmv_daily";
+    let sql =
+        "select sum(orders_paid), sum(cash_paid_fen + shipping_paid_fen) from marts.gmv_daily";
     assert_eq!(platform.rows(sql).await, vec![vec![json!(1), json!(payable)]]);
     assert_eq!(platform.psql(sql), [format!("1|{payable}")]);
     let metrics = json!({"metrics": ["orders_paid", "aov"], "dimensions": ["channel"]});

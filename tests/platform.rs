@@ -221,9 +221,8 @@ pub(crate) fn parts() -> PathBuf {
 /// Sets up a pharmacy, two products and a coupon, and buys: an order of two lines, paid. Answers
 /// the paid order.
 pub(crate) async fn shop(platform: &Platform) -> Value {
-    let pharmacy = platform
-        .call("/mall/pharmacies", json!({"name": "药房 001", "region": "浙江"}))
-        .await;
+    let pharmacy =
+        platform.call("/mall/pharmacies", json!({"name": "药房 001", "region": "浙江"})).await;
     let mut lines = Vec::new();
     for (name, price) in [("氨氯地平片 5mg", 2_000), ("血压计", 15_000)] {
         let product = platform

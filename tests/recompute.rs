@@ -14,13 +14,12 @@ pub(crate) async fn tables_equal_their_sources(platform: &Platform) -> usize {
     for source in sources::SOURCES {
         let mut db = sources::open(&platform.data, source).await;
         for (table, key) in sources::tables(&mut db).await {
-            let columns: Vec<(String, String)> = sqlx::query_as(
-                "select name, upper(type) from pragma_table_xinfo(?) order by cid",
-            )
-            .bind(&table)
-            .fetch_all(&mut db)
-            .await
-            .unwrap();
+            let columns: Vec<(String, String)> =
+                sqlx::query_as("select name, upper(type) from pragma_table_xinfo(?) order by cid")
+                    .bind(&table)
+                    .fetch_all(&mut db)
+                    .await
+                    .unwrap();
             let order = key.join(", ");
             let plain = columns.iter().map(|(c, _)| c.as_str()).collect::<Vec<_>>().join(", ");
             let comparable = columns
@@ -33,7 +32,8 @@ pub(crate) async fn tables_equal_their_sources(platform: &Platform) -> usize {
                 .collect::<Vec<_>>()
                 .join(", ");
             let theirs =
-                sources::rows(&mut db, &format!("select {plain} from {table} order by {order}")).await;
+                sources::rows(&mut db, &format!("select {plain} from {table} order by {order}"))
+                    .await;
             // The lake is asked in pages, as an answer over HTTP has a row limit.
             let ours = pages(
                 platform,
@@ -73,7 +73,8 @@ pub(crate) async fn marts_equal_a_recomputation(platform: &Platform) {
     let mut distribution = sources::open(&platform.data, "distribution").await;
     let mut care = sources::open(&platform.data, "chronic_care").await;
     mart(platform, "gmv_daily", GMV_DAILY_KEY, GMV_DAILY_VALUES, &mut mall, GMV_DAILY).await;
-    mart(platform, "gmv_minute", "tenant_id, minute", GMV_MINUTE_VALUES, &mut mall, GMV_MINUTE).await;
+    mart(platform, "gmv_minute", "tenant_id, minute", GMV_MINUTE_VALUES, &mut mall, GMV_MINUTE)
+        .await;
     mart(
         platform,
         "category_daily",
@@ -180,6 +181,9 @@ with event as (
 select tenant_id, business_day, distributor_id, level, sum(a), sum(b), sum(c), sum(d), sum(c) - sum(d)
 from event group by 1, 2, 3, 4";
 
+/// Drug, first day and days of supply.
+type Fill = (String, i64, i64);
+
 /// PDC once more, by laying out every single day: slow, and too simple to share a mistake.
 async fn adherence(platform: &Platform, care: &mut SqliteConnection) {
     let ours = platform
@@ -188,8 +192,7 @@ async fn adherence(platform: &Platform, care: &mut SqliteConnection) {
              covered_days, fill_dates from marts.adherence_patient where index_on is not null",
         )
         .await;
-    // (patient, class) -> (drug, first day, days of supply), in the order they were dispensed.
-    let mut fills: BTreeMap<(i64, String), Vec<(String, i64, i64)>> = BTreeMap::new();
+    let mut fills: BTreeMap<(i64, String), Vec<Fill>> = BTreeMap::new();
     let supply = "select patient_id, drug_class, drug_code, \
                   cast(julianday(dispensed_on) - 2440587.5 as integer), days_supply from dispensing \
                   order by dispensed_on, dispensing_id";

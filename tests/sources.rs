@@ -51,11 +51,12 @@ pub(crate) async fn tables(db: &mut SqliteConnection) -> Vec<(String, Vec<String
     .unwrap();
     let mut tables = Vec::new();
     for name in names {
-        let key = sqlx::query_scalar("select name from pragma_table_xinfo(?) where pk > 0 order by pk")
-            .bind(&name)
-            .fetch_all(&mut *db)
-            .await
-            .unwrap();
+        let key =
+            sqlx::query_scalar("select name from pragma_table_xinfo(?) where pk > 0 order by pk")
+                .bind(&name)
+                .fetch_all(&mut *db)
+                .await
+                .unwrap();
         tables.push((name, key));
     }
     tables
