@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import type { Column, Table } from '../src/api'
 import {
-  barOption, businessMidnight, donutOption, everyDay, lineOption, parts,
+  barOption, businessMidnight, donutOption, everyStep, lineOption, parts,
 } from '../src/charts/options'
 
 const label = (text: string) => ({ zh: text, en: text })
@@ -15,6 +15,11 @@ type Option = {
   series: Drawn[]
   xAxis: { min?: number; max?: number; data?: string[] }
   tooltip: { renderMode: string; formatter: (items: unknown) => string }
+}
+
+type Bars = {
+  xAxis: { data: string[]; axisLabel: { formatter: (name: string) => string } }
+  series: { data: { value: [string, number | null] }[] }[]
 }
 
 const hours: Table = {
@@ -50,21 +55,34 @@ test('a tooltip is text, drawn and not parsed', () => {
   expect(option.tooltip.formatter([{ seriesName: '今日', value }])).toBe('00:00\n今日  123.45元')
 })
 
+test('an axis of time has every step, and enough of them', () => {
+  const day = 86_400_000
+  expect(everyStep(0, 2 * day, 'date')).toHaveLength(30)
+  expect(everyStep(0, 44 * day, 'date')).toHaveLength(45)
+  expect(everyStep(0, 44 * day, 'date').at(-1)).toBe(44 * day)
+  expect(everyStep(0, 1e13, 'timestamp')).toHaveLength(1440)
+})
+
 test('a day without rows is a gap among the bars', () => {
-  expect(everyDay(['2026-10-30', '2026-11-02'])).toEqual([
-    '2026-10-30', '2026-10-31', '2026-11-01', '2026-11-02',
-  ])
-  expect(everyDay(['x'])).toEqual(['x'])
   const table: Table = {
     columns: [time('date'), gmv()],
     rows: [['2026-11-20', 5], ['2026-11-22', 7]],
   }
-  const option = barOption(table, { lang: 'zh', now }) as unknown as {
-    xAxis: { data: string[] }
-    series: { data: { value: [string, number | null] }[] }[]
+  const option = barOption(table, { lang: 'zh', now }) as unknown as Bars
+  expect(option.xAxis.data).toHaveLength(30)
+  expect(option.series[0]?.data.slice(-3).map((d) => d.value[1])).toEqual([5, null, 7])
+  expect(option.xAxis.axisLabel.formatter(option.xAxis.data[29] ?? '')).toBe('11-22')
+})
+
+test('minutes end with the present one', () => {
+  const table: Table = {
+    columns: [time('timestamp'), gmv()],
+    rows: [['2026-11-21T17:28:00.000000Z', 5]],
   }
-  expect(option.xAxis.data).toHaveLength(3)
-  expect(option.series[0]?.data.map((d) => d.value[1])).toEqual([5, null, 7])
+  const option = barOption(table, { lang: 'zh', now }) as unknown as Bars
+  expect(option.xAxis.data).toHaveLength(60)
+  expect(option.series[0]?.data.slice(-3).map((d) => d.value[1])).toEqual([5, null, null])
+  expect(option.xAxis.axisLabel.formatter(option.xAxis.data[59] ?? '')).toBe('01:30')
 })
 
 test('parts of a whole carry titles in both languages', () => {

@@ -60,7 +60,7 @@ function valueAxis(format: Format, lang: Lang) {
 }
 
 /** A screen is always arriving: only changes move, not the first picture. */
-const motion = { animationDuration: 0, animationDurationUpdate: 400 }
+const motion = { animationDuration: 0, animationDurationUpdate: 300 }
 
 /** The canvas does not inherit the page's font. */
 const textStyle = {
@@ -167,31 +167,48 @@ export function lineOption(table: Table, { lang, now }: Setting): EChartsCoreOpt
   }
 }
 
-/** Every day from the first to the last, so that a day without rows is a gap and not left out. */
-export function everyDay(days: string[]): string[] {
-  const first = Date.parse(days[0] ?? '')
-  const last = Date.parse(days[days.length - 1] ?? '')
-  if (Number.isNaN(first) || Number.isNaN(last)) return days
-  const all: string[] = []
-  for (let at = first; at <= last && all.length < 400; at += DAY_MS) {
-    all.push(new Date(at).toISOString().slice(0, 10))
-  }
-  return all
+/** A step of a time axis: its length, how many are shown at least, how many at most. */
+const STEPS = {
+  date: { length: DAY_MS, least: 30, most: 400 },
+  timestamp: { length: 60_000, least: 60, most: 1440 },
 }
 
-/** A measure by day (or by a dimension), as bars; the latest stands out. */
-export function barOption(table: Table, { lang }: Setting): EChartsCoreOption {
+/**
+ * Every step up to `last`, from `first` or from so long ago that the axis does not look torn off:
+ * a step without rows is a gap, and not left out.
+ */
+export function everyStep(first: number, last: number, step: keyof typeof STEPS): number[] {
+  const { length, least, most } = STEPS[step]
+  const count = Math.min(most, Math.max(least, Math.floor((last - first) / length) + 1))
+  return Array.from({ length: count }, (_, i) => last - (count - 1 - i) * length)
+}
+
+/** A measure by day, minute or dimension, as bars; of a course of time the latest stands out. */
+export function barOption(table: Table, { lang, now }: Setting): EChartsCoreOption {
   const by = axis(table)
   const measure = measures(table)[0]
   if (!by || !measure) return {}
   const format = columnFormat(measure.column)
-  const isTime = by.column.kind === 'time'
-  const values = new Map(
-    table.rows.map((row) => [String(row[by.index]).slice(0, isTime ? 10 : undefined), row]),
-  )
-  const names = isTime ? everyDay([...values.keys()]) : [...values.keys()]
-  const written = (name: string | number) =>
-    isTime ? dayText(String(name)) : valueTitle(by.column, String(name), lang)
+  const step = by.column.kind !== 'time' ? null : columnFormat(by.column) === 'date' ? 'date' : 'timestamp'
+  const values = new Map<number | string, Cell>()
+  let names: (number | string)[]
+  if (step) {
+    for (const row of table.rows) {
+      const at = toMillis(row[by.index])
+      if (at !== null) values.set(at, row[measure.index] ?? null)
+    }
+    const moments = [...values.keys()] as number[]
+    const latest = step === 'timestamp' ? Math.floor(now / 60_000) * 60_000 : -Infinity
+    names = everyStep(Math.min(...moments), Math.max(...moments, latest), step)
+  } else {
+    for (const row of table.rows) values.set(String(row[by.index]), row[measure.index] ?? null)
+    names = [...values.keys()]
+  }
+  const written = (name: string | number) => {
+    if (step === 'timestamp') return minuteText(Number(name))
+    if (step === 'date') return dayText(new Date(Number(name)).toISOString())
+    return valueTitle(by.column, String(name), lang)
+  }
   const bright = PALETTE[0] ?? MUTED
   const calm = PALETTE[1] ?? MUTED
   return {
@@ -201,7 +218,7 @@ export function barOption(table: Table, { lang }: Setting): EChartsCoreOption {
     tooltip: tooltip(format, lang, written),
     xAxis: {
       type: 'category',
-      data: names,
+      data: names.map(String),
       axisLine: { lineStyle: { color: AXIS_LINE } },
       axisTick: { show: false },
       axisLabel: { color: MUTED, fontSize: FONT, hideOverlap: true, formatter: written },
@@ -213,14 +230,17 @@ export function barOption(table: Table, { lang }: Setting): EChartsCoreOption {
         name: measure.column.label?.[lang] ?? measure.column.name,
         type: 'bar',
         barMaxWidth: 20,
-        data: names.map((name, i) => ({
-          value: [name, toNumber(values.get(name)?.[measure.index])],
-          itemStyle: {
-            borderRadius: [3, 3, 0, 0],
-            color: isTime && i === names.length - 1 ? bright : calm,
-            opacity: isTime && i === names.length - 1 ? 1 : 0.75,
-          },
-        })),
+        data: names.map((name, i) => {
+          const latest = step !== null && i === names.length - 1
+          return {
+            value: [String(name), toNumber(values.get(name))],
+            itemStyle: {
+              borderRadius: [3, 3, 0, 0],
+              color: latest ? bright : calm,
+              opacity: latest ? 1 : 0.8,
+            },
+          }
+        }),
       },
     ],
   }
