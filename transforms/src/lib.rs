@@ -238,11 +238,14 @@ impl Transforms {
                 *stored = Some(row);
             }
             match &reason {
-                Some(reason) => tracing::warn!(mart = %mart.name(), reason, "mart not refreshed"),
+                // Once, not with every cut until the reason is gone.
+                Some(reason) if !known => {
+                    tracing::warn!(mart = %mart.name(), reason, "mart not refreshed");
+                }
                 None if whole => {
                     tracing::info!(mart = %mart.name(), rows = done.rows, "mart built")
                 }
-                None => {}
+                _ => {}
             }
             refresh.outcomes.push(Outcome {
                 mart: mart.name().clone(),
