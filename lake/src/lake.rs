@@ -16,9 +16,10 @@ use crate::{
     fault::Faults,
     flush::{Committer, FlushReport, Settled},
     open::{load, lock_folder},
+    segment::Segment,
     storage::Storage,
-    table::TableState,
-    view::ReadView,
+    table::{TableState, relocate},
+    view::{ReadView, TableView},
 };
 
 /// Everything that changes with staging, behind one lock that is never held across an await.
@@ -143,17 +144,22 @@ impl Lake {
         Ok(())
     }
 
-    /// Brings the published view up to what is there, when nothing is staged beyond it: the same
-    /// rows in other files, so nobody is woken.
+    /// Brings the published view up to what is there, when nothing is staged beyond it.
     fn refresh(&self, state: &mut State) {
         if !state.ahead {
             let version = state.version;
-            let view = state.view(version);
-            self.published.send_if_modified(|published| {
-                *published = view;
-                false
-            });
+            if let Some(view) = Arc::into_inner(state.view(version)) {
+                self.replace(view);
+            }
         }
+    }
+
+    /// Another form of the published view, with the same rows: nobody is woken.
+    fn replace(&self, view: ReadView) {
+        self.published.send_if_modified(|published| {
+            *published = Arc::new(view);
+            false
+        });
     }
 
     /// How far each source is contained in committed files: what may be acknowledged to it, and
@@ -316,16 +322,31 @@ impl Lake {
         Ok(())
     }
 
-    /// Puts the files of a committed flush in the place of the rows they were written from.
+    /// Puts the files of a committed flush in the place of the rows they were written from: in what
+    /// is staged, and in the published view, which may be older. Both keep their rows, so nobody is
+    /// woken; but the next flush must not find rows in memory that are in files already.
     fn install(&self, committer: &mut Committer, settled: Settled) -> FlushReport {
         {
             let mut state = self.state();
+            let published = self.read_view();
+            let mut tables = published.tables.clone();
             for written in &settled.written {
-                if let Some(table) = state.tables.get_mut(&written.name) {
-                    table.install(written);
+                let Some(table) = state.tables.get_mut(&written.name) else { continue };
+                let merged = table.install(written);
+                if let Some(view) = tables.get_mut(&written.name) {
+                    let mut segments: BTreeMap<u32, Segment> =
+                        view.segments.iter().map(|s| (s.id, s.clone())).collect();
+                    relocate(&mut segments, written, merged);
+                    let segments = segments.into_values().collect();
+                    *view = Arc::new(TableView::new(Arc::clone(&view.schema), segments));
                 }
             }
-            self.refresh(&mut state);
+            self.replace(ReadView {
+                version: published.version,
+                positions: published.positions.clone(),
+                committed_at_micros: published.committed_at_micros,
+                tables,
+            });
         }
         let Settled { report, written, cleanups } = settled;
         drop(written);

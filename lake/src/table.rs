@@ -15,7 +15,7 @@ use crate::{
     key::{KeyCodec, KeyIndex, Keys, Location},
     segment::{HotRows, Segment, SegmentData},
     view::TableView,
-    write::{Merge, WrittenTable},
+    write::WrittenTable,
 };
 
 /// Changes that were checked and can be applied without failing.
@@ -274,57 +274,26 @@ impl TableState {
     }
 
     /// Takes over what a committed flush wrote. Rows that died since the view it was made from are
-    /// dead in the new files too, and are deleted by position in the next flush.
-    pub(crate) fn install(&mut self, written: &WrittenTable) {
+    /// dead in the new files too, and are deleted by position in the next flush. Gives the id of the
+    /// segment that takes the merged rows, for [`relocate`].
+    pub(crate) fn install(&mut self, written: &WrittenTable) -> u32 {
         self.view = None;
-        for flushed in &written.flushed {
-            match (&flushed.file, self.segments.get_mut(&flushed.segment)) {
-                (Some(file), Some(segment)) => segment.settle(Arc::clone(file), &flushed.elided),
-                _ => {
-                    self.segments.remove(&flushed.segment);
-                }
-            }
-        }
-        for (id, dead) in &written.committed_dead {
-            if let Some(Segment { data: SegmentData::File(file), .. }) = self.segments.get_mut(id) {
-                file.committed_dead = Arc::clone(dead);
-            }
-        }
-        for id in &written.dropped {
-            self.segments.remove(id);
-        }
-        if let Some(merge) = &written.merge {
-            self.install_merge(merge);
-        }
-    }
-
-    fn install_merge(&mut self, merge: &Merge) {
         let id = self.next_segment;
         self.next_segment += 1;
-        let mut died = RoaringBitmap::new();
-        // The keys stand in the order the rows were written: source by source, living rows only.
-        let mut keys = merge.keys.iter().flat_map(|(k, rows)| (0..*rows).map(move |at| (k, at)));
-        let mut row = 0_u32;
-        for source in &merge.sources {
-            let Some(segment) = self.segments.remove(&source.segment) else { continue };
-            for position in 0..source.rows {
-                if source.dead.contains(position) {
-                    continue;
+        relocate(&mut self.segments, written, id);
+        let merged = written.merge.as_ref().zip(self.segments.get(&id));
+        if let Some((merge, segment)) = merged {
+            let mut row = 0_u32;
+            for (keys, count) in &merge.keys {
+                for at in 0..*count {
+                    if !segment.dead.contains(row) {
+                        self.index.put(keys, at, Location { segment: id, row });
+                    }
+                    row += 1;
                 }
-                let Some((keys, at)) = keys.next() else { break };
-                if segment.dead.contains(position) {
-                    died.insert(row);
-                } else {
-                    self.index.put(keys, at, Location { segment: id, row });
-                }
-                row += 1;
             }
         }
-        if let Some(file) = &merge.file {
-            let mut segment = Segment::of_file(id, Arc::clone(file), Arc::default());
-            segment.dead = Arc::new(died);
-            self.segments.insert(id, segment);
-        }
+        id
     }
 
     /// An immutable picture of the present state.
@@ -337,4 +306,40 @@ impl TableState {
         });
         Arc::clone(view)
     }
+}
+
+/// Puts the files of a committed flush in the place of the rows they were written from, in any
+/// picture of the table at or after the one that was flushed. `merged` is the id of the segment that
+/// takes the merged rows.
+pub(crate) fn relocate(segments: &mut BTreeMap<u32, Segment>, written: &WrittenTable, merged: u32) {
+    for flushed in &written.flushed {
+        match (&flushed.file, segments.get_mut(&flushed.segment)) {
+            (Some(file), Some(segment)) => segment.settle(Arc::clone(file), &flushed.elided),
+            _ => {
+                segments.remove(&flushed.segment);
+            }
+        }
+    }
+    for (id, dead) in &written.committed_dead {
+        if let Some(Segment { data: SegmentData::File(file), .. }) = segments.get_mut(id) {
+            file.committed_dead = Arc::clone(dead);
+        }
+    }
+    for id in &written.dropped {
+        segments.remove(id);
+    }
+    let Some(merge) = &written.merge else { return };
+    let mut died = RoaringBitmap::new();
+    let mut first = 0_u32;
+    for source in &merge.sources {
+        let left_out = |position: u32| u32::try_from(source.dead.rank(position)).unwrap_or(0);
+        if let Some(segment) = segments.remove(&source.segment) {
+            let late = &*segment.dead - &*source.dead;
+            died.extend(late.into_iter().map(|p| first + p - left_out(p)));
+        }
+        first += source.rows - left_out(u32::MAX);
+    }
+    let mut segment = Segment::of_file(merged, Arc::clone(&merge.file), Arc::default());
+    segment.dead = Arc::new(died);
+    segments.insert(merged, segment);
 }

@@ -39,7 +39,7 @@ pub(crate) struct Flushed {
 /// Files that were merged into one.
 pub(crate) struct Merge {
     pub(crate) sources: Vec<MergeSource>,
-    pub(crate) file: Option<Arc<LakeFile>>,
+    pub(crate) file: Arc<LakeFile>,
     /// Keys of the merged rows in their order, with the number of rows of each part.
     pub(crate) keys: Vec<(Keys, usize)>,
 }
@@ -169,7 +169,8 @@ impl TableWork {
     ) -> Result<(), LakeError> {
         let codec = KeyCodec::new(&self.view.schema).map_err(|e| self.arrow_error(e))?;
         let mut writer = self.writer()?;
-        let mut merge = Merge { sources: Vec::new(), file: None, keys: Vec::new() };
+        let mut all_keys = Vec::new();
+        let mut merged = Vec::new();
         for (segment, rows) in sources {
             for batch in rows.file.read(self.view.schema.arrow())? {
                 let (first, batch) = batch?;
@@ -179,11 +180,11 @@ impl TableWork {
                 if live.num_rows() > 0 {
                     writer.write(&live)?;
                     let keys = codec.keys(&live).map_err(|e| self.arrow_error(e))?;
-                    merge.keys.push((keys, live.num_rows()));
+                    all_keys.push((keys, live.num_rows()));
                 }
             }
             written.change.removed.insert(rows.file.location.clone());
-            merge.sources.push(MergeSource {
+            merged.push(MergeSource {
                 segment: segment.id,
                 rows: rows.file.rows,
                 dead: Arc::clone(&segment.dead),
@@ -191,8 +192,7 @@ impl TableWork {
         }
         let (file, entry): (Arc<LakeFile>, DataFile) = writer.finish()?;
         written.change.added.push(entry);
-        merge.file = Some(file);
-        written.merge = Some(merge);
+        written.merge = Some(Merge { sources: merged, file, keys: all_keys });
         Ok(())
     }
 

@@ -140,7 +140,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let start = 1_900_000_000_000_000;
+        #[expect(clippy::disallowed_methods, reason = "the metadata library reads the clock too")]
+        let now = std::time::SystemTime::now();
+        let start = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
+        let start = i64::try_from(start).unwrap();
         Self { folder: TempDir::new().unwrap(), clock: Arc::new(AtomicI64::new(start)) }
     }
 
@@ -547,11 +550,10 @@ async fn orphans_are_removed_when_old() {
     }
     let data = bench.folder.path().join("warehouse/mall/numbers/data");
     fs::write(data.join("stray.parquet"), "x").unwrap();
-    // The clock stands in 2030, so the file just written is old.
-    let young = LakeConfig { orphan_micros: i64::MAX / 2, ..bench.config() };
-    drop(Lake::open(young).await.unwrap());
-    assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 2);
-    let lake = bench.open().await;
+    drop(bench.open().await);
+    assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 2, "too young to remove");
+    let later = LakeConfig { orphan_micros: -3_600_000_000, ..bench.config() };
+    let lake = Lake::open(later).await.unwrap();
     assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 1);
     assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,1"]);
 }
@@ -692,20 +694,21 @@ async fn history(seed: u64, steps: usize) {
                 durable.clone_from(&published);
             }
             14..16 => {
-                let target = published.clone();
+                let mut by_version =
+                    BTreeMap::from([(lake.read_view().version(), published.clone())]);
                 let busy = async {
                     for _ in 0..4 {
                         tokio::task::yield_now().await;
                         stage(&mut rng, &lake, &mut staged);
                         if rng.random_range(0..2) == 0 {
-                            lake.publish();
+                            let version = lake.publish().version();
                             published.clone_from(&staged);
+                            by_version.insert(version, published.clone());
                         }
                     }
                 };
                 let (flushed, ()) = tokio::join!(lake.flush(), busy);
-                flushed.unwrap();
-                durable = target;
+                durable.clone_from(&by_version[&flushed.unwrap().version]);
             }
             16 => {
                 let faults = [
@@ -714,6 +717,8 @@ async fn history(seed: u64, steps: usize) {
                     vec![Fault::AnswerLost, Fault::RereadFails],
                 ];
                 let faults = &faults[rng.random_range(0..faults.len())];
+                // Settles a commit whose answer is still out, so that the faults hit the next one.
+                lake.create_tables(&schemas).await.unwrap();
                 let has_work = lake.committed_positions() != *lake.read_view().positions();
                 if has_work {
                     faults.iter().for_each(|f| lake.faults.arm(*f));
@@ -759,7 +764,7 @@ async fn history(seed: u64, steps: usize) {
 
 #[tokio::test]
 async fn random_histories_equal_the_oracle() {
-    for seed in 0..12 {
+    for seed in 0..10 {
         history(seed, 120).await;
     }
 }
