@@ -117,17 +117,20 @@ export function lineOption(table: Table, { lang, now }: Setting): EChartsCoreOpt
     })
   }
   const main = PALETTE[0] ?? MUTED
+  const current = courses(measure.index, now)
   series.push({
     id: 'current',
     name: previous >= 0 ? text('today_series', lang) : measure.column.label?.[lang],
-    type: 'line',
+    // A line needs a few points; the first hours of a course are bars.
+    type: current.filter(([, value]) => value !== null).length < 3 ? 'bar' : 'line',
+    barWidth: 18,
     smooth: 0.25,
     smoothMonotone: 'x',
     symbol: 'circle',
     symbolSize: 6,
     // Of a long course only the pointer's place is marked.
     showSymbol: table.rows.length <= 24,
-    data: courses(measure.index, now),
+    data: current,
     lineStyle: { color: main, width: 2.5 },
     itemStyle: { color: main },
     areaStyle: area(main),
