@@ -24,7 +24,7 @@ use medlake_lake::{Lake, LakeConfig};
 type Failure = Box<dyn std::error::Error>;
 
 /// Rows in one change set.
-const SET: i64 = 20_000;
+const SET: usize = 20_000;
 
 fn orders() -> Result<Arc<TableSchema>, Failure> {
     let columns = vec![
@@ -113,9 +113,9 @@ async fn main() -> Result<(), Failure> {
     let mut position = 0;
 
     let mut made = Vec::new();
-    for first in (0..count).step_by(SET as usize) {
-        let ids: Vec<i64> = (first..(first + SET).min(count)).collect();
-        let after = rows(&orders, &ids, 0)?;
+    let all: Vec<i64> = (0..count).collect();
+    for ids in all.chunks(SET) {
+        let after = rows(&orders, ids, 0)?;
         made.push(ChangeBatch::inserts(Arc::clone(&orders), &after)?);
     }
     let start = Instant::now();
@@ -135,12 +135,12 @@ async fn main() -> Result<(), Failure> {
     let changed: Vec<i64> = (0..count).step_by(3).collect();
     let gone: Vec<i64> = (0..count).step_by(10).collect();
     let mut made = Vec::new();
-    for ids in changed.chunks(SET as usize) {
+    for ids in changed.chunks(SET) {
         let (before, after) = (rows(&orders, ids, 0)?, rows(&orders, ids, 1)?);
         let ops = vec![Op::Update; ids.len()];
         made.push(ChangeBatch::new(Arc::clone(&orders), ops, before, after)?);
     }
-    for ids in gone.chunks(SET as usize) {
+    for ids in gone.chunks(SET) {
         let before = rows(&orders, ids, 1)?;
         let after = RecordBatch::try_new(
             Arc::clone(orders.arrow_nullable()),
@@ -157,7 +157,7 @@ async fn main() -> Result<(), Failure> {
             after,
         )?);
     }
-    let changes = (changed.len() + gone.len()) as i64;
+    let changes = i64::try_from(changed.len() + gone.len())?;
     let start = Instant::now();
     for batch in made {
         position += 1;
