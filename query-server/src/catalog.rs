@@ -3,9 +3,14 @@
 
 use std::sync::{Arc, OnceLock};
 
+use async_trait::async_trait;
 use datafusion::{
-    catalog::{CatalogProvider, CatalogProviderList, SchemaProvider},
+    arrow::datatypes::DataType,
+    catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
+    common::ScalarValue,
+    datasource::{ViewTable, provider_as_source},
     error::Result,
+    logical_expr::{LogicalPlanBuilder, col, lit},
 };
 use medlake_lake::ReadView;
 use tokio::sync::watch;
@@ -92,9 +97,46 @@ impl CatalogProvider for NewestCatalog {
         schema: Arc<dyn SchemaProvider>,
     ) -> Result<Option<Arc<dyn SchemaProvider>>> {
         if name == PG_CATALOG {
-            let _ = self.pg_catalog.set(schema);
+            let _ = self.pg_catalog.set(Arc::new(Mended { pg_catalog: schema }));
         }
         Ok(None)
+    }
+}
+
+/// `pg_catalog` without the database "postgres", which it lists although there is none, and with
+/// the column `reloptions`, which psql asks for.
+#[derive(Debug)]
+struct Mended {
+    pg_catalog: Arc<dyn SchemaProvider>,
+}
+
+#[async_trait]
+impl SchemaProvider for Mended {
+    fn table_names(&self) -> Vec<String> {
+        self.pg_catalog.table_names()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = self.pg_catalog.table(name).await? else { return Ok(None) };
+        let scan = |table| LogicalPlanBuilder::scan(name, provider_as_source(table), None);
+        let plan = match name {
+            "pg_database" => {
+                scan(table)?.filter(col("datname").not_eq(lit("postgres")))?.build()?
+            }
+            "pg_class" => {
+                let columns = table.schema();
+                let no_options = ScalarValue::new_null_list(DataType::Utf8, true, 1);
+                let no_options = lit(no_options).alias("reloptions");
+                let all = columns.fields().iter().map(|field| col(field.name()));
+                scan(table)?.project(all.chain([no_options]).collect::<Vec<_>>())?.build()?
+            }
+            _ => return Ok(Some(table)),
+        };
+        Ok(Some(Arc::new(ViewTable::new(plan, None))))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.pg_catalog.table_exist(name)
     }
 }
 

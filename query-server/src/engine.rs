@@ -219,6 +219,11 @@ impl Engine {
         planned: Planned,
         limits: &Limits,
     ) -> Result<QueryStream, QueryError> {
+        let unbound = planned.plan.get_parameter_names();
+        if let Some(name) = unbound.ok().and_then(|names| names.into_iter().min()) {
+            let message = format!("there is no parameter {name}");
+            return Err(SqlProblem::new(SqlCode::UndefinedParameter, message).into());
+        }
         let deadline = limits.deadline();
         let start = async {
             let waiting = Arc::clone(&self.permits).acquire_owned();
@@ -242,17 +247,6 @@ impl Engine {
         limits: &Limits,
     ) -> Result<QueryStream, QueryError> {
         let planned = self.plan(view, &self.default_session(), &query).await?;
-        if let Some(name) = planned.plan.get_parameter_names().ok().and_then(|names| {
-            let mut names: Vec<String> = names.into_iter().collect();
-            names.sort();
-            names.into_iter().next()
-        }) {
-            return Err(SqlProblem::new(
-                SqlCode::UndefinedParameter,
-                format!("there is no parameter {name}"),
-            )
-            .into());
-        }
         self.run(planned, limits).await
     }
 

@@ -21,6 +21,13 @@ pub(crate) fn explain(error: DataFusionError, sql: &str) -> QueryError {
     match classify(&error) {
         Found::Problem(mut problem) => {
             problem.position = problem.position.or(position);
+            // The planner names a table in full; a person knows it as it was written.
+            if problem.code == SqlCode::UndefinedTable
+                && let Some(diagnostic) = error.diagnostic()
+                && let Some(name) = between(&diagnostic.message, "table '", "' not found")
+            {
+                problem.message = format!("relation \"{name}\" does not exist");
+            }
             QueryError::from(problem)
         }
         Found::Syntax(message) => syntax(&message, sql),
@@ -187,6 +194,19 @@ fn plan_problem(message: &str) -> SqlProblem {
             .hint("give one of them an alias");
     }
     if message.contains("must appear in the GROUP BY clause")
+        && let Some(column) = between(&message, "column \"", "\"")
+    {
+        let column = column.rsplitn(3, '.').take(2).collect::<Vec<_>>();
+        let column = column.into_iter().rev().collect::<Vec<_>>().join(".");
+        return SqlProblem::new(
+            SqlCode::GroupingError,
+            format!(
+                "column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate \
+                 function"
+            ),
+        );
+    }
+    if message.contains("must appear in the GROUP BY clause")
         || message.contains("must be part of GROUP BY")
         || message.contains("could not be resolved from available columns")
     {
@@ -204,7 +224,9 @@ fn plan_problem(message: &str) -> SqlProblem {
 fn no_function(name: &str, near: Option<&str>) -> SqlProblem {
     let mut problem =
         SqlProblem::new(SqlCode::UndefinedFunction, format!("function {name}() does not exist"));
-    problem.hint = near.map(|near| format!("perhaps you meant \"{near}\""));
+    problem.hint = near
+        .filter(|near| distance(name, near) * 3 <= name.len().max(near.len()))
+        .map(|near| format!("perhaps you meant \"{near}\""));
     problem
 }
 
@@ -228,7 +250,7 @@ fn arrow_problem(error: &ArrowError) -> Found {
     match error {
         ArrowError::DivideByZero => problem(SqlCode::DivisionByZero, "division by zero"),
         ArrowError::CastError(m) | ArrowError::ParseError(m) => {
-            problem(SqlCode::InvalidTextRepresentation, &clean(m))
+            problem(SqlCode::InvalidTextRepresentation, &cast_message(m))
         }
         ArrowError::ArithmeticOverflow(m) => problem(SqlCode::NumericValueOutOfRange, &clean(m)),
         ArrowError::ComputeError(m) | ArrowError::InvalidArgumentError(m) => {
@@ -239,6 +261,30 @@ fn arrow_problem(error: &ArrowError) -> Found {
         ArrowError::NotYetImplemented(m) => Found::Unsupported(clean(m)),
         other => Found::Other(Kind::Internal, clean(&other.to_string())),
     }
+}
+
+/// "Cannot cast string 'x' to value of Int32 type" in PostgreSQL's words.
+fn cast_message(message: &str) -> String {
+    let message = clean(message);
+    let parts = message
+        .strip_prefix("Cannot cast string '")
+        .and_then(|rest| rest.strip_suffix(" type"))
+        .and_then(|rest| rest.rsplit_once("' to value of "));
+    let Some((value, ty)) = parts else { return message };
+    let ty = match ty {
+        "Int8" | "Int16" => "smallint",
+        "Int32" => "integer",
+        "Int64" => "bigint",
+        "Float32" => "real",
+        "Float64" => "double precision",
+        "Boolean" => "boolean",
+        "Date32" | "Date64" => "date",
+        ty if ty.starts_with("Timestamp") => "timestamp",
+        ty if ty.starts_with("Decimal") => "numeric",
+        ty if ty.starts_with("Time") => "time",
+        ty => ty,
+    };
+    format!("invalid input syntax for type {ty}: \"{value}\"")
 }
 
 fn syntax(message: &str, sql: &str) -> QueryError {

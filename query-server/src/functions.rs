@@ -36,6 +36,7 @@ pub(crate) fn register_fixed(ctx: &SessionContext) {
     let null = ScalarValue::Utf8(None);
     let fixed = [
         ("version", text(&version_text())),
+        ("pg_get_userbyid", text("medlake")),
         ("obj_description", null.clone()),
         ("col_description", null.clone()),
         ("shobj_description", null.clone()),

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
     ast::{
-        Expr, Function, ObjectName, ObjectNamePart, Query, Reset, Set, SetExpr, Statement, Value,
-        Visit, VisitMut, Visitor, VisitorMut,
+        Array, Expr, Function, FunctionArguments, ObjectName, ObjectNamePart, Query, Reset, Set,
+        SetExpr, Statement, Value, Visit, VisitMut, Visitor, VisitorMut,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
@@ -95,7 +95,7 @@ impl SqlReader {
                 let mut rewritten =
                     self.compatibility.parse(&text).map_err(|error| explain_parser(&error, sql))?;
                 match (rewritten.pop(), rewritten.is_empty()) {
-                    (Some(rewritten), true) => query(rewritten, sql),
+                    (Some(rewritten), true) => query(without_array_queries(rewritten), sql),
                     _ => query(statement, sql),
                 }
             })
@@ -336,6 +336,30 @@ fn strip_catalog_qualifier(mut statement: Statement) -> Statement {
         }
     }
     let _ = VisitMut::visit(&mut statement, &mut Strip);
+    statement
+}
+
+/// `array(select ...)` has no plan. In catalog queries it lists roles and the like, of which there
+/// are none.
+fn without_array_queries(mut statement: Statement) -> Statement {
+    struct Empty;
+    impl VisitorMut for Empty {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Function(Function { name, args: FunctionArguments::Subquery(_), .. }) =
+                expr
+                && name.to_string().eq_ignore_ascii_case("array")
+            {
+                *expr = Expr::Array(Array {
+                    elem: vec![Expr::value(Value::SingleQuotedString(String::new()))],
+                    named: true,
+                });
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = VisitMut::visit(&mut statement, &mut Empty);
     statement
 }
 

@@ -234,7 +234,7 @@ async fn twelve_parameters_keep_their_order() {
     client.execute(0).await;
     let answers = client.sync().await;
     assert!(answers.errors.is_empty(), "{answers:?}");
-    assert_eq!(answers.rows, [values.clone()]);
+    assert_eq!(answers.rows, std::slice::from_ref(&values));
     assert_eq!(answers.parameters.len(), 12);
     assert_eq!(answers.columns[11], ("c12".into(), INT8));
     assert_eq!(answers.tags, ["SELECT 1"]);
@@ -259,7 +259,7 @@ async fn parameters_take_the_type_of_what_they_meet() {
     client.execute(0).await;
     let answers = client.sync().await;
     assert!(answers.errors.is_empty(), "{answers:?}");
-    assert_eq!(answers.parameters[..2], [INT8, TEXT]);
+    assert_eq!(answers.parameters, [INT8, TEXT, INT8]);
     assert_eq!(answers.rows, [["浙江"]]);
 
     // Binary values in the types the client named, nulls among them.
@@ -396,8 +396,8 @@ async fn memory_has_a_limit_and_permits_run_out_politely() {
     };
     let house = House::open_with(config).await;
     let mut client = Client::connect(&house, &[]).await;
-    let hungry =
-        "select value, count(*) from generate_series(1, 3000000) group by value order by 1";
+    let hungry = "select count(*) from generate_series(1, 3000000) a
+                  join generate_series(1, 3000000) b on a.value = b.value * 3";
     assert_eq!(client.query(hungry).await.code(), "53200");
     let mut busy = Client::connect(&house, &[]).await;
     busy.send(b'Q', &text(ENDLESS)).await;

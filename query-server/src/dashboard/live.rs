@@ -170,8 +170,10 @@ impl Live {
         let mut views = self.views.clone();
         loop {
             views.mark_unchanged();
+            let mut minute = (self.clock)().div_euclid(MINUTE_MICROS);
             match self.snapshot(&board).await {
                 Ok(snapshot) => {
+                    minute = snapshot.minute;
                     board.watched.send_replace(Some(snapshot));
                 }
                 Err(error) => {
@@ -185,7 +187,7 @@ impl Live {
                 () = resting => tokio::select! {
                     () = board.watched.closed() => {}
                     changed = views.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep(self.until_next_minute()) => {}
+                    () = tokio::time::sleep(self.until_the_minute_after(minute)) => {}
                 },
             }
             let mut running = board.running();
@@ -198,9 +200,9 @@ impl Live {
         }
     }
 
-    fn until_next_minute(&self) -> Duration {
-        let into = (self.clock)().rem_euclid(MINUTE_MICROS);
-        Duration::from_micros(u64::try_from(MINUTE_MICROS - into).unwrap_or(0))
+    fn until_the_minute_after(&self, minute: i64) -> Duration {
+        let left = (minute + 1).saturating_mul(MINUTE_MICROS).saturating_sub((self.clock)());
+        Duration::from_micros(u64::try_from(left).unwrap_or(0))
     }
 
     /// The tiles at the newest view: the known ones when they are from it, else computed now.

@@ -21,7 +21,7 @@ use pgwire::{
 
 use super::{
     PostgresDoor, check_transaction,
-    parameters::{Parameter, cast_parameters, parameter_types, value},
+    parameters::{Parameter, cast_parameters, parameter_types, value, with_limits},
     rows::{fields, respond, to_wire},
     simple::{Answer, send_change, send_tag},
     startup::connection_of,
@@ -103,7 +103,8 @@ impl QueryParser for Preparer {
                 let (parameters, columns, names) = (Vec::new(), None, None);
                 return Ok(Some(Prepared { command, parameters, columns, names }));
             };
-            cast_parameters(&mut query.statement, types);
+            let types = with_limits(&query.statement, types);
+            cast_parameters(&mut query.statement, &types);
             let view = self.engine.view();
             let schemas = view.catalog().schema_names();
             let session = settings.session(|name| schemas.iter().any(|schema| schema == name));
@@ -112,7 +113,7 @@ impl QueryParser for Preparer {
                 .plan
                 .get_parameter_types()
                 .map_err(|error| crate::engine_error::explain(error, sql))?;
-            let parameters = parameter_types(&found, types)?;
+            let parameters = parameter_types(&found, &types)?;
             let columns = Some(Arc::new(planned.plan.schema().as_arrow().clone()));
             let names = column_names(&query.statement);
             Ok(Some(Prepared { command, parameters, columns, names }))

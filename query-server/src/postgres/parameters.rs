@@ -7,8 +7,8 @@ use datafusion::{
     arrow::datatypes::{DataType, TimeUnit},
     scalar::ScalarValue,
     sql::sqlparser::ast::{
-        CastKind, DataType as SqlType, ExactNumberInfo, Expr, Statement, TimezoneInfo, Value,
-        VisitMut, VisitorMut,
+        CastKind, DataType as SqlType, ExactNumberInfo, Expr, LimitClause, Query, Statement,
+        TimezoneInfo, Value, Visit, VisitMut, Visitor, VisitorMut,
     },
 };
 use pgwire::api::{Type, results::FieldFormat};
@@ -23,9 +23,7 @@ pub(crate) fn cast_parameters(statement: &mut Statement, types: &[Option<Type>])
         type Break = ();
 
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-            if let Expr::Value(value) = expr
-                && let Value::Placeholder(name) = &value.value
-                && let Some(number) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok())
+            if let Some(number) = placeholder(expr)
                 && let Some(Some(ty)) = number.checked_sub(1).and_then(|i| self.0.get(i))
                 && let Some(data_type) = sql_type(ty)
             {
@@ -44,6 +42,42 @@ pub(crate) fn cast_parameters(statement: &mut Statement, types: &[Option<Type>])
     if types.iter().any(Option::is_some) {
         let _ = VisitMut::visit(statement, &mut Casts(types));
     }
+}
+
+/// The types the client named, and whole numbers for a limit and an offset, whose type nothing else
+/// in a statement gives away.
+pub(crate) fn with_limits(statement: &Statement, types: &[Option<Type>]) -> Vec<Option<Type>> {
+    struct Limits(Vec<usize>);
+    impl Visitor for Limits {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
+                let offset = offset.as_ref().map(|offset| &offset.value);
+                self.0.extend(limit.iter().chain(offset).filter_map(placeholder));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut limits = Limits(Vec::new());
+    let _ = statement.visit(&mut limits);
+    let mut types = types.to_vec();
+    for number in limits.0 {
+        if types.len() < number {
+            types.resize(number, None);
+        }
+        if let Some(ty) = number.checked_sub(1).and_then(|i| types.get_mut(i)) {
+            ty.get_or_insert(Type::INT8);
+        }
+    }
+    types
+}
+
+fn placeholder(expr: &Expr) -> Option<usize> {
+    let Expr::Value(value) = expr else { return None };
+    let Value::Placeholder(name) = &value.value else { return None };
+    // Nobody means a parameter of a higher number, and a list as long as it would be built.
+    name.strip_prefix('$')?.parse().ok().filter(|number| *number <= 65_535)
 }
 
 fn sql_type(ty: &Type) -> Option<SqlType> {
@@ -75,6 +109,9 @@ pub(crate) fn parameter_types(
         .filter_map(|name| name.strip_prefix('$').and_then(|n| n.parse().ok()))
         .collect();
     let count = numbers.iter().copied().max().unwrap_or(0).max(client.len());
+    if count > 65_535 {
+        return Err(QueryError::Unsupported { what: format!("parameter ${count}") });
+    }
     (1..=count)
         .map(|number| {
             let asked = client.get(number - 1).cloned().flatten().filter(|t| *t != Type::UNKNOWN);

@@ -60,13 +60,14 @@ impl PostgresDoor {
             }
             Command::Set { name, value } => {
                 let mut settings = connection.settings();
+                let tag = if value.is_some() { "SET" } else { "RESET" };
                 settings.set(&name, value)?;
                 match Settings::reported(&name) {
                     Some(reported) => {
                         let value = settings.show(reported).unwrap_or_default().to_owned();
                         Answer::Changed { name: reported, value }
                     }
-                    None => Answer::Tag("SET"),
+                    None => Answer::Tag(tag),
                 }
             }
             Command::ResetAll { tag } => {

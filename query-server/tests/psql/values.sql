@@ -10,6 +10,5 @@ select (select max(orders.payable_fen) from mall.orders) as best;
 select cast(at + interval '8 hours' as date) as business_day from mall.everything where id = 1;
 select order_id from mall.orders where region = '广东';
 explain select 1;
-table mall.orders;
 values (1, 'a'), (2, 'b');
 select 9223372036854775807, -9223372036854775808;
