@@ -2,16 +2,18 @@
 //! published as one picture. Nobody sees a cut before the marts built from it are ready, so two
 //! numbers on one screen cannot come from two moments.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medlake_contract::{ChangeSet, TableName};
+use medlake_contract::ChangeSet;
 use medlake_ingest::{CutLimits, Ingest};
 use medlake_lake::{FlushReport, Lake};
 use medlake_transforms::{Outcome, Status, Transforms};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
+
+use crate::pulse::Pulse;
 
 /// When a cut is cut, and when what is in memory goes to files.
 #[derive(Debug, Clone)]
@@ -28,13 +30,18 @@ pub(crate) struct Conductor {
     lake: Arc<Lake>,
     transforms: Transforms,
     pace: Pace,
-    /// The marts that are not up to date, and why.
-    failing: BTreeMap<TableName, String>,
+    pulse: Arc<Pulse>,
 }
 
 impl Conductor {
     pub(crate) fn new(ingest: Ingest, lake: Arc<Lake>, transforms: Transforms, pace: Pace) -> Self {
-        Self { ingest, lake, transforms, pace, failing: BTreeMap::new() }
+        let pulse = Arc::new(Pulse::new(Arc::clone(&lake)));
+        Self { ingest, lake, transforms, pace, pulse }
+    }
+
+    /// How it is doing.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     /// Creates the tables, brings the marts up to the data already there, and publishes the first
@@ -82,9 +89,11 @@ impl Conductor {
     }
 
     async fn take(&mut self, cut: ChangeSet) -> anyhow::Result<()> {
+        let handed_out = Instant::now();
         self.lake.stage(&cut).context("could not stage a cut")?;
         self.refresh_marts(&cut).await?;
         self.lake.publish();
+        self.pulse.published(cut.row_count(), cut.transaction_count, handed_out.elapsed());
         Ok(())
     }
 
@@ -103,20 +112,20 @@ impl Conductor {
     }
 
     /// Says so once when a mart stops or starts being up to date, not with every cut.
-    fn note(&mut self, outcome: &Outcome) {
-        let said = self.failing.get(&outcome.mart);
-        match (outcome.status, outcome.reason.as_ref()) {
-            (Status::Built, _) => {
-                if self.failing.remove(&outcome.mart).is_some() {
-                    info!(mart = %outcome.mart, "is up to date again");
+    fn note(&self, outcome: &Outcome) {
+        let mart = &outcome.mart;
+        match outcome.status {
+            Status::Built => {
+                if self.pulse.mart(mart, None) {
+                    info!(%mart, "is up to date again");
                 }
             }
-            (Status::Failed, reason) if said != reason => {
-                let reason = reason.cloned().unwrap_or_default();
-                error!(mart = %outcome.mart, reason, "kept the old mart");
-                self.failing.insert(outcome.mart.clone(), reason);
+            Status::Failed => {
+                let reason = outcome.reason.as_deref().unwrap_or("no reason given");
+                if self.pulse.mart(mart, Some(reason)) {
+                    error!(%mart, reason, "kept the old mart");
+                }
             }
-            (Status::Failed, _) => {}
         }
     }
 
@@ -126,6 +135,7 @@ impl Conductor {
     {
         let report = done.context("could not commit to the lake")?;
         if report.tables > 0 {
+            self.pulse.committed();
             debug!(
                 version = report.version,
                 tables = report.tables,

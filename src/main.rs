@@ -9,6 +9,7 @@ mod conductor;
 mod config;
 mod input;
 mod life;
+mod pulse;
 mod screen;
 mod up;
 

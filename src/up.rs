@@ -144,7 +144,8 @@ async fn start_pipeline(parts: &mut Parts, config: &Config, wake: Wake) -> anyho
     let mut conductor = Conductor::new(ingest, lake, transforms, pace);
     conductor.prepare().await?;
 
-    let server = Arc::new(doors(config, views)?);
+    let server = doors(config, views)?.with_status(conductor.pulse());
+    let server = Arc::new(server);
     let router = server.router().fallback_service(screen::router());
     parts.start("http", |cancel| serve(http, router, cancel));
     parts.start("postgres", |cancel| async move {

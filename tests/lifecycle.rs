@@ -60,7 +60,7 @@ async fn an_order_paid_over_http_is_in_every_door_at_once() {
         platform.post(&format!("{}/api/v1/metrics/query", platform.http), &metrics).await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["rows"].as_array().unwrap().len(), 1, "{answer}");
-    assert!(answer["sql"].as_str().unwrap().contains("marts.gmv_daily"), "{answer}");
+    assert!(answer["sql"].as_str().unwrap().contains("gmv_daily"), "{answer}");
 }
 
 #[test]

@@ -237,7 +237,8 @@ pub(crate) async fn shop(platform: &Platform) -> Value {
     let order = json!({"person_id": 1, "pharmacy_id": pharmacy["pharmacy_id"], "channel": "app",
                        "shipping_fen": 800, "lines": lines});
     let order = platform.call("/mall/orders", order).await;
-    platform
-        .call(&format!("/mall/orders/{}/pay", order["order_id"]), json!({"method": "wechat"}))
-        .await
+    let path = format!("/mall/orders/{}", order["order_id"]);
+    platform.call(&format!("{path}/pay"), json!({"method": "wechat"})).await;
+    let answer = reqwest::get(format!("{}{path}", platform.services)).await.unwrap();
+    answer.json().await.unwrap()
 }

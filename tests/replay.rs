@@ -78,8 +78,8 @@ async fn the_adherer_patients_come_out_whole() {
         let output = replay.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         platform.caught_up(Duration::from_secs(60)).await;
-        let sql = "select (select count(*) from chronic_care.patient), count(*), \
-                   sum(days_supply) from chronic_care.dispensing";
+        let sql = "select (select count(*) from chronic_care.patient) as patients, \
+                   count(*) as fills, sum(days_supply) as days from chronic_care.dispensing";
         let mut care = sources::open(dir.path(), "chronic_care").await;
         let theirs = sources::rows(&mut care, &sql.replace("chronic_care.", "")).await;
         assert_eq!(platform.rows(sql).await, theirs);

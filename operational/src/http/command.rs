@@ -63,8 +63,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
             return Err(OperationalError::invalid("the request body must be a JSON object").into());
         }
         let request = format!("{target}\n{value}");
-        // From the text, not from the value: only so the error names line and column.
-        let body = serde_json::from_slice(text).map_err(wrong)?;
+        // From the text, not from the value: only so the error names line and column, and the
+        // field they are in.
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let body = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let (field, error) = (error.path().to_string(), error.into_inner());
+            match field.as_str() {
+                "." => wrong(error),
+                _ => OperationalError::invalid(format!("{field}: {error}")),
+            }
+        })?;
         Ok(Self { body, key, request })
     }
 }

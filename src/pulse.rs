@@ -1,0 +1,115 @@
+//! How the pipeline is doing, for `/healthz` and `/metrics`.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use medlake_contract::TableName;
+use medlake_lake::Lake;
+use medlake_query_server::Status;
+use serde_json::json;
+
+/// Counts of this process since it started. The numbers are independent of each other, so each is
+/// an atomic of its own, read and written relaxed.
+pub(crate) struct Pulse {
+    lake: Arc<Lake>,
+    cuts: AtomicU64,
+    changes: AtomicU64,
+    transactions: AtomicU64,
+    commits: AtomicU64,
+    last_cut_micros: AtomicU64,
+    /// The marts that are not up to date, and why.
+    failing: Mutex<BTreeMap<TableName, String>>,
+}
+
+impl Pulse {
+    pub(crate) fn new(lake: Arc<Lake>) -> Self {
+        Self {
+            lake,
+            cuts: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            transactions: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            last_cut_micros: AtomicU64::new(0),
+            failing: Mutex::default(),
+        }
+    }
+
+    /// A cut was published, `took` after it was handed out by the sources.
+    pub(crate) fn published(&self, changes: usize, transactions: u64, took: Duration) {
+        self.cuts.fetch_add(1, Relaxed);
+        self.changes.fetch_add(u64::try_from(changes).unwrap_or(u64::MAX), Relaxed);
+        self.transactions.fetch_add(transactions, Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.last_cut_micros.store(micros, Relaxed);
+    }
+
+    pub(crate) fn committed(&self) {
+        self.commits.fetch_add(1, Relaxed);
+    }
+
+    /// Remembers why a mart is not up to date, or that it is; answers whether that is news.
+    pub(crate) fn mart(&self, mart: &TableName, reason: Option<&str>) -> bool {
+        let mut failing = self.failing();
+        match reason {
+            Some(reason) => {
+                failing.insert(mart.clone(), reason.to_owned()).as_deref() != Some(reason)
+            }
+            None => failing.remove(mart).is_some(),
+        }
+    }
+
+    fn failing(&self) -> std::sync::MutexGuard<'_, BTreeMap<TableName, String>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Status for Pulse {
+    fn parts(&self) -> serde_json::Value {
+        let failing: BTreeMap<String, String> =
+            self.failing().iter().map(|(mart, why)| (mart.to_string(), why.clone())).collect();
+        json!({
+            "pipeline": {
+                "cuts": self.cuts.load(Relaxed),
+                "changes": self.changes.load(Relaxed),
+                "last_cut_ms": self.last_cut_micros.load(Relaxed) / 1_000,
+                "rows_in_memory": self.lake.hot_rows(),
+            },
+            "marts_not_up_to_date": failing,
+        })
+    }
+
+    fn prometheus(&self) -> String {
+        let (index_rows, index_bytes) = self.lake.index_size();
+        let failing = self.failing().len();
+        let mut text = String::new();
+        let mut line = |name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "# HELP medlake_{name} {help}\n# TYPE medlake_{name} {kind}\nmedlake_{name} {value}"
+            );
+        };
+        let count = |n: &AtomicU64| n.load(Relaxed);
+        line("cuts_total", "counter", "Cuts published.", &count(&self.cuts));
+        line("changes_total", "counter", "Row changes taken in.", &count(&self.changes));
+        let help = "Source transactions taken in.";
+        line("transactions_total", "counter", help, &count(&self.transactions));
+        line("commits_total", "counter", "Commits to the catalog.", &count(&self.commits));
+        let micros = Duration::from_micros(count(&self.last_cut_micros));
+        let help = "From a cut handed out by the sources to its publication, the last one.";
+        line("cut_seconds", "gauge", help, &micros.as_secs_f64());
+        let help = "Rows that are not in files yet.";
+        line("hot_rows", "gauge", help, &self.lake.hot_rows());
+        line("index_rows", "gauge", "Keys in the key indexes.", &index_rows);
+        line("index_bytes", "gauge", "Memory of the key indexes.", &index_bytes);
+        line("marts_failing", "gauge", "Marts that are not up to date.", &failing);
+        text
+    }
+}
