@@ -417,6 +417,10 @@ impl CommittedTable {
         self.metadata.statistics_iter().for_each(|s| see(&s.statistics_path, i64::MAX - 1));
         let mut removed = 0;
         for (location, modified) in Storage::list(self.metadata.location()) {
+            if self.retired.iter().any(|r| r.location == location) {
+                // Waits for its reader or its snapshots.
+                continue;
+            }
             match last.get(&location) {
                 None if modified < before_micros => {
                     Storage::remove(&location);

@@ -21,7 +21,7 @@ pub struct LakeConfig {
     pub root: PathBuf,
     /// The catalog's name, as other engines give it.
     pub catalog_name: String,
-    /// The clock.
+    /// The clock. Not behind the machine's own by more than a minute: snapshots are dated with it.
     pub clock: Clock,
     /// Whether files are flushed to the disk before they are committed.
     pub durability: Durability,
@@ -61,7 +61,7 @@ impl LakeConfig {
             dead_percent: 30,
             delete_file_count: 12,
             keep_snapshots: 20,
-            keep_snapshots_micros: 5 * 60 * 1_000_000,
+            keep_snapshots_micros: 2 * 60 * 1_000_000,
             orphan_micros: 60 * 60 * 1_000_000,
         }
     }

@@ -79,6 +79,8 @@ pub(crate) struct Committer {
     /// A flush handed to the catalog whose outcome is not known: its answer was lost, or the caller
     /// went away before it came.
     pending: Option<Prepared>,
+    /// Tables in whose folders nobody has looked for files of earlier runs yet.
+    unswept: Vec<TableName>,
 }
 
 impl Committer {
@@ -89,7 +91,8 @@ impl Committer {
         positions: Positions,
         faults: Arc<Faults>,
     ) -> Self {
-        Self { catalog, storage, tables, positions, faults, pending: None }
+        let unswept = tables.keys().cloned().collect();
+        Self { catalog, storage, tables, positions, faults, pending: None, unswept }
     }
 
     /// Writes what `view` has beyond the committed files and builds the next snapshots. None when
@@ -275,6 +278,20 @@ impl Committer {
     /// Removes files nobody needs any more.
     pub(crate) fn clean(&mut self) {
         self.tables.values_mut().for_each(CommittedTable::clean);
+    }
+
+    /// Looks for files that earlier runs left behind, in one table a flush, so that neither opening
+    /// nor a flush waits long for it.
+    pub(crate) async fn sweep_one(&mut self, config: &LakeConfig) {
+        let Some(name) = self.unswept.pop() else { return };
+        let Some(table) = self.tables.get_mut(&name) else { return };
+        let before = (config.clock)().saturating_sub(config.orphan_micros);
+        // Should an old snapshot be unreadable, nothing is removed: it is not needed to go on.
+        match table.sweep(before).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(table = %name, removed, "removed orphan files"),
+            Err(error) => tracing::warn!(table = %name, %error, "could not look for orphan files"),
+        }
     }
 
     /// Enters new tables into the catalog.

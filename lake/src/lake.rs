@@ -70,7 +70,7 @@ impl Lake {
         let (root, lock) = lock_folder(&config.root)?;
         let catalog = Catalog::open(&root.join("catalog.db"), &config.catalog_name).await?;
         let storage = Storage::new(root.join("warehouse"), config.durability);
-        let loaded = load(&config, catalog.tables().await?).await?;
+        let loaded = load(catalog.tables().await?).await?;
         let mut state = State { tables: loaded.tables, ..State::default() };
         if let Some(progress) = loaded.progress {
             state.positions = progress.positions;
@@ -303,6 +303,7 @@ impl Lake {
         };
         let Some(prepared) = committer.prepare(&self.config, &view).await? else {
             committer.clean();
+            committer.sweep_one(&self.config).await;
             return Ok(FlushReport {
                 version: view.version,
                 positions: view.positions.clone(),
@@ -311,7 +312,9 @@ impl Lake {
         };
         drop(view);
         let settled = committer.commit(prepared).await?;
-        Ok(self.install(&mut committer, settled))
+        let report = self.install(&mut committer, settled);
+        committer.sweep_one(&self.config).await;
+        Ok(report)
     }
 
     /// Learns what became of an earlier flush whose answer was lost.

@@ -13,7 +13,6 @@ use medlake_contract::{TableName, TableSchema};
 
 use crate::{
     commit::CommittedTable,
-    config::LakeConfig,
     error::LakeError,
     file::{LakeFile, read_deletes},
     spec::{Progress, field_ids, table_schema},
@@ -54,14 +53,10 @@ pub(crate) struct Loaded {
 }
 
 /// Loads all tables that are ours.
-pub(crate) async fn load(
-    config: &LakeConfig,
-    catalog: Vec<(TableName, String)>,
-) -> Result<Loaded, LakeError> {
+pub(crate) async fn load(catalog: Vec<(TableName, String)>) -> Result<Loaded, LakeError> {
     let mut loaded = Loaded::default();
-    let orphans_before = (config.clock)().saturating_sub(config.orphan_micros);
     let tables: Vec<(CommittedTable, Option<TableState>)> = futures::stream::iter(catalog)
-        .map(|(name, location)| load_table(name, location, orphans_before))
+        .map(|(name, location)| load_table(name, location))
         .buffer_unordered(LOADERS)
         .try_collect()
         .await?;
@@ -87,18 +82,11 @@ pub(crate) async fn load(
 async fn load_table(
     name: TableName,
     location: String,
-    orphans_before: i64,
 ) -> Result<(CommittedTable, Option<TableState>), LakeError> {
-    let mut committed = CommittedTable::load(name.clone(), location).await?;
+    let committed = CommittedTable::load(name.clone(), location).await?;
     let Some(schema) = table_schema(&name, &committed.metadata)? else {
         return Ok((committed, None));
     };
-    // Old snapshots are not needed to go on; should one be unreadable, nothing is removed.
-    match committed.sweep(orphans_before).await {
-        Ok(0) => {}
-        Ok(removed) => tracing::info!(table = %name, removed, "removed orphan files"),
-        Err(error) => tracing::warn!(table = %name, %error, "could not look for orphan files"),
-    }
     let schema = Arc::new(schema);
     let ids = field_ids(&schema, &committed.metadata)?;
     let data: Vec<DataFile> = committed.data_files().cloned().collect();
