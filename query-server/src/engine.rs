@@ -31,6 +31,7 @@ use crate::{
     functions,
     statement::{Command, ParsedQuery, SqlReader},
     stream::{Limits, QueryStream, within},
+    yielding::YieldAboveJoins,
 };
 
 /// What a statement's session decides about its plan.
@@ -134,6 +135,7 @@ impl Engine {
             .with_config(settings)
             .with_runtime_env(runtime)
             .with_catalog_list(newest.list(&config.catalog))
+            .with_physical_optimizer_rule(Arc::new(YieldAboveJoins))
             .build();
         let ctx = SessionContext::new_with_state(state);
         setup_pg_catalog(&ctx, &config.catalog, EmptyContextProvider).map_err(|e| failed(*e))?;

@@ -44,6 +44,7 @@ mod server;
 mod statement;
 mod stream;
 mod telemetry;
+mod yielding;
 
 pub use answer::{AnswerColumn, SqlAnswer, ViewInfo};
 pub use config::{Clock, QueryServerConfig};

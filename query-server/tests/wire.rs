@@ -345,8 +345,8 @@ async fn an_error_in_a_prepared_statement_leaves_the_connection_usable() {
 }
 
 /// More rows than anybody waits for, a few at a time.
-const ENDLESS: &str =
-    "select a.value + b.value from generate_series(1, 10000000) a, generate_series(1, 10000000) b";
+const ENDLESS: &str = "select a.value + b.value
+    from generate_series(1, 1000) a, generate_series(1, 1000000000) b";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_runs_too_long_is_stopped_in_the_middle_of_its_rows() {
