@@ -6,14 +6,17 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use medlake_contract::ChangeSet;
-use medlake_ingest::{CutLimits, Ingest};
-use medlake_lake::{FlushReport, Lake};
+use medlake_ingest::{CutLimits, Ingest, IngestError};
+use medlake_lake::{FlushReport, Lake, LakeError, ReadView};
 use medlake_transforms::{Outcome, Status, Transforms};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::pulse::Pulse;
+
+/// How long to wait when a source cannot be read.
+const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(1);
 
 /// When a cut is cut, and when what is in memory goes to files.
 #[derive(Debug, Clone)]
@@ -42,6 +45,11 @@ impl Conductor {
     /// How it is doing.
     pub(crate) fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.pulse)
+    }
+
+    /// The views as they are published.
+    pub(crate) fn views(&self) -> watch::Receiver<Arc<ReadView>> {
+        self.lake.watch()
     }
 
     /// Creates the tables, brings the marts up to the data already there, and publishes the first
@@ -77,7 +85,10 @@ impl Conductor {
                 cut = self.ingest.next(self.pace.limits),
                     if flushes.is_empty() || self.lake.hot_rows() < 2 * self.pace.flush_rows =>
                 {
-                    self.take(cut.context("could not read the sources' changes")?).await?;
+                    match cut {
+                        Ok(cut) => self.take(cut).await?,
+                        Err(error) => self.stalled(&error).await,
+                    }
                 }
             }
         }
@@ -88,8 +99,20 @@ impl Conductor {
         self.flushed(last).await
     }
 
+    /// A source cannot be read. Nothing is lost by waiting: the services go on, their changes stay
+    /// in the change table, and reading goes on at the same place once the reason is gone.
+    async fn stalled(&self, error: &IngestError) {
+        if self.pulse.stalled(Some(&error.to_string())) {
+            error!(error = with_causes(error), "no changes are taken in");
+        }
+        tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
+    }
+
     async fn take(&mut self, cut: ChangeSet) -> anyhow::Result<()> {
         let handed_out = Instant::now();
+        if self.pulse.stalled(None) {
+            info!("changes are taken in again");
+        }
         self.lake.stage(&cut).context("could not stage a cut")?;
         self.refresh_marts(&cut).await?;
         self.lake.publish();
@@ -129,11 +152,17 @@ impl Conductor {
         }
     }
 
-    async fn flushed<E>(&mut self, done: Result<FlushReport, E>) -> anyhow::Result<()>
-    where
-        E: std::error::Error + Send + Sync + 'static,
-    {
-        let report = done.context("could not commit to the lake")?;
+    /// After a flush. One that failed for a passing reason (a full disk, a busy catalog) is tried
+    /// again at its next time: until then the rows stay in memory and the sources forget nothing.
+    async fn flushed(&mut self, done: Result<FlushReport, LakeError>) -> anyhow::Result<()> {
+        let report = match done {
+            Ok(report) => report,
+            Err(error) if error.kind().retryable() => {
+                warn!(error = with_causes(&error), "could not commit; trying again");
+                return Ok(());
+            }
+            Err(error) => return Err(error).context("could not commit to the lake"),
+        };
         if report.tables > 0 {
             self.pulse.committed();
             debug!(
@@ -152,4 +181,10 @@ impl Conductor {
             .context("could not trim the sources' change tables")?;
         Ok(())
     }
+}
+
+/// An error with its causes, for one line of log.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -51,8 +51,10 @@ enum Command {
     },
     /// Run the operational services alone.
     Operational,
-    /// Run ingest, lake, marts and doors, beside services in another process.
+    /// Run ingest, lake and marts alone, beside services in another process.
     Pipeline,
+    /// Run the doors and the screen alone, over what another process commits to the lake.
+    Serve,
     /// Drive running services with simulated traffic.
     Simulate {
         /// Mean orders a second.
@@ -129,7 +131,8 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
     match command {
         Command::Up { .. } => Box::pin(up::everything(config)).await,
         Command::Operational => up::operational(config).await,
-        Command::Pipeline => up::pipeline(config).await,
+        Command::Pipeline => Box::pin(up::pipeline(config)).await,
+        Command::Serve => up::serve(config).await,
         Command::Simulate { services, .. } => up::simulate(config, services).await,
         Command::Replay { dataset, from, speed } => {
             Box::pin(up::replay(&config, dataset, &from, speed)).await

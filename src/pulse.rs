@@ -26,6 +26,8 @@ pub(crate) struct Pulse {
     last_cut_micros: AtomicU64,
     /// The marts that are not up to date, and why.
     failing: Mutex<BTreeMap<TableName, String>>,
+    /// Why no changes are taken in, if none are.
+    stalled: Mutex<Option<String>>,
 }
 
 impl Pulse {
@@ -38,6 +40,7 @@ impl Pulse {
             commits: AtomicU64::new(0),
             last_cut_micros: AtomicU64::new(0),
             failing: Mutex::default(),
+            stalled: Mutex::default(),
         }
     }
 
@@ -65,6 +68,16 @@ impl Pulse {
         }
     }
 
+    /// Remembers why no changes are taken in, or that they are; answers whether that is news.
+    pub(crate) fn stalled(&self, reason: Option<&str>) -> bool {
+        let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = stalled.as_deref() != reason;
+        if news {
+            *stalled = reason.map(str::to_owned);
+        }
+        news
+    }
+
     fn failing(&self) -> std::sync::MutexGuard<'_, BTreeMap<TableName, String>> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,6 +93,7 @@ impl Status for Pulse {
                 "changes": self.changes.load(Relaxed),
                 "last_cut_ms": self.last_cut_micros.load(Relaxed) / 1_000,
                 "rows_in_memory": self.lake.hot_rows(),
+                "stalled": *self.stalled.lock().unwrap_or_else(PoisonError::into_inner),
             },
             "marts_not_up_to_date": failing,
         })

@@ -4,7 +4,7 @@ use std::{future::IntoFuture as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use medlake_ingest::{CutLimits, EmbeddedSource, Ingest, Wake};
-use medlake_lake::{Lake, LakeConfig};
+use medlake_lake::{Follower, Lake, LakeConfig};
 use medlake_operational::Services;
 use medlake_query_server::{Dashboard, QueryServer, QueryServerConfig};
 use medlake_semantic_layer::Model;
@@ -24,6 +24,15 @@ use crate::{
 /// The sources, in the order their databases are opened; each is `<name>.db`.
 const SOURCES: [&str; 3] = ["mall", "distribution", "chronic_care"];
 
+/// The catalog's name, for other engines.
+const CATALOG: &str = "medlake";
+
+/// How often a process without the services looks whether they have committed.
+const SOURCES_LOOKED_AT_EVERY: Duration = Duration::from_millis(20);
+
+/// How often a process without the pipeline looks whether it has committed.
+const CATALOG_LOOKED_AT_EVERY: Duration = Duration::from_millis(100);
+
 /// How long requests under way get to be answered when the process stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -33,8 +42,14 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<()> {
     let services = open_services(&config, Arc::clone(&committed)).await?;
     let listen = bind(config.operational.listen, "operational.listen").await?;
 
+    let http = bind(config.query.http, "query.http").await?;
+    let postgres = bind(config.query.postgres, "query.postgres").await?;
+
     let mut parts = Parts::default();
-    start_pipeline(&mut parts, &config, Wake::Notified(committed)).await?;
+    let conductor = conductor(&config, Wake::Notified(committed)).await?;
+    let server = doors(&config, conductor.views())?.with_status(conductor.pulse());
+    start_doors(&mut parts, server, http, postgres);
+    parts.start("pipeline", |cancel| conductor.run(cancel));
     start_services(&mut parts, services, listen);
     if config.simulate.enabled {
         let simulate = simulation(&config, None);
@@ -58,11 +73,38 @@ pub(crate) async fn operational(config: Config) -> anyhow::Result<()> {
     parts.run_until_stopped().await
 }
 
-/// Ingest, lake, marts and doors.
+/// Ingest, lake and marts alone.
 pub(crate) async fn pipeline(config: Config) -> anyhow::Result<()> {
+    let conductor = conductor(&config, Wake::Polled(SOURCES_LOOKED_AT_EVERY)).await?;
     let mut parts = Parts::default();
-    let wake = Wake::Polled(Duration::from_millis(20));
-    start_pipeline(&mut parts, &config, wake).await?;
+    parts.start("pipeline", |cancel| conductor.run(cancel));
+    say(&format!("lake      {}", config.data.join("lake/catalog.db").display()));
+    parts.run_until_stopped().await
+}
+
+/// The doors and the screen alone, over what is committed.
+pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
+    let http = bind(config.query.http, "query.http").await?;
+    let postgres = bind(config.query.postgres, "query.postgres").await?;
+    let folder = config.data.join("lake");
+    let mut follower = Follower::open(&folder, CATALOG).await.with_context(|| {
+        format!("could not read the lake in {} (has `medlake pipeline` run?)", folder.display())
+    })?;
+    let server = doors(&config, follower.watch())?;
+    let mut parts = Parts::default();
+    start_doors(&mut parts, server, http, postgres);
+    parts.start("follower", |cancel| async move {
+        while cancel
+            .run_until_cancelled(tokio::time::sleep(CATALOG_LOOKED_AT_EVERY))
+            .await
+            .is_some()
+        {
+            if let Err(error) = follower.refresh().await {
+                tracing::warn!(%error, "could not follow a commit; trying again");
+            }
+        }
+        Ok(())
+    });
     say_where_to_look(&config, false);
     parts.run_until_stopped().await
 }
@@ -108,19 +150,26 @@ fn start_services(parts: &mut Parts, services: Services, listen: TcpListener) {
         Ok(())
     });
     parts.start("services", |cancel| async move {
-        let served = serve(listen, services.router(), cancel).await;
+        let served = answer(listen, services.router(), cancel).await;
         services.close().await;
         served
     });
 }
 
-/// Opens the lake, brings the marts up to date, and starts the doors and the conductor.
-async fn start_pipeline(parts: &mut Parts, config: &Config, wake: Wake) -> anyhow::Result<()> {
-    let http = bind(config.query.http, "query.http").await?;
-    let postgres = bind(config.query.postgres, "query.postgres").await?;
+fn start_doors(parts: &mut Parts, server: QueryServer, http: TcpListener, postgres: TcpListener) {
+    let router = server.router().fallback_service(screen::router());
+    parts.start("http", |cancel| answer(http, router, cancel));
+    parts.start("postgres", |cancel| async move {
+        server.serve_postgres(postgres, cancel).await.context("the Postgres door failed")
+    });
+}
 
+/// Opens the sources and the lake, and brings the marts up to date.
+async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<Conductor> {
     let folder = config.data.join("lake");
-    let lake = Lake::open(LakeConfig::new(&folder, clock::machine()))
+    let mut settings = LakeConfig::new(&folder, clock::machine());
+    settings.catalog_name = CATALOG.to_owned();
+    let lake = Lake::open(settings)
         .await
         .with_context(|| format!("could not open the lake in {}", folder.display()))?;
     let lake = Arc::new(lake);
@@ -140,19 +189,9 @@ async fn start_pipeline(parts: &mut Parts, config: &Config, wake: Wake) -> anyho
         flush_interval: config.lake.flush_interval,
         flush_rows: config.lake.flush_rows,
     };
-    let views = lake.watch();
     let mut conductor = Conductor::new(ingest, lake, transforms, pace);
     conductor.prepare().await?;
-
-    let server = doors(config, views)?.with_status(conductor.pulse());
-    let server = Arc::new(server);
-    let router = server.router().fallback_service(screen::router());
-    parts.start("http", |cancel| serve(http, router, cancel));
-    parts.start("postgres", |cancel| async move {
-        server.serve_postgres(postgres, cancel).await.context("the Postgres door failed")
-    });
-    parts.start("pipeline", |cancel| conductor.run(cancel));
-    Ok(())
+    Ok(conductor)
 }
 
 fn doors(
@@ -165,6 +204,9 @@ fn doors(
         ..QueryServerConfig::default()
     };
     let model = Model::embedded().map_err(|problems| listed("the semantic model", &problems))?;
+    let tables: Vec<_> = views.borrow().tables().iter().map(|t| (*t.schema).clone()).collect();
+    let problems = model.check_tables(&tables);
+    anyhow::ensure!(problems.is_empty(), listed("the semantic model", &problems));
     let dashboards = screen::definitions()
         .map(|(name, yaml)| {
             Dashboard::from_yaml(&yaml).with_context(|| format!("dashboard {name} cannot be used"))
@@ -188,7 +230,8 @@ async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpLis
         .with_context(|| format!("could not listen on {address}; set {key} to a free address"))
 }
 
-async fn serve(
+/// Answers HTTP requests until cancelled.
+async fn answer(
     listen: TcpListener,
     router: axum::Router,
     cancel: CancellationToken,

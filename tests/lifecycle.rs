@@ -63,6 +63,18 @@ async fn an_order_paid_over_http_is_in_every_door_at_once() {
     assert!(answer["sql"].as_str().unwrap().contains("gmv_daily"), "{answer}");
 }
 
+#[tokio::test]
+async fn the_parts_run_apart_as_well_as_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let platform = Platform::apart(dir.path(), Ports::free()).await;
+    crate::platform::shop(&platform).await;
+    // The doors are a process of their own: they see what the pipeline has committed.
+    platform.caught_up(Duration::from_secs(30)).await;
+    assert_eq!(platform.psql("select sum(orders_paid) from marts.gmv_daily"), ["1"]);
+    assert!(recompute::tables_equal_their_sources(&platform).await > 0);
+    recompute::marts_equal_a_recomputation(&platform).await;
+}
+
 #[test]
 fn a_bad_configuration_names_every_problem_and_ends_with_2() {
     let output = binary()

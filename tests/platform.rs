@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 /// One running `medlake`, killed when dropped.
 pub(crate) struct Platform {
     child: Child,
+    /// The other processes, when the parts run apart.
+    beside: Vec<Child>,
     pub(crate) data: PathBuf,
     pub(crate) services: String,
     pub(crate) http: String,
@@ -44,6 +46,32 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// A process of the platform on this data folder; what it says goes to `up.log` there.
+fn spawn(data: &Path, ports: Ports, arguments: &[&str]) -> Child {
+    std::fs::create_dir_all(data).unwrap();
+    let log = File::options().create(true).append(true).open(data.join("up.log")).unwrap();
+    binary()
+        .args(arguments)
+        .arg("--data")
+        .arg(data)
+        .env("MEDLAKE__OPERATIONAL__LISTEN", format!("127.0.0.1:{}", ports.services))
+        .env("MEDLAKE__QUERY__HTTP", format!("127.0.0.1:{}", ports.http))
+        .env("MEDLAKE__QUERY__POSTGRES", format!("127.0.0.1:{}", ports.postgres))
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("the medlake binary starts")
+}
+
+/// Waits until there is something at this path.
+async fn wait_for(path: &Path) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !path.exists() {
+        assert!(Instant::now() < end, "{} does not appear", path.display());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 impl Platform {
     /// Starts `medlake up` on `data` without traffic and waits until it answers.
     pub(crate) async fn quiet(data: &Path) -> Self {
@@ -52,21 +80,24 @@ impl Platform {
 
     /// Starts `medlake up` with these further arguments and waits until it answers.
     pub(crate) async fn start(data: &Path, ports: Ports, arguments: &[&str]) -> Self {
-        std::fs::create_dir_all(data).unwrap();
-        let log = File::options().create(true).append(true).open(data.join("up.log")).unwrap();
-        let child = binary()
-            .args(["up", "--data"])
-            .arg(data)
-            .args(arguments)
-            .env("MEDLAKE__OPERATIONAL__LISTEN", format!("127.0.0.1:{}", ports.services))
-            .env("MEDLAKE__QUERY__HTTP", format!("127.0.0.1:{}", ports.http))
-            .env("MEDLAKE__QUERY__POSTGRES", format!("127.0.0.1:{}", ports.postgres))
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("the medlake binary starts");
+        let child = spawn(data, ports, &[&["up"], arguments].concat());
+        Self::around(child, Vec::new(), data, ports).await
+    }
+
+    /// Starts services, pipeline and doors as three processes and waits until the doors answer.
+    pub(crate) async fn apart(data: &Path, ports: Ports) -> Self {
+        let services = spawn(data, ports, &["operational"]);
+        wait_for(&data.join("operational/chronic_care.db")).await;
+        let pipeline = spawn(data, ports, &["pipeline"]);
+        wait_for(&data.join("lake/warehouse/marts/gmv_daily/metadata")).await;
+        let doors = spawn(data, ports, &["serve"]);
+        Self::around(doors, vec![pipeline, services], data, ports).await
+    }
+
+    async fn around(child: Child, beside: Vec<Child>, data: &Path, ports: Ports) -> Self {
         let mut platform = Self {
             child,
+            beside,
             data: data.to_owned(),
             services: format!("http://127.0.0.1:{}", ports.services),
             http: format!("http://127.0.0.1:{}", ports.http),
@@ -193,8 +224,10 @@ impl Platform {
 impl Drop for Platform {
     fn drop(&mut self) {
         // Already ended is fine: a test that stopped it has waited for it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in std::iter::once(&mut self.child).chain(&mut self.beside) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

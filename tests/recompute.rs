@@ -104,7 +104,8 @@ async fn mart(
     db: &mut SqliteConnection,
     recomputation: &str,
 ) {
-    let theirs = sources::rows(db, &format!("select * from ({recomputation}) order by {key}")).await;
+    let theirs =
+        sources::rows(db, &format!("select * from ({recomputation}) order by {key}")).await;
     let columns = format!("{key}, {values}")
         .replace("business_day", "cast(business_day as varchar) as business_day")
         .replace("minute,", "cast(minute as bigint) as minute,");

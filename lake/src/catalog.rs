@@ -63,6 +63,65 @@ fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> LakeError {
     move |source| LakeError::Catalog { doing, source }
 }
 
+/// The tables a catalog names, with their metadata locations, as of one commit.
+async fn list_tables(pool: &SqlitePool, name: &str) -> Result<Vec<(TableName, String)>, LakeError> {
+    let rows = sqlx::query(
+        "select table_namespace, table_name, metadata_location from iceberg_tables
+         where catalog_name = ? and (iceberg_type is null or iceberg_type = 'TABLE')
+         order by table_namespace, table_name",
+    )
+    .bind(name)
+    .fetch_all(pool)
+    .await
+    .map_err(failed("list tables"))?;
+    let mut tables = Vec::with_capacity(rows.len());
+    for row in rows {
+        let read = || -> Result<(String, String, Option<String>), sqlx::Error> {
+            Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+        };
+        let (namespace, table, location) = read().map_err(failed("list tables"))?;
+        if let (Ok(name), Some(location)) = (format!("{namespace}.{table}").parse(), location) {
+            tables.push((name, location));
+        }
+    }
+    Ok(tables)
+}
+
+/// A catalog that is only read: its writer is another process.
+#[derive(Debug)]
+pub(crate) struct CatalogReader {
+    pool: SqlitePool,
+    name: String,
+}
+
+impl CatalogReader {
+    pub(crate) async fn open(path: &Path, name: &str) -> Result<Self, LakeError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await
+            .map_err(failed("open the database"))?;
+        Ok(Self { pool, name: name.to_owned() })
+    }
+
+    /// A number that changes with every commit of another connection.
+    pub(crate) async fn data_version(&self) -> Result<i64, LakeError> {
+        sqlx::query_scalar("pragma data_version")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed("look for commits"))
+    }
+
+    /// As [`Catalog::tables`].
+    pub(crate) async fn tables(&self) -> Result<Vec<(TableName, String)>, LakeError> {
+        list_tables(&self.pool, &self.name).await
+    }
+}
+
 impl Catalog {
     /// Opens the catalog and becomes its writer: every earlier one is refused from now on.
     pub(crate) async fn open(path: &Path, name: &str) -> Result<Self, LakeError> {
@@ -97,26 +156,7 @@ impl Catalog {
 
     /// All tables with their metadata locations. Names this lake could not have made are left out.
     pub(crate) async fn tables(&self) -> Result<Vec<(TableName, String)>, LakeError> {
-        let rows = sqlx::query(
-            "select table_namespace, table_name, metadata_location from iceberg_tables
-             where catalog_name = ? and (iceberg_type is null or iceberg_type = 'TABLE')
-             order by table_namespace, table_name",
-        )
-        .bind(&self.name)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed("list tables"))?;
-        let mut tables = Vec::with_capacity(rows.len());
-        for row in rows {
-            let read = || -> Result<(String, String, Option<String>), sqlx::Error> {
-                Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
-            };
-            let (namespace, table, location) = read().map_err(failed("list tables"))?;
-            if let (Ok(name), Some(location)) = (format!("{namespace}.{table}").parse(), location) {
-                tables.push((name, location));
-            }
-        }
-        Ok(tables)
+        list_tables(&self.pool, &self.name).await
     }
 
     /// Enters new tables, all or none.

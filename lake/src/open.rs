@@ -10,6 +10,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{DataContentType, DataFile, DataFileFormat};
 use medlake_contract::{TableName, TableSchema};
+use roaring::RoaringBitmap;
 
 use crate::{
     commit::CommittedTable,
@@ -88,21 +89,47 @@ async fn load_table(
         return Ok((committed, None));
     };
     let schema = Arc::new(schema);
-    let ids = field_ids(&schema, &committed.metadata)?;
-    let data: Vec<DataFile> = committed.data_files().cloned().collect();
-    let deletes: Vec<DataFile> = committed.delete_files().cloned().collect();
-    let state =
-        tokio::task::spawn_blocking(move || build_state(&schema, &ids, &data, &deletes)).await;
-    let state = state.map_err(|source| LakeError::Task { source })??;
+    let opening = FilesToOpen::of(&schema, &committed)?;
+    let state = tokio::task::spawn_blocking(move || {
+        let mut state = TableState::new(Arc::clone(&schema))?;
+        state.load(opening.open(&schema)?)?;
+        Ok::<_, LakeError>(state)
+    });
+    let state = state.await.map_err(|source| LakeError::Task { source })??;
     Ok((committed, Some(state)))
 }
 
-fn build_state(
+/// What it takes to open the files of a table, apart from the table: opening them blocks.
+pub(crate) struct FilesToOpen {
+    field_ids: Vec<i32>,
+    data: Vec<DataFile>,
+    deletes: Vec<DataFile>,
+}
+
+impl FilesToOpen {
+    pub(crate) fn of(schema: &TableSchema, committed: &CommittedTable) -> Result<Self, LakeError> {
+        Ok(Self {
+            field_ids: field_ids(schema, &committed.metadata)?,
+            data: committed.data_files().cloned().collect(),
+            deletes: committed.delete_files().cloned().collect(),
+        })
+    }
+
+    /// The data files, each with its dead positions.
+    pub(crate) fn open(
+        &self,
+        schema: &Arc<TableSchema>,
+    ) -> Result<Vec<(Arc<LakeFile>, RoaringBitmap)>, LakeError> {
+        open_files(schema, &self.field_ids, &self.data, &self.deletes)
+    }
+}
+
+fn open_files(
     schema: &Arc<TableSchema>,
     field_ids: &[i32],
     data: &[DataFile],
     deletes: &[DataFile],
-) -> Result<TableState, LakeError> {
+) -> Result<Vec<(Arc<LakeFile>, RoaringBitmap)>, LakeError> {
     let unsupported =
         |feature: String| LakeError::Unsupported { table: schema.name().clone(), feature };
     let mut dead = HashMap::new();
@@ -128,7 +155,5 @@ fn build_state(
         dead.remove_range(file.rows..);
         files.push((Arc::new(file), dead));
     }
-    let mut state = TableState::new(Arc::clone(schema))?;
-    state.load(files)?;
-    Ok(state)
+    Ok(files)
 }

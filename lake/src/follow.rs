@@ -1,0 +1,190 @@
+//! Reading a lake that another process writes.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use medlake_contract::TableName;
+use tokio::sync::watch;
+
+use crate::{
+    catalog::CatalogReader,
+    commit::CommittedTable,
+    error::LakeError,
+    open::FilesToOpen,
+    segment::Segment,
+    spec::{Progress, table_schema},
+    view::{ReadView, TableView},
+};
+
+/// A lake followed from outside, commit by commit: what is in files, without what its writer still
+/// has in memory. Takes no lock and writes nothing; any number may follow one lake.
+pub struct Follower {
+    catalog: CatalogReader,
+    seen: Option<i64>,
+    tables: BTreeMap<TableName, Followed>,
+    published: watch::Sender<Arc<ReadView>>,
+    root: PathBuf,
+}
+
+/// A table as of the metadata file its picture was made from.
+struct Followed {
+    location: String,
+    picture: Option<Arc<TableView>>,
+    progress: Option<Progress>,
+}
+
+impl Follower {
+    /// Opens the lake in `root`, whose catalog has this name, as of its last commit.
+    ///
+    /// # Errors
+    /// [`LakeError::Catalog`] when there is no catalog yet; what is damaged or not understood.
+    pub async fn open(root: &Path, catalog_name: &str) -> Result<Self, LakeError> {
+        let catalog = CatalogReader::open(&root.join("catalog.db"), catalog_name).await?;
+        let empty = ReadView {
+            version: 0,
+            positions: medlake_contract::Positions::new(),
+            committed_at_micros: None,
+            tables: BTreeMap::new(),
+        };
+        let mut follower = Self {
+            catalog,
+            seen: None,
+            tables: BTreeMap::new(),
+            published: watch::Sender::new(Arc::new(empty)),
+            root: root.to_owned(),
+        };
+        follower.refresh().await?;
+        Ok(follower)
+    }
+
+    /// The views as commits come.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<ReadView>> {
+        self.published.subscribe()
+    }
+
+    /// Takes in what was committed since; answers whether something was. Cheap when nothing was.
+    ///
+    /// # Errors
+    /// As [`Self::open`]. The view stays as it was, and the next call tries again.
+    pub async fn refresh(&mut self) -> Result<bool, LakeError> {
+        let version = self.catalog.data_version().await?;
+        if self.seen == Some(version) {
+            return Ok(false);
+        }
+        let listed = self.catalog.tables().await?;
+        let mut tables = BTreeMap::new();
+        for (name, location) in listed {
+            let followed = match self.tables.get(&name) {
+                Some(known) if known.location == location => Followed {
+                    location,
+                    picture: known.picture.clone(),
+                    progress: known.progress.clone(),
+                },
+                _ => load(&name, location).await?,
+            };
+            tables.insert(name, followed);
+        }
+        let newest = tables
+            .values()
+            .filter_map(|t| t.progress.as_ref())
+            .max_by_key(|p| (p.epoch, p.view_version))
+            .cloned();
+        self.tables = tables;
+        self.seen = Some(version);
+        let view = ReadView {
+            version: newest.as_ref().map_or(0, |p| p.view_version),
+            committed_at_micros: newest.as_ref().and_then(|p| p.committed_at_micros),
+            positions: newest.map(|p| p.positions).unwrap_or_default(),
+            tables: self
+                .tables
+                .iter()
+                .filter_map(|(name, t)| Some((name.clone(), t.picture.clone()?)))
+                .collect(),
+        };
+        tracing::debug!(root = %self.root.display(), version = view.version, "followed a commit");
+        self.published.send_replace(Arc::new(view));
+        Ok(true)
+    }
+}
+
+async fn load(name: &TableName, location: String) -> Result<Followed, LakeError> {
+    let committed = CommittedTable::load(name.clone(), location.clone()).await?;
+    let Some(schema) = table_schema(name, &committed.metadata)? else {
+        return Ok(Followed { location, picture: None, progress: None });
+    };
+    let progress = committed.progress()?;
+    let schema = Arc::new(schema);
+    let opening = FilesToOpen::of(&schema, &committed)?;
+    let picture = tokio::task::spawn_blocking(move || {
+        let mut segments = Vec::new();
+        for (id, (file, dead)) in (0..).zip(opening.open(&schema)?) {
+            segments.push(Segment::of_file(id, file, Arc::new(dead)));
+        }
+        Ok::<_, LakeError>(Arc::new(TableView::new(schema, segments)))
+    });
+    let picture = picture.await.map_err(|source| LakeError::Task { source })??;
+    Ok(Followed { location, picture: Some(picture), progress })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{array::Int64Array, record_batch::RecordBatch};
+    use medlake_contract::{
+        ChangeBatch, ChangeSet, Column, ColumnType, Position, Positions, SourceId, TableSchema,
+    };
+
+    use super::*;
+    use crate::{Lake, LakeConfig};
+
+    fn inserts(table: &Arc<TableSchema>, keys: Vec<i64>, change_id: u64) -> ChangeSet {
+        let rows = Arc::new(Int64Array::from(keys));
+        let rows = RecordBatch::try_new(Arc::clone(table.arrow()), vec![rows]).unwrap();
+        ChangeSet {
+            batches: vec![ChangeBatch::inserts(Arc::clone(table), &rows).unwrap()],
+            positions: Positions::from([(SourceId::new("mall"), Position::ChangeId(change_id))]),
+            committed_at_micros: Some(7),
+            transaction_count: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_sees_commits_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = Follower::open(folder.path(), "medlake").await.err().unwrap();
+        assert!(matches!(missing, LakeError::Catalog { .. }), "{missing}");
+
+        let lake = Lake::open(LakeConfig::new(folder.path(), Arc::new(|| 0))).await.unwrap();
+        let orders = TableSchema::new(
+            "mall.orders".parse().unwrap(),
+            vec![Column::required("order_id", ColumnType::Int64)],
+            &["order_id"],
+        );
+        let orders = Arc::new(orders.unwrap());
+        lake.create_tables(&[Arc::clone(&orders)]).await.unwrap();
+        let mut follower = Follower::open(folder.path(), "medlake").await.unwrap();
+        let views = follower.watch();
+        let rows = || views.borrow().tables()[0].row_count;
+        assert_eq!(rows(), 0);
+
+        lake.stage(&inserts(&orders, vec![1, 2, 3], 3)).unwrap();
+        lake.publish();
+        assert!(!follower.refresh().await.unwrap(), "published is not committed");
+        lake.flush().await.unwrap();
+        assert!(follower.refresh().await.unwrap());
+        assert_eq!(rows(), 3);
+        assert_eq!(views.borrow().positions(), lake.read_view().positions());
+        assert_eq!(views.borrow().committed_at_micros(), Some(7));
+
+        // The same key again replaces the row: the old one is deleted by position.
+        lake.stage(&inserts(&orders, vec![3, 4], 5)).unwrap();
+        lake.publish();
+        lake.flush().await.unwrap();
+        assert!(follower.refresh().await.unwrap());
+        assert_eq!(rows(), 4);
+        assert!(!follower.refresh().await.unwrap(), "nothing was committed since");
+    }
+}
