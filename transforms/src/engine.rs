@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::{
     arrow::record_batch::RecordBatch,
     catalog::{
@@ -138,7 +137,6 @@ struct Overlay {
     scratch: Arc<MemorySchemaProvider>,
 }
 
-#[async_trait]
 impl CatalogProvider for Overlay {
     fn schema_names(&self) -> Vec<String> {
         let mut names = self.lake.schema_names();

@@ -237,16 +237,6 @@ impl Transforms {
                 states.push((mart.name().clone(), row.clone()));
                 *stored = Some(row);
             }
-            match &reason {
-                // Once, not with every cut until the reason is gone.
-                Some(reason) if !known => {
-                    tracing::warn!(mart = %mart.name(), reason, "mart not refreshed");
-                }
-                None if whole => {
-                    tracing::info!(mart = %mart.name(), rows = done.rows, "mart built")
-                }
-                _ => {}
-            }
             refresh.outcomes.push(Outcome {
                 mart: mart.name().clone(),
                 status,

@@ -128,27 +128,49 @@ async fn incremental_equals_a_rebuild_on_random_histories() {
             }
         }
         assert!(partial > 60, "seed {seed}: only {partial} partial refreshes");
-        assert_eq!(totals(&line.lake.read_view()).await, expected_totals(&world), "seed {seed}");
+        let view = line.lake.read_view();
+        let found = numbers(&view, DAILY).await;
+        assert_eq!(found, expected_totals(&world), "seed {seed}");
+        assert_eq!(numbers(&view, CONTROL).await, expected_control(&world), "seed {seed}");
     }
 }
 
-/// Sums over `gmv_daily` by day: paid orders, GMV, cash, refunds of the day, refunds of the cohort.
-async fn totals(view: &Arc<ReadView>) -> BTreeMap<i64, [i64; 7]> {
+/// By day: orders and GMV created, then paid orders, GMV and cash, refunds of the day and of the
+/// orders paid that day. The minutes of a day and its categories must say the same as the day.
+const DAILY: &str = "
+    with minutes as (
+        select cast(minute + interval '8 hours' as date) as business_day,
+            sum(orders_paid) as orders_paid, sum(gmv_paid_fen) as gmv_paid_fen,
+            sum(cash_paid_fen) as cash_paid_fen, sum(refund_amount_fen) as refund_amount_fen
+        from gmv_minute group by 1
+    ),
+    categories as (
+        select business_day, sum(cash_paid_fen) as cash_paid_fen from category_daily group by 1
+    ),
+    days as (
+        select business_day, sum(orders_created) as orders_created,
+            sum(gmv_ordered_fen) as gmv_ordered_fen,
+            sum(refund_by_order_cohort_fen) as refund_by_order_cohort_fen,
+            sum(net_sales_fen) as net_sales_fen
+        from gmv_daily group by 1
+    )
+    select cast(cast(d.business_day as int) as bigint), d.orders_created, d.gmv_ordered_fen,
+        coalesce(m.orders_paid, 0), coalesce(m.gmv_paid_fen, 0), coalesce(c.cash_paid_fen, 0),
+        coalesce(m.cash_paid_fen, 0) - d.net_sales_fen, d.refund_by_order_cohort_fen
+    from days d
+    left join minutes m on m.business_day = d.business_day
+    left join categories c on c.business_day = d.business_day";
+
+const CONTROL: &str = "
+    select patient_id, follow_ups, cast(on_target as bigint), 0 as c, 0 as d, 0 as e, 0 as f, 0 as g
+    from control_patient";
+
+/// A query of eight whole numbers, by the first.
+async fn numbers(view: &Arc<ReadView>, sql: &str) -> BTreeMap<i64, [i64; 7]> {
     let config = SessionConfig::new().with_default_catalog_and_schema("medlake", "marts");
     let context = SessionContext::new_with_config(config);
     context.register_catalog("medlake", view.catalog());
-    let rows = context
-        .sql(
-            "select cast(cast(business_day as int) as bigint), sum(orders_created), \
-             sum(gmv_ordered_fen), sum(orders_paid), sum(gmv_paid_fen), sum(cash_paid_fen), \
-             sum(refund_amount_fen), sum(refund_by_order_cohort_fen) \
-             from gmv_daily group by 1",
-        )
-        .await
-        .unwrap()
-        .collect()
-        .await
-        .unwrap();
+    let rows = context.sql(sql).await.unwrap().collect().await.unwrap();
     let mut totals = BTreeMap::new();
     for batch in rows {
         let at = |column: usize, row: usize| {
@@ -161,7 +183,27 @@ async fn totals(view: &Arc<ReadView>) -> BTreeMap<i64, [i64; 7]> {
     totals
 }
 
-/// The same, computed from the rows without SQL.
+/// Follow-ups and control of each patient, computed from the rows without SQL.
+fn expected_control(world: &World) -> BTreeMap<i64, [i64; 7]> {
+    let patients = world.tables["patient"].rows.keys();
+    patients
+        .map(|patient| {
+            let mut visits: Vec<(i64, i64, &Cell)> = world.tables["follow_up"]
+                .rows
+                .values()
+                .filter(|row| row[2].whole() == *patient)
+                .map(|row| (row[3].whole(), row[0].whole(), &row[8]))
+                .collect();
+            visits.sort_by_key(|visit| (visit.0, visit.1));
+            let active = *world.at("patient", *patient, "status") == Cell::from("active");
+            let reached = visits.last().is_some_and(|visit| *visit.2 == Cell::Flag(true));
+            let count = i64::try_from(visits.len()).unwrap();
+            (*patient, [count, i64::from(active && reached), 0, 0, 0, 0, 0])
+        })
+        .collect()
+}
+
+/// What [`DAILY`] must give, computed from the rows without SQL.
 fn expected_totals(world: &World) -> BTreeMap<i64, [i64; 7]> {
     let day = |micros: i64| (micros + 8 * HOUR).div_euclid(24 * HOUR);
     let mut totals: BTreeMap<i64, [i64; 7]> = BTreeMap::new();
