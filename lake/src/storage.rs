@@ -122,7 +122,7 @@ impl WriteScope {
         for location in self.written.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let path = Storage::path(location);
             sync(&path)?;
-            for folder in path.ancestors().skip(1).take(3) {
+            for folder in path.ancestors().skip(1).take(4) {
                 folders.insert(folder.to_owned());
             }
         }
