@@ -153,6 +153,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_dashboards_that_ship_fit_the_model() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards/definitions");
+        let (model, reader) = (Model::embedded().unwrap(), SqlReader::new());
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let dashboard = Dashboard::from_yaml(&text).unwrap();
+            let problems = dashboard.problems(&model, &reader, Now::at_micros(0));
+            assert!(problems.is_empty(), "{}: {problems:?}", path.display());
+        }
+    }
+
+    #[test]
     fn all_problems_are_told_with_their_tile() {
         let dashboard = Dashboard::from_yaml(
             "
