@@ -169,6 +169,20 @@ async fn main() -> Result<(), Failure> {
     let report = lake.flush().await?;
     say("flush updates and deletes", changes, start);
     println!("{report:?}");
+
+    // A long tail of small flushes, so that files and delete files get merged.
+    let start = Instant::now();
+    let (rounds, mut merged) = (60, 0);
+    for round in 0..rounds {
+        let ids: Vec<i64> = (1..400).map(|i| (i * 7919 + round * 31) % (count + 1000)).collect();
+        let after = rows(&orders, &ids, 2 + round)?;
+        position += 1;
+        lake.stage(&set(ChangeBatch::inserts(Arc::clone(&orders), &after)?, position))?;
+        lake.publish();
+        merged += lake.flush().await?.merged_files;
+    }
+    say("small flushes", rounds, start);
+    println!("{merged} files merged");
     for day in 0..40_i32 {
         let after = RecordBatch::try_new(
             Arc::clone(daily.arrow_nullable()),
