@@ -62,7 +62,8 @@ pub struct Lake {
 
 impl Lake {
     /// Opens the lake in `config.root`, or makes one. Takes the folder for itself, fences off an
-    /// earlier writer, loads all tables and rebuilds their key indexes.
+    /// earlier writer, loads all tables and rebuilds their key indexes. Needs a Tokio runtime with
+    /// timers.
     ///
     /// # Errors
     /// [`LakeError::Locked`] when another process has it; what is damaged or not understood.

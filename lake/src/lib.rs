@@ -17,7 +17,7 @@
 //! use medlake_lake::{Lake, LakeConfig};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 //! # let folder = tempfile::tempdir()?;
 //! let lake = Lake::open(LakeConfig::new(folder.path(), Arc::new(|| 0))).await?;
 //! let orders = Arc::new(TableSchema::new(
