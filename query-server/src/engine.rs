@@ -45,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) user: String,
     /// What `current_setting` answers.
     pub(crate) settings: Arc<BTreeMap<String, String>>,
+    /// Partitions a plan is split into; the server's own number when absent.
+    pub(crate) partitions: Option<usize>,
 }
 
 /// A planned statement over one view.
@@ -179,7 +181,14 @@ impl Engine {
             time_zone: "UTC".into(),
             user: "medlake".into(),
             settings: Arc::new(BTreeMap::new()),
+            partitions: None,
         }
+    }
+
+    /// The session of a tile. The tiles of a dashboard run side by side, so that splitting each of
+    /// them, too, would only add exchanges between partitions.
+    pub(crate) fn tile_session(&self) -> Session {
+        Session { partitions: Some(1), ..self.default_session() }
     }
 
     /// How long a statement may run unless somebody says otherwise.
@@ -245,10 +254,11 @@ impl Engine {
     pub(crate) async fn query(
         &self,
         view: &Arc<ReadView>,
+        session: &Session,
         query: ParsedQuery,
         limits: &Limits,
     ) -> Result<QueryStream, QueryError> {
-        let planned = self.plan(view, &self.default_session(), &query).await?;
+        let planned = self.plan(view, session, &query).await?;
         self.run(planned, limits).await
     }
 
@@ -258,6 +268,9 @@ impl Engine {
         state.register_catalog_list(StatementCatalog::list(&self.catalog, view, pg_catalog));
         let options = state.config_mut().options_mut();
         options.catalog.default_schema.clone_from(&session.schema);
+        if let Some(partitions) = session.partitions {
+            options.execution.target_partitions = partitions;
+        }
         let zoned = options.execution.time_zone.as_deref() != Some(session.time_zone.as_str());
         if zoned {
             options.execution.time_zone = Some(session.time_zone.clone());

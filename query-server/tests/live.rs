@@ -40,7 +40,10 @@ impl Events {
     }
 
     async fn event(&mut self) -> Value {
-        let block = self.block().await;
+        let mut block = self.block().await;
+        while block.starts_with(':') {
+            block = self.block().await;
+        }
         assert!(block.contains("event: data"), "{block}");
         let data = block.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
         serde_json::from_str(data).unwrap()

@@ -301,7 +301,8 @@ impl Live {
         };
         let query = single_query(self.engine.read(sql)?)?;
         let names = column_names(&query.statement);
-        let rows = self.engine.query(view, query, &limits).await?;
+        let session = self.engine.tile_session();
+        let rows = self.engine.query(view, &session, query, &limits).await?;
         let columns = columns(rows.schema(), names, described);
         write_table(&columns, &rows.collect_rows().await?, out)
     }

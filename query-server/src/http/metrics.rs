@@ -64,7 +64,8 @@ async fn answer(
         cancel: CancellationToken::new(),
     };
     let view = shared.engine.view();
-    let rows = shared.engine.query(&view, statement, &limits).await?;
+    let session = shared.engine.default_session();
+    let rows = shared.engine.query(&view, &session, statement, &limits).await?;
     let columns = columns(rows.schema(), None, &compiled.columns);
     write_answer(&columns, &rows.collect_rows().await?, &view, started, Some(&compiled.sql))
 }

@@ -94,7 +94,8 @@ async fn answer(
         cancel: CancellationToken::new(),
     };
     let view = shared.engine.view();
-    let rows = shared.engine.query(&view, query, &limits).await?;
+    let session = shared.engine.default_session();
+    let rows = shared.engine.query(&view, &session, query, &limits).await?;
     let encoder = match request.format {
         SqlFormat::Json => {
             let columns = columns(rows.schema(), names, &[]);

@@ -183,6 +183,7 @@ impl Settings {
             time_zone: zone.map_or_else(|| "UTC".to_owned(), |(name, _)| name),
             user: self.user.clone(),
             settings: Arc::clone(&self.values),
+            partitions: None,
         }
     }
 }
