@@ -12,14 +12,20 @@
 //! - distributors: a tree grown by preferential attachment, so a few have most of the others; 40 of
 //!   100 buyers are bound to one, before their first order, again by Zipf's law;
 //! - vitals: each patient has a mean of their own (normal), readings scatter around it (normal) and
-//!   drift over the weeks; 1 of 100 is a fault of the device.
+//!   drift over the weeks; 1 of 100 is a fault of the device;
+//! - the past: a year of refills and three follow-ups for each patient, by the law in `history`;
+//! - doses: each reminder at most once and when its time has come, by the law in `doses`; a dose that
+//!   finds none left is nothing, so a long run reports fewer doses than the rate says.
 //!
-//! What the traffic needs is set up on the first run and found again on later ones. A service that
-//! is away is waited for, with back-off; a request is repeated under one idempotency key, so that
-//! nothing happens twice.
+//! What the traffic needs is set up on the first run and found again on later ones; the past is
+//! imported beside the traffic. A service that is away is waited for, with back-off; a request is
+//! repeated under one idempotency key, so that nothing happens twice.
 
 mod catalogue;
 mod client;
+mod doses;
+mod history;
+mod patients;
 mod session;
 mod world;
 
@@ -54,6 +60,11 @@ const SESSIONS_MAX: usize = 10_000;
 /// Arrivals that are later than this are given up, so that a long stop is not made up for.
 const BEHIND_MAX: Duration = Duration::from_secs(1);
 const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+const HOUR_MICROS: i64 = 3600 * 1_000_000;
+const DAY_MICROS: i64 = 24 * HOUR_MICROS;
+/// Midnight in Asia/Shanghai is this much before midnight UTC.
+const SHANGHAI_MICROS: i64 = 8 * HOUR_MICROS;
 
 /// What traffic to make.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,9 +114,12 @@ async fn traffic(config: SimulateConfig, clock: Clock) -> anyhow::Result<()> {
         "orders_per_second must be a positive number, not {orders_per_second}"
     );
     let client = Arc::new(Client::new(&services)?);
-    let world = world::set_up(&client, seed)
+    // Keys must not be those of an earlier run, whose answers the services still remember.
+    let run = clock();
+    let mut world = world::set_up(&client, seed, run)
         .await
         .context("could not set up the pharmacies, products and people of the simulation")?;
+    let histories = std::mem::take(&mut world.histories);
     let world = Arc::new(world);
     tracing::info!(
         orders_per_second,
@@ -118,12 +132,11 @@ async fn traffic(config: SimulateConfig, clock: Clock) -> anyhow::Result<()> {
     );
     let tally = Arc::new(Tally::default());
     let mut random = StdRng::seed_from_u64(seed);
-    // Keys must not be those of an earlier run, whose answers the services still remember.
-    let run = clock();
     let per_order = 1.0 + DOSE_EVENTS_PER_ORDER + READINGS_PER_ORDER + FOLLOW_UPS_PER_ORDER;
     let gaps = Exp::new(orders_per_second * per_order).map_err(anyhow::Error::msg)?;
     // Sessions end with this set, when the traffic is dropped.
     let mut sessions = JoinSet::new();
+    sessions.spawn(history::import(Arc::clone(&client), Arc::clone(&world), histories));
     let mut due = Instant::now();
     let mut report = tokio::time::interval(REPORT_EVERY);
     report.tick().await;

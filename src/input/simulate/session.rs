@@ -1,24 +1,19 @@
 use std::{sync::Arc, time::Duration};
 
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
-use rand_distr::{Distribution, Exp1, Geometric, StandardNormal};
+use rand_distr::{Distribution, Exp1, Geometric};
 use serde_json::{Value, json};
 
 use super::{
-    Arrival, Client, Refused, Tally,
-    world::{PLAN_DAYS_BEFORE, Patient, World, integer},
+    Arrival, Client, HOUR_MICROS, Refused, Tally,
+    patients::{Condition, Patient, around, choose},
+    world::{World, integer},
 };
 use crate::clock::Clock;
 
 const LINES_MAX: u64 = 20;
-const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
-const HOUR_MICROS: i64 = 3600 * 1_000_000;
-/// Midnight in Asia/Shanghai is this much before midnight UTC.
-const SHANGHAI_MICROS: i64 = 8 * HOUR_MICROS;
-
 const CHANNELS: [(&str, u32); 4] = [("app", 45), ("mini_program", 35), ("h5", 12), ("pharmacy", 8)];
 const METHODS: [(&str, u32); 3] = [("wechat_pay", 60), ("alipay", 32), ("bank_card", 8)];
-const VISITS: [(&str, u32); 3] = [("visit", 40), ("phone", 35), ("online", 25)];
 const REASONS: [&str; 3] = ["quality", "wrong item", "changed mind"];
 
 /// One arrival and all that comes of it.
@@ -147,18 +142,11 @@ impl Session {
         Ok(())
     }
 
-    /// A dose of the last sixty days: on time, late or missed.
+    /// What became of a reminder: taken on time, late or not. There may be none to report.
     async fn dose(&mut self, world: &World) -> Result<(), Refused> {
         let Some(patient) = world.patients.choose(&mut self.random) else { return Ok(()) };
         let Some(plan) = &patient.plan else { return Ok(()) };
-        let now = (self.clock)();
-        let today = (now + SHANGHAI_MICROS).div_euclid(DAY_MICROS) * DAY_MICROS - SHANGHAI_MICROS;
-        let back = self.random.random_range(0..=i64::try_from(PLAN_DAYS_BEFORE).unwrap_or(0));
-        let slot = self.random.random_range(0..plan.doses_per_day.max(1));
-        let scheduled_at = today - back * DAY_MICROS + (8 + 12 * slot) * HOUR_MICROS;
-        if scheduled_at > now {
-            return Ok(());
-        }
+        let Some(scheduled_at) = plan.take_reminder((self.clock)()) else { return Ok(()) };
         let late = self.random.random_range(0..HOUR_MICROS);
         let taken_at = if self.random.random_bool(patient.diligence) {
             Some(scheduled_at + late / 2)
@@ -170,7 +158,7 @@ impl Session {
         let body = json!({
             "plan_id": plan.plan_id,
             "scheduled_at": scheduled_at,
-            "taken_at": taken_at.map(|t| t.min(now)),
+            "taken_at": taken_at,
         });
         self.health("/chronic-care/dose-events", "dose", &body).await
     }
@@ -178,17 +166,16 @@ impl Session {
     async fn reading(&mut self, world: &World) -> Result<(), Refused> {
         let Some(patient) = world.patients.choose(&mut self.random) else { return Ok(()) };
         let fault = self.random.random_bool(0.01);
-        let body = if patient.diabetes && self.random.random_bool(0.7) {
-            let glucose = self.around(patient.glucose_umol_per_l, 700.0);
+        let body = if patient.condition == Condition::Diabetes && self.random.random_bool(0.7) {
             // A strip that has gone off shows next to nothing.
-            let glucose = if fault { 300 } else { glucose.clamp(1_000, 33_000) };
+            let glucose = if fault { 300 } else { patient.glucose(&mut self.random) };
             json!({
                 "patient_id": patient.patient_id,
                 "kind": "glucose",
                 "glucose_umol_per_l": glucose,
             })
         } else {
-            let (systolic, diastolic) = self.pressure(patient);
+            let (systolic, diastolic) = patient.pressure((self.clock)(), &mut self.random);
             // A cuff that was put on wrongly gives the pressures the wrong way round.
             let (systolic, diastolic) =
                 if fault { (diastolic, systolic) } else { (systolic, diastolic) };
@@ -197,7 +184,7 @@ impl Session {
                 "kind": "blood_pressure",
                 "systolic_mmhg": systolic,
                 "diastolic_mmhg": diastolic,
-                "pulse_per_min": self.around(74.0, 8.0).clamp(40, 180),
+                "pulse_per_min": around(74.0, 8.0, &mut self.random).clamp(40, 180),
             })
         };
         self.health("/chronic-care/readings", "reading", &body).await
@@ -205,15 +192,7 @@ impl Session {
 
     async fn follow_up(&mut self, world: &World) -> Result<(), Refused> {
         let Some(patient) = world.patients.choose(&mut self.random) else { return Ok(()) };
-        let (systolic, diastolic) = self.pressure(patient);
-        let glucose = self.around(patient.glucose_umol_per_l, 700.0).clamp(1_000, 33_000);
-        let body = json!({
-            "patient_id": patient.patient_id,
-            "method": self.choose(&VISITS),
-            "systolic_mmhg": systolic,
-            "diastolic_mmhg": diastolic,
-            "fasting_glucose_umol_per_l": patient.diabetes.then_some(glucose),
-        });
+        let body = patient.follow_up((self.clock)(), &mut self.random);
         self.health("/chronic-care/follow-ups", "follow-up", &body).await
     }
 
@@ -223,30 +202,12 @@ impl Session {
         Ok(())
     }
 
-    /// The pressures of a patient now: their mean, a slow wave of weeks, and scatter.
-    fn pressure(&mut self, patient: &Patient) -> (i64, i64) {
-        let days = (self.clock)().div_euclid(DAY_MICROS).rem_euclid(42);
-        let phase = f64::from(i32::try_from(days + patient.patient_id % 42).unwrap_or(0)) / 42.0;
-        let drift = 4.0 * (phase * std::f64::consts::TAU).sin();
-        let systolic = self.around(patient.systolic_mmhg + drift, 7.0).clamp(80, 240);
-        let diastolic = self.around(patient.diastolic_mmhg + drift / 2.0, 5.0).clamp(40, 150);
-        (systolic.max(diastolic + 10), diastolic)
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "vitals are small numbers")]
-    fn around(&mut self, mean: f64, deviation: f64) -> i64 {
-        let scatter: f64 = StandardNormal.sample(&mut self.random);
-        (mean + deviation * scatter).round() as i64
-    }
-
     fn geometric(&mut self, chance: f64) -> u64 {
         Geometric::new(chance).map_or(0, |law| law.sample(&mut self.random))
     }
 
     fn choose(&mut self, weighted: &[(&'static str, u32)]) -> &'static str {
-        weighted
-            .choose_weighted(&mut self.random, |(_, weight)| *weight)
-            .map_or("", |(choice, _)| choice)
+        choose(weighted, &mut self.random)
     }
 
     /// Waits for an exponential time of this mean.

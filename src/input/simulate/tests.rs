@@ -84,6 +84,9 @@ async fn every_flow_happens_and_a_restart_of_the_services_is_survived() {
     served.stop().await;
     let served = serve(folder.path(), &address).await;
     served.until("mall", orders, before + 20).await;
+    // No dose was reported before it was known what became of it.
+    let reports = "select count(*) from dose_event where recorded_at < scheduled_at + 7200000000";
+    assert_eq!(served.count("chronic_care", reports).await, 0);
     cancel.cancel();
     traffic.join_next().await.unwrap().unwrap().unwrap();
     // A distributor that brought in many: the tree is heavy-tailed.
@@ -99,8 +102,22 @@ async fn what_the_traffic_needs_is_made_once() {
     let folder = tempfile::tempdir().unwrap();
     let served = serve(folder.path(), "127.0.0.1:0").await;
     let client = Client::new(&format!("http://{}", served.address)).unwrap();
-    let first = world::set_up(&client, 1).await.unwrap();
+    let client = Arc::new(client);
+    let now = clock::machine()();
+    let mut first = world::set_up(&client, 1, now).await.unwrap();
     assert_eq!((first.patients.len(), first.distributors.len()), (300, 200));
+    let mut histories = std::mem::take(&mut first.histories);
+    assert_eq!(histories.len(), 300);
+    let left_out = histories.split_off(290);
+    let first = Arc::new(first);
+    history::import(Arc::clone(&client), Arc::clone(&first), histories).await;
+    // A run that was stopped before it imported the rest leaves that to the next one.
+    let mut next = world::set_up(&client, 1, now).await.unwrap();
+    let histories = std::mem::take(&mut next.histories);
+    let numbers =
+        |histories: &[history::History]| histories.iter().map(|h| h.number).collect::<Vec<_>>();
+    assert_eq!(numbers(&histories), numbers(&left_out));
+    history::import(Arc::clone(&client), Arc::new(next), histories).await;
     let counts = async || {
         let mut counts = Vec::new();
         for (database, sql) in [
@@ -110,12 +127,20 @@ async fn what_the_traffic_needs_is_made_once() {
             ("distribution", "select count(*) from distributor"),
             ("chronic_care", "select count(*) from patient"),
             ("chronic_care", "select count(*) from medication_plan"),
+            ("chronic_care", "select count(*) from dispensing"),
+            ("chronic_care", "select count(*) from follow_up"),
         ] {
             counts.push(served.count(database, sql).await);
         }
         counts
     };
     let made = counts().await;
+    let [.., dispensings, follow_ups] = made[..] else { panic!("too few counts") };
+    assert!((2_400..=4_200).contains(&dispensings), "{dispensings} dispensings");
+    assert_eq!(follow_ups, 900);
+    // Whoever has a history reports the sixty days before, once.
+    let reminders = || first.patients[0].plan.as_ref().unwrap().take_reminder(now);
+    assert!((60..=120).contains(&std::iter::from_fn(reminders).count()));
     // Another seed, and answers that the services no longer remember.
     for (database, sql) in [
         (served.services.mall(), "delete from idempotency"),
@@ -126,7 +151,8 @@ async fn what_the_traffic_needs_is_made_once() {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
         tx.commit().await.unwrap();
     }
-    let second = world::set_up(&client, 2).await.unwrap();
+    let second = world::set_up(&client, 2, now).await.unwrap();
+    assert!(second.histories.is_empty());
     assert_eq!(counts().await, made);
     let ids = |world: &world::World| {
         let mut ids: Vec<i64> = world.products.iter().map(|p| p.product_id).collect();

@@ -5,23 +5,25 @@ use std::{
 
 use anyhow::Context;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use rand_distr::{Distribution, Normal, Zipf};
+use rand_distr::{Distribution, Zipf};
 use serde_json::{Value, json};
 
-use super::{Client, Refused, catalogue};
+use super::{
+    Client, Refused, catalogue,
+    history::History,
+    patients::{self, PATIENTS, Patient},
+};
 use crate::input::recording::PROVINCES;
 
 /// Ids of simulated persons: buyers, the first of whom are patients, and distributors.
-const BUYER_IDS: i64 = 1_000_000;
+pub(super) const BUYER_IDS: i64 = 1_000_000;
 const DISTRIBUTOR_PERSON_IDS: i64 = 2_000_000;
 const BUYERS: i64 = 5_000;
-const PATIENTS: i64 = 300;
 const DISTRIBUTORS: i64 = 200;
 /// Distributors that nobody brought in.
 const ROOTS: usize = 12;
 const PHARMACIES: usize = 62;
-/// Requests of the set-up that depend on nothing but each other's order are sent one by one; it
-/// takes a second or two.
+/// Rows of one page of a list.
 const LIST_ROWS: usize = 1_000;
 
 /// What the traffic moves among. Everything but the ids follows from the seed.
@@ -31,6 +33,8 @@ pub(super) struct World {
     pub(super) coupons: Vec<i64>,
     pub(super) distributors: Vec<i64>,
     pub(super) patients: Vec<Patient>,
+    /// What no earlier run imported yet.
+    pub(super) histories: Vec<History>,
     buyers: Zipf<f64>,
     shops: Zipf<f64>,
     shelf: Zipf<f64>,
@@ -42,25 +46,6 @@ pub(super) struct World {
 pub(super) struct Product {
     pub(super) product_id: i64,
     pub(super) drug_code: Option<&'static str>,
-}
-
-pub(super) struct Patient {
-    pub(super) patient_id: i64,
-    pub(super) person_id: i64,
-    pub(super) diabetes: bool,
-    /// The plan they take doses of.
-    pub(super) plan: Option<Plan>,
-    pub(super) systolic_mmhg: f64,
-    pub(super) diastolic_mmhg: f64,
-    pub(super) glucose_umol_per_l: f64,
-    /// How well they keep to their plan: the chance of a dose on time.
-    pub(super) diligence: f64,
-}
-
-pub(super) struct Plan {
-    pub(super) plan_id: i64,
-    pub(super) drug_code: String,
-    pub(super) doses_per_day: i64,
 }
 
 impl World {
@@ -118,8 +103,8 @@ fn pick(ids: &[i64], law: &Zipf<f64>, random: &mut impl Rng) -> i64 {
     ids[index(rank(law, random), ids.len())]
 }
 
-/// Finds or makes what the traffic needs.
-pub(super) async fn set_up(client: &Client, seed: u64) -> anyhow::Result<World> {
+/// Finds or makes what the traffic needs, at `now` (microseconds since 1970, UTC).
+pub(super) async fn set_up(client: &Client, seed: u64, now: i64) -> anyhow::Result<World> {
     let mut random = StdRng::seed_from_u64(seed ^ 0x5e7_0b0b);
     let pharmacies = pharmacies(client).await.context("pharmacies")?;
     let products = products(client).await.context("products")?;
@@ -128,7 +113,7 @@ pub(super) async fn set_up(client: &Client, seed: u64) -> anyhow::Result<World> 
         .context("coupons")?;
     rules(client, &products).await.context("commission rules")?;
     let distributors = distributors(client, &mut random).await.context("distributors")?;
-    let patients = patients(client, &mut random).await.context("patients")?;
+    let (patients, histories) = patients::set_up(client, seed, now).await.context("patients")?;
     let law = |places: usize, exponent: f64| {
         let places = u32::try_from(places.max(1)).context("too many")?;
         Zipf::new(f64::from(places), exponent).map_err(anyhow::Error::msg)
@@ -148,6 +133,7 @@ pub(super) async fn set_up(client: &Client, seed: u64) -> anyhow::Result<World> 
         coupons,
         distributors,
         patients,
+        histories,
         bound: Mutex::default(),
     })
 }
@@ -262,156 +248,6 @@ async fn distributors(client: &Client, random: &mut StdRng) -> anyhow::Result<Ve
         ids.push(id);
     }
     Ok(ids)
-}
-
-async fn patients(client: &Client, random: &mut StdRng) -> anyhow::Result<Vec<Patient>> {
-    let mut patients = Vec::new();
-    let mut met_before = false;
-    for number in 1..=PATIENTS {
-        let drawn = Drawn::new(random)?;
-        let person_id = BUYER_IDS + number;
-        let key = format!("setup/patient/{number}");
-        let body = json!({
-            "person_id": person_id,
-            "name": format!("顾客 {number:05}"),
-            "sex": drawn.sex,
-            "birth_date": drawn.birth_date,
-            "condition": drawn.condition,
-        });
-        let made = match client.post("/chronic-care/patients", &key, &body).await {
-            Ok(made) => made,
-            Err(refused) if refused.is_conflict() => {
-                met_before = true;
-                continue;
-            }
-            Err(refused) => return Err(refused.into()),
-        };
-        let patient_id = integer(&made, "patient_id")?;
-        let plan = plan(client, number, &made, drawn.drug).await?;
-        patients.push(drawn.patient(patient_id, person_id, plan));
-    }
-    if met_before {
-        patients.extend(enrolled(client, random).await?);
-    }
-    Ok(patients)
-}
-
-/// What the seed says of a patient.
-struct Drawn {
-    sex: &'static str,
-    birth_date: String,
-    condition: &'static str,
-    drug: (&'static str, &'static str),
-    systolic_mmhg: f64,
-    diastolic_mmhg: f64,
-    glucose_umol_per_l: f64,
-    diligence: f64,
-}
-
-impl Drawn {
-    fn new(random: &mut StdRng) -> anyhow::Result<Self> {
-        let condition = match random.random_range(0..10) {
-            0..6 => "hypertension",
-            6..9 => "diabetes",
-            _ => "other",
-        };
-        let class = if condition == "diabetes" { "A10B" } else { "C0" };
-        let drugs: Vec<(&str, &str)> = catalogue::PRODUCTS
-            .iter()
-            .filter_map(|p| p.drug)
-            .filter(|(code, ..)| code.starts_with(class))
-            .map(|(code, class, _)| (code, class))
-            .collect();
-        let mut normal = |mean, deviation| {
-            Normal::new(mean, deviation).map_err(anyhow::Error::msg).map(|n| n.sample(&mut *random))
-        };
-        let systolic_mmhg = normal(136.0, 9.0)?;
-        let diastolic_mmhg = normal(84.0, 6.0)?;
-        let glucose_umol_per_l = normal(6_800.0, 900.0)?;
-        Ok(Self {
-            sex: if random.random_bool(0.5) { "female" } else { "male" },
-            birth_date: format!(
-                "{}-{:02}-{:02}",
-                random.random_range(1940..1985),
-                random.random_range(1..=12),
-                random.random_range(1..=28)
-            ),
-            condition,
-            drug: *drugs.choose(random).context("no medicine for the condition")?,
-            systolic_mmhg,
-            diastolic_mmhg,
-            glucose_umol_per_l,
-            diligence: random.random_range(0.55..0.98),
-        })
-    }
-
-    fn patient(&self, patient_id: i64, person_id: i64, plan: Option<Plan>) -> Patient {
-        Patient {
-            patient_id,
-            person_id,
-            diabetes: self.condition == "diabetes",
-            plan,
-            systolic_mmhg: self.systolic_mmhg,
-            diastolic_mmhg: self.diastolic_mmhg,
-            glucose_umol_per_l: self.glucose_umol_per_l,
-            diligence: self.diligence,
-        }
-    }
-}
-
-/// The plan of a patient just enrolled, from 60 days before that day on.
-async fn plan(
-    client: &Client,
-    number: i64,
-    patient: &Value,
-    (drug_code, drug_class): (&str, &str),
-) -> anyhow::Result<Option<Plan>> {
-    let enrolled = chrono::DateTime::from_timestamp_micros(integer(patient, "enrolled_at")?)
-        .context("enrolled outside the calendar")?;
-    let starts_on = enrolled.date_naive() - chrono::Days::new(PLAN_DAYS_BEFORE);
-    let doses_per_day = if number % 3 == 0 { 2 } else { 1 };
-    let body = json!({
-        "patient_id": integer(patient, "patient_id")?,
-        "drug_code": drug_code,
-        "drug_class": drug_class,
-        "doses_per_day": doses_per_day,
-        "starts_on": starts_on.to_string(),
-    });
-    let key = format!("setup/plan/{number}");
-    let made = client.post("/chronic-care/medication-plans", &key, &body).await?;
-    let plan_id = integer(&made, "plan_id")?;
-    Ok(Some(Plan { plan_id, drug_code: drug_code.to_owned(), doses_per_day }))
-}
-
-/// How long before their enrolment the plans of simulated patients begin, in days.
-pub(super) const PLAN_DAYS_BEFORE: u64 = 60;
-
-/// Patients of an earlier run, found by their ids, which the service gave from 1 on.
-async fn enrolled(client: &Client, random: &mut StdRng) -> anyhow::Result<Vec<Patient>> {
-    let mut patients = Vec::new();
-    for patient_id in 1.. {
-        let found = match client.get(&format!("/chronic-care/patients/{patient_id}")).await {
-            Ok(found) => found,
-            Err(refused) if refused.is_not_found() => break,
-            Err(refused) => return Err(refused.into()),
-        };
-        let person_id = integer(&found, "person_id")?;
-        if !(BUYER_IDS + 1..=BUYER_IDS + PATIENTS).contains(&person_id) {
-            continue;
-        }
-        let plan = match &found["medication_plans"][0] {
-            Value::Null => None,
-            plan => Some(Plan {
-                plan_id: integer(plan, "plan_id")?,
-                drug_code: plan["drug_code"].as_str().unwrap_or_default().to_owned(),
-                doses_per_day: integer(plan, "doses_per_day")?,
-            }),
-        };
-        let mut patient = Drawn::new(random)?.patient(patient_id, person_id, plan);
-        patient.diabetes = found["condition"] == "diabetes";
-        patients.push(patient);
-    }
-    Ok(patients)
 }
 
 pub(super) fn integer(row: &Value, field: &str) -> anyhow::Result<i64> {
