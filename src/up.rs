@@ -33,6 +33,9 @@ const SOURCES_LOOKED_AT_EVERY: Duration = Duration::from_millis(20);
 /// How often a process without the pipeline looks whether it has committed.
 const CATALOG_LOOKED_AT_EVERY: Duration = Duration::from_millis(100);
 
+/// How long the doors wait for a pipeline to make the tables.
+const PIPELINE_PATIENCE: Duration = Duration::from_secs(30);
+
 /// How long requests under way get to be answered when the process stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -86,10 +89,7 @@ pub(crate) async fn pipeline(config: Config) -> anyhow::Result<()> {
 pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     let http = bind(config.query.http, "query.http").await?;
     let postgres = bind(config.query.postgres, "query.postgres").await?;
-    let folder = config.data.join("lake");
-    let mut follower = Follower::open(&folder, CATALOG).await.with_context(|| {
-        format!("could not read the lake in {} (has `medlake pipeline` run?)", folder.display())
-    })?;
+    let mut follower = first_commit(&config).await?;
     let server = doors(&config, follower.watch())?;
     let mut parts = Parts::default();
     start_doors(&mut parts, server, http, postgres);
@@ -107,6 +107,29 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     });
     say_where_to_look(&config, false);
     parts.run_until_stopped().await
+}
+
+/// The lake, once a pipeline has made its tables; one that was started a moment ago is waited for.
+async fn first_commit(config: &Config) -> anyhow::Result<Follower> {
+    let folder = config.data.join("lake");
+    let model = model()?;
+    let end = tokio::time::Instant::now() + PIPELINE_PATIENCE;
+    loop {
+        let tried = match Follower::open(&folder, CATALOG).await {
+            Ok(follower) => check_model(&model, &follower.watch()).map(|()| follower),
+            Err(error) => Err(error.into()),
+        };
+        match tried {
+            Ok(follower) => return Ok(follower),
+            Err(error) if tokio::time::Instant::now() > end => {
+                return Err(error.context(format!(
+                    "could not serve the lake in {} (has `medlake pipeline` run?)",
+                    folder.display()
+                )));
+            }
+            Err(_) => tokio::time::sleep(CATALOG_LOOKED_AT_EVERY).await,
+        }
+    }
 }
 
 /// Traffic against services that run already.
@@ -203,10 +226,8 @@ fn doors(
         statement_timeout: config.query.timeout,
         ..QueryServerConfig::default()
     };
-    let model = Model::embedded().map_err(|problems| listed("the semantic model", &problems))?;
-    let tables: Vec<_> = views.borrow().tables().iter().map(|t| (*t.schema).clone()).collect();
-    let problems = model.check_tables(&tables);
-    anyhow::ensure!(problems.is_empty(), listed("the semantic model", &problems));
+    let model = model()?;
+    check_model(&model, &views)?;
     let dashboards = screen::definitions()
         .map(|(name, yaml)| {
             Dashboard::from_yaml(&yaml).with_context(|| format!("dashboard {name} cannot be used"))
@@ -214,6 +235,21 @@ fn doors(
         .collect::<anyhow::Result<Vec<_>>>()?;
     QueryServer::new(settings, views, model, dashboards, clock::machine())
         .context("could not open the doors")
+}
+
+fn model() -> anyhow::Result<Model> {
+    Model::embedded().map_err(|problems| listed("the semantic model", &problems))
+}
+
+/// Whether the tables have what the model says of them.
+fn check_model(
+    model: &Model,
+    views: &tokio::sync::watch::Receiver<Arc<medlake_lake::ReadView>>,
+) -> anyhow::Result<()> {
+    let tables: Vec<_> = views.borrow().tables().iter().map(|t| (*t.schema).clone()).collect();
+    let problems = model.check_tables(&tables);
+    anyhow::ensure!(problems.is_empty(), listed("the semantic model", &problems));
+    Ok(())
 }
 
 fn simulation(config: &Config, services: Option<String>) -> input::simulate::SimulateConfig {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::{platform::Platform, sources};
+use crate::{
+    platform::{self, Platform},
+    sources,
+};
 
 async fn whole_mall(platform: &Platform) -> Vec<Vec<Vec<Value>>> {
     let mut db = sources::open(&platform.data, "mall").await;
@@ -18,9 +21,10 @@ async fn whole_mall(platform: &Platform) -> Vec<Vec<Vec<Value>>> {
 
 #[tokio::test]
 async fn the_services_refuse_clearly_and_change_nothing() {
+    let _alone = platform::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let platform = Platform::quiet(dir.path()).await;
-    let order = crate::platform::shop(&platform).await;
+    let order = platform::shop(&platform).await;
     let id = &order["order_id"];
     let line = &order["lines"][0]["order_line_id"];
     let before = whole_mall(&platform).await;
@@ -70,9 +74,10 @@ async fn the_services_refuse_clearly_and_change_nothing() {
 
 #[tokio::test]
 async fn both_sql_doors_refuse_clearly_and_go_on() {
+    let _alone = platform::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let platform = Platform::quiet(dir.path()).await;
-    crate::platform::shop(&platform).await;
+    platform::shop(&platform).await;
     platform.caught_up(Duration::from_secs(10)).await;
     let cases = [
         ("selec 1", "42601"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::{
-    platform::{Platform, Ports},
+    platform::{self, Platform, Ports},
     recompute,
 };
 
@@ -13,6 +13,7 @@ const KILLS: u32 = 20;
 
 #[tokio::test]
 async fn after_twenty_kills_every_value_is_right() {
+    let _alone = platform::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let ports = Ports::free();
     let seed: u64 = rand::random();

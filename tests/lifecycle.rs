@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::{
-    platform::{Platform, Ports, binary},
+    platform::{self, Platform, Ports, binary},
     recompute,
 };
 
 #[tokio::test]
 async fn a_fresh_platform_moves_within_30_seconds_and_goes_on_after_a_stop() {
+    let _alone = platform::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let started = Instant::now();
     let ports = Ports::free();
@@ -46,9 +47,10 @@ async fn a_fresh_platform_moves_within_30_seconds_and_goes_on_after_a_stop() {
 
 #[tokio::test]
 async fn an_order_paid_over_http_is_in_every_door_at_once() {
+    let _alone = platform::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let platform = Platform::quiet(dir.path()).await;
-    let order = crate::platform::shop(&platform).await;
+    let order = platform::shop(&platform).await;
     platform.caught_up(Duration::from_secs(10)).await;
     let payable = order["payable_fen"].as_i64().unwrap();
     let sql =
@@ -65,9 +67,10 @@ async fn an_order_paid_over_http_is_in_every_door_at_once() {
 
 #[tokio::test]
 async fn the_parts_run_apart_as_well_as_together() {
+    let _alone = platform::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let platform = Platform::apart(dir.path(), Ports::free()).await;
-    crate::platform::shop(&platform).await;
+    platform::shop(&platform).await;
     // The doors are a process of their own: they see what the pipeline has committed.
     platform.caught_up(Duration::from_secs(30)).await;
     assert_eq!(platform.psql("select sum(orders_paid) from marts.gmv_daily"), ["1"]);

@@ -8,6 +8,7 @@ use crate::platform::{self, Platform, Ports};
 
 #[tokio::test]
 async fn pyiceberg_and_duckdb_agree_on_count_and_sum_of_every_column() {
+    let _alone = platform::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let ports = Ports::free();
     // Two runs, so that files exist, then rows in them are updated and deleted by later commits.

@@ -203,7 +203,8 @@ async fn adherence(platform: &Platform, care: &mut SqliteConnection) {
         fills.entry((number(0), word(1))).or_default().push((word(2), number(3), number(4)));
     }
     let mut expected = BTreeSet::new();
-    let Some(as_of) = ours.first().map(|row| day_number(row[3].as_str().unwrap())) else {
+    // A past year ends with its last day, the running one with the latest day that is known of.
+    let Some(as_of) = ours.iter().map(|row| day_number(row[3].as_str().unwrap())).max() else {
         assert!(fills.is_empty(), "there were dispensings and no adherence");
         return;
     };

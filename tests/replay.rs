@@ -8,13 +8,14 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    platform::{Platform, binary, shared_data},
+    platform::{self, Platform, binary, shared_data},
     recompute, sources,
 };
 
 #[tokio::test]
 async fn the_complete_journey_comes_out_with_its_totals() {
     let Some(shared) = shared_data() else { return };
+    let _alone = platform::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let platform = Platform::quiet(dir.path()).await;
     let started = Instant::now();
@@ -68,6 +69,7 @@ async fn the_complete_journey_comes_out_with_its_totals() {
 #[tokio::test]
 async fn the_adherer_patients_come_out_whole() {
     let Some(shared) = shared_data() else { return };
+    let _alone = platform::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let platform = Platform::quiet(dir.path()).await;
     let mut replay: Command = binary();

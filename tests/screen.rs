@@ -2,10 +2,11 @@
 
 use std::{path::Path, process::Command};
 
-use crate::platform::Platform;
+use crate::platform::{self, Platform};
 
 #[tokio::test]
 async fn a_paid_order_moves_the_screen_and_the_console_stays_empty() {
+    let _alone = platform::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let platform = Platform::quiet(dir.path()).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
