@@ -84,7 +84,7 @@ async fn freshness() -> Round {
         tokio::time::sleep_until(start + Duration::from_secs(1) * i / ORDERS_PER_SECOND).await;
         let (platform, paid) = (Arc::clone(&platform), Arc::clone(&paid));
         buyers.spawn(async move {
-            let order = json!({"person_id": i, "pharmacy_id": 1, "channel": "app",
+            let order = json!({"person_id": i + 1, "pharmacy_id": 1, "channel": "app",
                                "lines": [{"product_id": 1, "quantity": 1}]});
             let order = platform.call("/mall/orders", order).await;
             let pay = format!("/mall/orders/{}/pay", order["order_id"]);

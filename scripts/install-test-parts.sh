@@ -10,7 +10,6 @@ packages=()
 command -v chromium >/dev/null || packages+=(chromium)
 command -v psql >/dev/null || packages+=(postgresql-client)
 fc-list 2>/dev/null | grep -qi 'noto.*cjk' || packages+=(fontconfig fonts-dejavu-core fonts-noto-cjk)
-command -v sqlite3 >/dev/null || packages+=(sqlite3)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ "${#packages[@]}" -gt 0 ]; then
   if [ "$(id -u)" -ne 0 ]; then

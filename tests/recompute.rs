@@ -93,6 +93,16 @@ pub(crate) async fn marts_equal_a_recomputation(platform: &Platform) {
         COMMISSION_DAILY,
     )
     .await;
+    mart(
+        platform,
+        "control_patient",
+        "tenant_id, patient_id",
+        "condition, last_follow_up_at, follow_ups, on_target, readings_30d",
+        &mut care,
+        CONTROL_PATIENT,
+    )
+    .await;
+    doses(platform, &mut care).await;
     adherence(platform, &mut care).await;
 }
 
@@ -108,7 +118,9 @@ async fn mart(
         sources::rows(db, &format!("select * from ({recomputation}) order by {key}")).await;
     let columns = format!("{key}, {values}")
         .replace("business_day", "cast(business_day as varchar) as business_day")
-        .replace("minute,", "cast(minute as bigint) as minute,");
+        .replace("minute,", "cast(minute as bigint) as minute,")
+        .replace("last_follow_up_at", "cast(last_follow_up_at as bigint) as last_follow_up_at")
+        .replace("on_target", "case when on_target then 1 else 0 end as on_target");
     let ours =
         pages(platform, &format!("select {columns} from marts.{mart}"), key, theirs.len()).await;
     for (ours, theirs) in ours.iter().zip(&theirs) {
@@ -182,6 +194,42 @@ with event as (
 select tenant_id, business_day, distributor_id, level, sum(a), sum(b), sum(c), sum(d), sum(c) - sum(d)
 from event group by 1, 2, 3, 4";
 
+const CONTROL_PATIENT: &str = "
+with last_day as (
+  select max(day) as day from (
+    select date(max(measured_at) / 1000000 + 28800, 'unixepoch') as day from reading
+    union all
+    select date(max(performed_at) / 1000000 + 28800, 'unixepoch') from follow_up
+  )
+)
+select p.tenant_id, p.patient_id, p.condition,
+       (select max(f.performed_at) from follow_up f where f.patient_id = p.patient_id) as last_follow_up_at,
+       (select count(*) from follow_up f where f.patient_id = p.patient_id) as follow_ups,
+       coalesce(p.status = 'active' and (
+         select f.on_target from follow_up f where f.patient_id = p.patient_id
+         order by f.performed_at desc, f.follow_up_id desc limit 1), 0) as on_target,
+       (select count(*) from reading r, last_day
+        where r.patient_id = p.patient_id and r.quality = 'ok'
+          and date(r.measured_at / 1000000 + 28800, 'unixepoch') > date(last_day.day, '-30 days')
+       ) as readings_30d
+from patient p";
+
+const DOSES: &str = "
+select e.tenant_id, e.patient_id, m.drug_class,
+       cast(strftime('%Y', e.scheduled_at / 1000000 + 28800, 'unixepoch') as integer) as period_year,
+       count(*), sum(e.status = 'taken'), sum(e.status = 'late'), sum(e.status = 'missed')
+from dose_event e join medication_plan m using (plan_id)
+group by 1, 2, 3, 4 order by 1, 2, 3, 4";
+
+async fn doses(platform: &Platform, care: &mut SqliteConnection) {
+    let theirs = sources::rows(care, DOSES).await;
+    let select = "select tenant_id, patient_id, drug_class, period_year, doses_due, doses_taken, \
+                  doses_late, doses_missed from marts.adherence_patient where doses_due > 0";
+    let key = "tenant_id, patient_id, drug_class, period_year";
+    let ours = pages(platform, select, key, theirs.len()).await;
+    assert_eq!(ours, theirs, "doses of marts.adherence_patient ({key})");
+}
+
 /// Drug, first day and days of supply.
 type Fill = (String, i64, i64);
 
@@ -190,7 +238,8 @@ async fn adherence(platform: &Platform, care: &mut SqliteConnection) {
     let ours = platform
         .rows(
             "select patient_id, drug_class, period_year, cast(as_of_day as varchar), period_days, \
-             covered_days, fill_dates from marts.adherence_patient where index_on is not null",
+             covered_days, fill_dates, eligible, adherent, pdc \
+             from marts.adherence_patient where index_on is not null",
         )
         .await;
     let mut fills: BTreeMap<(i64, String), Vec<Fill>> = BTreeMap::new();
@@ -225,13 +274,14 @@ async fn adherence(platform: &Platform, care: &mut SqliteConnection) {
                 covered.extend((first..first + days).filter(|d| *d <= end));
             }
             let dates: BTreeSet<i64> = in_year.iter().map(|(_, day, _)| *day).collect();
+            let (days, covered) = (end - index + 1, i64::try_from(covered.len()).unwrap());
+            let eligible = dates.len() >= 2 && days >= 91;
             expected.insert((
                 *patient,
                 class.clone(),
                 i64::from(year_number),
-                end - index + 1,
-                i64::try_from(covered.len()).unwrap(),
-                i64::try_from(dates.len()).unwrap(),
+                (days, covered, i64::try_from(dates.len()).unwrap()),
+                (eligible, eligible.then_some(covered * 100 >= days * 80)),
             ));
         }
     }
@@ -240,10 +290,18 @@ async fn adherence(platform: &Platform, care: &mut SqliteConnection) {
         .map(|row| {
             let number = |i: usize| row[i].as_i64().unwrap();
             let class = row[1].as_str().unwrap().to_owned();
-            (number(0), class, number(2), number(4), number(5), number(6))
+            let pdc = row[9].as_f64().unwrap();
+            let (days, covered) =
+                (i32::try_from(number(4)).unwrap(), i32::try_from(number(5)).unwrap());
+            assert!((pdc - f64::from(covered) / f64::from(days)).abs() < 1e-12, "pdc of {row:?}");
+            let verdict = (row[7].as_bool().unwrap(), row[8].as_bool());
+            (number(0), class, number(2), (number(4), number(5), number(6)), verdict)
         })
         .collect();
-    assert_eq!(ours, expected, "patient, class, year, period days, covered days, fill dates");
+    assert_eq!(
+        ours, expected,
+        "patient, class, year, (period days, covered, fill dates), (eligible, adherent)"
+    );
 }
 
 fn day_number(day: &str) -> i64 {

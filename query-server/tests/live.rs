@@ -94,6 +94,19 @@ async fn the_passing_of_a_minute_changes_what_is_recent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_changes_no_tile_is_told_as_well() {
+    let house = House::open().await;
+    house.publish(vec![gmv_rows(&[("浙江", "app", 1)])]);
+    let mut events = Events::open(&house).await;
+    let first = events.event().await;
+    house.publish(vec![gmv_rows(&[("浙江", "app", 1)])]);
+    let next = events.event().await;
+    assert_eq!(next["tiles"], json!({}));
+    let version = |event: &serde_json::Value| event["view"]["version"].as_u64().unwrap();
+    assert!(version(&next) > version(&first), "{next}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_computed_while_nobody_watches() {
     let config = QueryServerConfig {
         dashboard_interval: Duration::from_millis(1),

@@ -125,7 +125,8 @@ impl Live {
         to_event(id, &snapshot, snapshot.tiles.iter())
     }
 
-    /// All tiles now, then those that change, each time as JSON.
+    /// All tiles now, then with each view those that changed, each time as JSON. A view that changes
+    /// no tile is told as well: it says how fresh the tiles are that stay as they were.
     pub(crate) fn watch(
         self: &Arc<Self>,
         id: &str,
@@ -142,7 +143,7 @@ impl Live {
             }
             receiver
         };
-        let sent: BTreeMap<String, Arc<str>> = BTreeMap::new();
+        let sent: (Option<u64>, BTreeMap<String, Arc<str>>) = (None, BTreeMap::new());
         let id = id.to_owned();
         Ok(stream::unfold((receiver, sent, id), |(mut receiver, mut sent, id)| async move {
             loop {
@@ -151,14 +152,14 @@ impl Live {
                 let changed: Vec<_> = snapshot
                     .tiles
                     .iter()
-                    .filter(|(tile, json)| sent.get(*tile) != Some(*json))
+                    .filter(|(tile, json)| sent.1.get(*tile) != Some(*json))
                     .collect();
-                if changed.is_empty() {
+                let version = snapshot.view.version;
+                if changed.is_empty() && sent.0 == Some(version) {
                     continue;
                 }
                 let Ok(event) = to_event(&id, &snapshot, changed.into_iter()) else { continue };
-                let version = snapshot.view.version;
-                sent.clone_from(&snapshot.tiles);
+                sent = (Some(version), snapshot.tiles.clone());
                 return Some(((version, event), (receiver, sent, id)));
             }
         }))
