@@ -5,8 +5,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medlake_contract::ChangeSet;
-use medlake_ingest::{CutLimits, Ingest, IngestError};
+use medlake_contract::{ChangeSet, Kind};
+use medlake_ingest::{Acknowledger, CutLimits, Ingest, IngestError};
 use medlake_lake::{FlushReport, Lake, LakeError, ReadView};
 use medlake_transforms::{Outcome, Status, Transforms};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
@@ -74,11 +74,10 @@ impl Conductor {
                 biased;
                 () = cancel.cancelled() => break,
                 Some(done) = flushes.join_next() => {
-                    self.flushed(done.context("the flush task was stopped")?).await?;
+                    self.committed(done.context("the flush task was stopped")?)?;
                 }
                 () = tokio::time::sleep_until(flush_at), if flushes.is_empty() => {
-                    let lake = Arc::clone(&self.lake);
-                    flushes.spawn(async move { lake.flush().await });
+                    flushes.spawn(commit(Arc::clone(&self.lake), self.ingest.acknowledger()));
                     flush_at = Instant::now() + self.pace.flush_interval;
                 }
                 // Memory is bounded: while a flush runs, at most as much again may come in.
@@ -93,10 +92,10 @@ impl Conductor {
             }
         }
         while let Some(done) = flushes.join_next().await {
-            self.flushed(done.context("the flush task was stopped")?).await?;
+            self.committed(done.context("the flush task was stopped")?)?;
         }
-        let last = self.lake.flush().await;
-        self.flushed(last).await
+        let last = commit(Arc::clone(&self.lake), self.ingest.acknowledger()).await;
+        self.committed(last)
     }
 
     /// A source cannot be read. Nothing is lost by waiting: the services go on, their changes stay
@@ -152,16 +151,16 @@ impl Conductor {
         }
     }
 
-    /// After a flush. One that failed for a passing reason (a full disk, a busy catalog) is tried
+    /// After a commit. One that failed for a passing reason (a full disk, a busy catalog) is tried
     /// again at its next time: until then the rows stay in memory and the sources forget nothing.
-    async fn flushed(&mut self, done: Result<FlushReport, LakeError>) -> anyhow::Result<()> {
+    fn committed(&self, done: Result<FlushReport, CommitError>) -> anyhow::Result<()> {
         let report = match done {
             Ok(report) => report,
             Err(error) if error.kind().retryable() => {
                 warn!(error = with_causes(&error), "could not commit; trying again");
                 return Ok(());
             }
-            Err(error) => return Err(error).context("could not commit to the lake"),
+            Err(error) => return Err(error.into()),
         };
         if report.tables > 0 {
             self.pulse.committed();
@@ -174,13 +173,35 @@ impl Conductor {
                 "committed"
             );
         }
-        // Only now may the sources forget: what they forget is in committed files.
-        self.ingest
-            .acknowledge(&report.positions)
-            .await
-            .context("could not trim the sources' change tables")?;
         Ok(())
     }
+}
+
+/// Why a commit was not made, or not told to the sources.
+#[derive(Debug, thiserror::Error)]
+enum CommitError {
+    #[error("could not commit to the lake")]
+    Lake(#[source] LakeError),
+    #[error("could not trim the sources' change tables")]
+    Source(#[source] IngestError),
+}
+
+impl CommitError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Lake(error) => error.kind(),
+            // Trimming again is always right, and the next commit does.
+            Self::Source(_) => Kind::Unavailable,
+        }
+    }
+}
+
+/// Puts what was published into files. Only then may the sources forget: what they forget is in
+/// committed files.
+async fn commit(lake: Arc<Lake>, sources: Acknowledger) -> Result<FlushReport, CommitError> {
+    let report = lake.flush().await.map_err(CommitError::Lake)?;
+    sources.acknowledge(&report.positions).await.map_err(CommitError::Source)?;
+    Ok(report)
 }
 
 /// An error with its causes, for one line of log.
