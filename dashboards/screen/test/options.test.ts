@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import type { Column, Table } from '../src/api'
 import {
-  barOption, businessMidnight, donutOption, everyStep, lineOption, parts,
+  barOption, blocks, businessMidnight, donutOption, everyStep, lineOption, parts,
 } from '../src/charts/options'
 
 const label = (text: string) => ({ zh: text, en: text })
@@ -27,6 +27,7 @@ const hours: Table = {
   rows: [
     ['2026-11-21T16:00:00Z', 300, 200, 0.5],
     ['2026-11-21T17:00:00Z', 400, 100, 3],
+    ['2026-11-21T17:15:00Z', 500, 50, 9],
     ['2026-11-21T22:00:00Z', 0, 900, -1],
   ],
 }
@@ -35,8 +36,8 @@ const now = Date.UTC(2026, 10, 21, 17, 30)
 test('today ends now, yesterday goes on, and the day is a whole business day', () => {
   const option = lineOption(hours, { lang: 'zh', now }) as unknown as Option
   expect(option.series.map((s) => s.name)).toEqual(['昨日', '今日'])
-  expect(option.series[0]?.data.map((p) => p[1])).toEqual([200, 100, 900])
-  expect(option.series[1]?.data.map((p) => p[1])).toEqual([300, 400, null])
+  expect(option.series[0]?.data.map((p) => p[1])).toEqual([200, 100, 50, 900])
+  expect(option.series[1]?.data.map((p) => p[1])).toEqual([300, 400, 500, null])
   expect(option.xAxis.min).toBe(Date.UTC(2026, 10, 21, 16))
   expect(option.xAxis.max).toBe(Date.UTC(2026, 10, 22, 16))
 })
@@ -72,6 +73,16 @@ test('a day without rows is a gap among the bars', () => {
   expect(option.xAxis.data).toHaveLength(30)
   expect(option.series[0]?.data.slice(-3).map((d) => d.value[1])).toEqual([5, null, 7])
   expect(option.xAxis.axisLabel.formatter(option.xAxis.data[29] ?? '')).toBe('11-22')
+})
+
+test('the first hours of a course are blocks, the running one up to now', () => {
+  const hour = 3_600_000
+  const course: [number, number | null][] = [[0, 5], [hour, 7], [2 * hour, null]]
+  expect(blocks(course, 1.5 * hour)).toEqual([
+    [0, 0], [0, 5], [hour, 5], [hour, 0],
+    [hour, 0], [hour, 7], [1.5 * hour, 7], [1.5 * hour, 0],
+    [2 * hour, null],
+  ])
 })
 
 test('minutes end with the present one', () => {

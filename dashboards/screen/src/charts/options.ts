@@ -14,6 +14,7 @@ const PREVIOUS = '#5f7399'
 const GRID_LINE = 'rgba(122, 152, 205, 0.13)'
 const AXIS_LINE = 'rgba(122, 152, 205, 0.28)'
 const FONT = 12
+const HOUR_MS = 3_600_000
 const DAY_MS = 86_400_000
 const CHINA_MS = 8 * 3_600_000
 
@@ -117,19 +118,21 @@ export function lineOption(table: Table, { lang, now }: Setting): EChartsCoreOpt
     })
   }
   const main = PALETTE[0] ?? MUTED
-  const current = courses(measure.index, now)
+  const course = courses(measure.index, now)
+  // A line needs a few points; the first hours of a course are blocks as wide as their hour. (Bars
+  // will not do: on an axis of time the engine widens the axis by half a bar at either end.)
+  const few = course.filter(([, value]) => value !== null).length < 3
+  const current = few ? blocks(course, now) : course
   series.push({
     id: 'current',
     name: previous >= 0 ? text('today_series', lang) : measure.column.label?.[lang],
-    // A line needs a few points; the first hours of a course are bars.
-    type: current.filter(([, value]) => value !== null).length < 3 ? 'bar' : 'line',
-    barWidth: 18,
-    smooth: 0.25,
+    type: 'line',
+    smooth: few ? false : 0.25,
     smoothMonotone: 'x',
     symbol: 'circle',
     symbolSize: 6,
     // Of a long course only the pointer's place is marked.
-    showSymbol: table.rows.length <= 24,
+    showSymbol: !few && table.rows.length <= 24,
     data: current,
     lineStyle: { color: main, width: 2.5 },
     itemStyle: { color: main },
@@ -168,6 +171,17 @@ export function lineOption(table: Table, { lang, now }: Setting): EChartsCoreOpt
     yAxis: valueAxis(format, lang),
     series,
   }
+}
+
+/** Each value as a block from its moment to an hour later, or to the next moment or now if earlier. */
+export function blocks(course: readonly Point[], now: number): Point[] {
+  return course.flatMap(([moment, value], i): Point[] => {
+    const at = Number(moment)
+    if (value === null) return [[at, null]]
+    const next = Number(course[i + 1]?.[0] ?? Infinity)
+    const end = Math.max(at, Math.min(next, at + HOUR_MS, now))
+    return [[at, 0], [at, value], [end, value], [end, 0]]
+  })
 }
 
 /** A step of a time axis: its length, how many are shown at least, how many at most. */
