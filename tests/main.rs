@@ -6,6 +6,7 @@ mod platform;
 mod sources;
 
 mod bad_input;
+mod consistency;
 mod crash;
 mod house;
 mod lifecycle;
