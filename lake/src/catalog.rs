@@ -59,6 +59,11 @@ pub(crate) struct Catalog {
     epoch: i64,
 }
 
+/// One connection for as long as the pool lives: `data_version` compares only within a connection.
+fn one_connection() -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None)
+}
+
 fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> LakeError {
     move |source| LakeError::Catalog { doing, source }
 }
@@ -100,11 +105,8 @@ impl CatalogReader {
             .filename(path)
             .read_only(true)
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options)
-            .await
-            .map_err(failed("open the database"))?;
+        let pool =
+            one_connection().connect_with(options).await.map_err(failed("open the database"))?;
         Ok(Self { pool, name: name.to_owned() })
     }
 
@@ -131,11 +133,8 @@ impl Catalog {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options)
-            .await
-            .map_err(failed("open the database"))?;
+        let pool =
+            one_connection().connect_with(options).await.map_err(failed("open the database"))?;
         sqlx::raw_sql(CREATE_TABLES).execute(&pool).await.map_err(failed("create tables"))?;
         let epoch = sqlx::query(
             "insert into medlake_writer (catalog_name, epoch) values (?, 1)
@@ -225,6 +224,11 @@ impl Catalog {
             }
         }
         transaction.commit().await.map_err(SwapError::Unknown)
+    }
+
+    /// Fails when another writer took the lake over.
+    pub(crate) async fn check_epoch(&self) -> Result<(), LakeError> {
+        self.begin().await?.rollback().await.map_err(failed("end a transaction"))
     }
 
     /// A write transaction in which the epoch was found to be ours.

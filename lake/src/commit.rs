@@ -289,16 +289,20 @@ impl CommittedTable {
         Ok((built.metadata, location, dropped))
     }
 
-    /// Snapshots that need not be kept once there is one more.
+    /// Snapshots that need not be kept once there is one more. Their age counts from when the next
+    /// one took their place: until then readers in other processes still began with them.
     fn expired(&self, retention: &Retention, now_ms: i64) -> Vec<i64> {
         let mut snapshots: Vec<_> = self.metadata.snapshots().collect();
         snapshots.sort_by_key(|s| std::cmp::Reverse(s.sequence_number()));
         let current = self.metadata.current_snapshot_id();
+        let replaced: Vec<i64> =
+            std::iter::once(now_ms).chain(snapshots.iter().map(|s| s.timestamp_ms())).collect();
         snapshots
             .into_iter()
+            .zip(replaced)
             .skip(retention.snapshots.saturating_sub(1))
-            .filter(|s| now_ms - s.timestamp_ms() > retention.micros / 1_000)
-            .map(|s| s.snapshot_id())
+            .filter(|(_, replaced)| now_ms - replaced > retention.micros / 1_000)
+            .map(|(s, _)| s.snapshot_id())
             .filter(|id| Some(*id) != current || retention.snapshots <= 1)
             .collect()
     }

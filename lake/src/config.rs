@@ -39,7 +39,8 @@ pub struct LakeConfig {
     pub delete_file_count: usize,
     /// Snapshots of a table that are always kept.
     pub keep_snapshots: usize,
-    /// Younger snapshots are kept as well, in microseconds.
+    /// Snapshots that were replaced by the next one less than this ago are kept as well, in
+    /// microseconds: a process that follows the lake has this long to read one.
     pub keep_snapshots_micros: i64,
     /// A file in the warehouse that nothing names is removed when it is older than this, in
     /// microseconds.

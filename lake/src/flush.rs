@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use medlake_contract::{Positions, SourceId, TableName, TableSchema};
 use uuid::Uuid;
 
@@ -129,7 +129,7 @@ impl Committer {
                 });
             }
         }
-        let mut written: Vec<WrittenTable> = futures::stream::iter(work)
+        let written: Vec<Result<WrittenTable, LakeError>> = futures::stream::iter(work)
             .map(|table| {
                 let config = Arc::clone(config);
                 async move {
@@ -139,8 +139,10 @@ impl Committer {
                 }
             })
             .buffer_unordered(WRITERS)
-            .try_collect()
-            .await?;
+            .collect()
+            .await;
+        // All have ended before one that failed is told: none writes on when files are taken back.
+        let mut written: Vec<WrittenTable> = written.into_iter().collect::<Result<_, _>>()?;
         if written.is_empty() {
             match self.carrier(&view.positions) {
                 Some(name) => written.push(WrittenTable::empty(name)),
@@ -283,6 +285,14 @@ impl Committer {
     /// Looks for files that earlier runs left behind, in one table a flush, so that neither opening
     /// nor a flush waits long for it.
     pub(crate) async fn sweep_one(&mut self, config: &LakeConfig) {
+        if self.unswept.is_empty() {
+            return;
+        }
+        // To a writer that was replaced, the files of the one after it would be orphans.
+        if let Err(error) = self.catalog.check_epoch().await {
+            tracing::warn!(%error, "did not look for orphan files");
+            return;
+        }
         let Some(name) = self.unswept.pop() else { return };
         let Some(table) = self.tables.get_mut(&name) else { return };
         let before = (config.clock)().saturating_sub(config.orphan_micros);

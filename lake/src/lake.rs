@@ -70,8 +70,9 @@ impl Lake {
     pub async fn open(config: LakeConfig) -> Result<Self, LakeError> {
         let (root, lock) = lock_folder(&config.root)?;
         let catalog = Catalog::open(&root.join("catalog.db"), &config.catalog_name).await?;
-        let storage = Storage::new(root.join("warehouse"), config.durability);
-        let loaded = load(catalog.tables().await?).await?;
+        let warehouse = root.join("warehouse");
+        let loaded = load(catalog.tables().await?, &warehouse).await?;
+        let storage = Storage::new(warehouse, config.durability);
         let mut state = State { tables: loaded.tables, ..State::default() };
         if let Some(progress) = loaded.progress {
             state.positions = progress.positions;

@@ -17,6 +17,7 @@ use crate::{
     error::LakeError,
     file::{LakeFile, read_deletes},
     spec::{Progress, field_ids, table_schema},
+    storage::Storage,
     table::TableState,
 };
 
@@ -53,8 +54,11 @@ pub(crate) struct Loaded {
     pub(crate) progress: Option<Progress>,
 }
 
-/// Loads all tables that are ours.
-pub(crate) async fn load(catalog: Vec<(TableName, String)>) -> Result<Loaded, LakeError> {
+/// Loads all tables that are ours, which must have their files in `warehouse`.
+pub(crate) async fn load(
+    catalog: Vec<(TableName, String)>,
+    warehouse: &Path,
+) -> Result<Loaded, LakeError> {
     let mut loaded = Loaded::default();
     let tables: Vec<(CommittedTable, Option<TableState>)> = futures::stream::iter(catalog)
         .map(|(name, location)| load_table(name, location))
@@ -66,6 +70,7 @@ pub(crate) async fn load(catalog: Vec<(TableName, String)>) -> Result<Loaded, La
             tracing::info!(table = %committed.name, "left alone: made by another program");
             continue;
         };
+        check_folder(&committed, warehouse)?;
         if let Some(progress) = committed.progress()?
             && loaded
                 .progress
@@ -78,6 +83,19 @@ pub(crate) async fn load(catalog: Vec<(TableName, String)>) -> Result<Loaded, La
         loaded.committed.insert(committed.name.clone(), committed);
     }
     Ok(loaded)
+}
+
+/// Locations are absolute, so the catalog of a copied folder names the files of the original: to
+/// write there, or to clean up, would damage it.
+fn check_folder(table: &CommittedTable, warehouse: &Path) -> Result<(), LakeError> {
+    let path = Storage::path(table.metadata.location());
+    let inside = path.starts_with(warehouse)
+        || path.canonicalize().is_ok_and(|path| path.starts_with(warehouse));
+    if inside {
+        return Ok(());
+    }
+    let (table, feature) = (table.name.clone(), format!("files in another folder, {path:?}"));
+    Err(LakeError::Unsupported { table, feature })
 }
 
 async fn load_table(

@@ -16,7 +16,7 @@ use medlake_contract::{ChangeBatch, Column, ColumnType, Op, Position, SourceId};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{config::Durability, fault::Fault};
+use crate::{Follower, config::Durability, fault::Fault};
 
 mod history;
 
@@ -558,6 +558,68 @@ async fn orphans_are_removed_when_old() {
     lake.flush().await.unwrap();
     assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 1);
     assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,1"]);
+}
+
+#[tokio::test]
+async fn a_writer_that_was_replaced_removes_nothing() {
+    let bench = Bench::new();
+    let t = numbers();
+    bench.open().await.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    let later = LakeConfig { orphan_micros: -3_600_000_000, ..bench.config() };
+    let lake = Lake::open(later).await.unwrap();
+    let data = bench.folder.path().join("warehouse/mall/numbers/data");
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("of-the-next-writer.parquet"), "x").unwrap();
+    Catalog::open(&bench.folder.path().join("catalog.db"), "medlake").await.unwrap();
+    lake.flush().await.unwrap();
+    assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 1);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_current_a_moment_ago_still_reads() {
+    let bench = Bench::new();
+    let config = LakeConfig { keep_snapshots_micros: 60_000_000, ..bench.config() };
+    let lake = Lake::open(config).await.unwrap();
+    let t = numbers();
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    let commit = async |change| {
+        lake.stage(&set(vec![batch(&t, vec![change])])).unwrap();
+        lake.publish();
+        lake.flush().await.unwrap();
+    };
+    commit(insert(1, 1)).await;
+    bench.clock.fetch_add(3_600_000_000, Ordering::SeqCst);
+    let follower = Follower::open(bench.folder.path(), "medlake").await.unwrap();
+    let view = Arc::clone(&follower.watch().borrow());
+    // Its only file goes, and the commits that follow are many but quick.
+    commit(delete(1, 1)).await;
+    for id in 2..8 {
+        commit(insert(id, id)).await;
+    }
+    assert_eq!(rows(&view, "mall.numbers").await, ["1,1"]);
+    bench.clock.fetch_add(60_000_000, Ordering::SeqCst);
+    commit(insert(9, 9)).await;
+    assert_eq!(lake.committer.lock().await.tables[t.name()].metadata.snapshots().len(), 3);
+}
+
+/// Metadata holds absolute addresses: a copy would write into the lake it was copied from.
+#[tokio::test]
+async fn a_copy_of_a_lake_does_not_touch_the_original() {
+    let bench = Bench::new();
+    {
+        let lake = bench.open().await;
+        lake.create_tables(&[numbers()]).await.unwrap();
+    }
+    let copy = Bench::new();
+    for file in ["catalog.db", "catalog.db-wal"] {
+        let from = bench.folder.path().join(file);
+        if from.exists() {
+            fs::copy(from, copy.folder.path().join(file)).unwrap();
+        }
+    }
+    let error = Lake::open(copy.config()).await.err().unwrap();
+    assert!(matches!(error, LakeError::Unsupported { .. }), "{error}");
+    assert!(error.to_string().contains("another folder"), "{error}");
 }
 
 /// Two tables that every change set keeps equal are equal in every view, while flushes run on
