@@ -61,7 +61,7 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<()> {
             |cancel| async move { input::simulate::run(simulate, cancel).await },
         );
     }
-    say_where_to_look(&config, config.simulate.enabled);
+    say_where_to_look(&config, true);
     parts.run_until_stopped().await
 }
 
@@ -166,17 +166,16 @@ async fn open_services(config: &Config, committed: Arc<Notify>) -> anyhow::Resul
         .with_context(|| format!("could not open the services in {}", folder.display()))
 }
 
+/// The HTTP door of the services stops first; what it committed last is still delivered between
+/// them before their databases are closed.
 fn start_services(parts: &mut Parts, services: Services, listen: TcpListener) {
-    let dispatching = services.clone();
+    let router = services.router();
     parts.start("outbox", |cancel| async move {
-        dispatching.run_dispatcher(cancel.cancelled_owned()).await;
+        services.run_dispatcher(cancel.cancelled_owned()).await;
+        services.close().await;
         Ok(())
     });
-    parts.start("services", |cancel| async move {
-        let served = answer(listen, services.router(), cancel).await;
-        services.close().await;
-        served
-    });
+    parts.start("services", |cancel| answer(listen, router, cancel));
 }
 
 fn start_doors(parts: &mut Parts, server: QueryServer, http: TcpListener, postgres: TcpListener) {
@@ -192,6 +191,8 @@ async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<Conductor> {
     let folder = config.data.join("lake");
     let mut settings = LakeConfig::new(&folder, clock::machine());
     settings.catalog_name = CATALOG.to_owned();
+    settings.flush_rows = config.lake.flush_rows;
+    let flush_bytes = settings.flush_bytes;
     let lake = Lake::open(settings)
         .await
         .with_context(|| format!("could not open the lake in {}", folder.display()))?;
@@ -211,6 +212,7 @@ async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<Conductor> {
         limits: CutLimits { max_rows: config.ingest.cut_rows, max_bytes: config.ingest.cut_bytes },
         flush_interval: config.lake.flush_interval,
         flush_rows: config.lake.flush_rows,
+        flush_bytes,
     };
     let mut conductor = Conductor::new(ingest, lake, transforms, pace);
     conductor.prepare().await?;
