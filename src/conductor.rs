@@ -24,6 +24,7 @@ pub(crate) struct Pace {
     pub(crate) limits: CutLimits,
     pub(crate) flush_interval: Duration,
     pub(crate) flush_rows: u64,
+    pub(crate) flush_bytes: u64,
 }
 
 /// Owns the only writer of the lake. [`Conductor::run`] ends when it is cancelled, after a last
@@ -66,24 +67,24 @@ impl Conductor {
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
         let mut flushes = JoinSet::new();
         let mut flush_at = Instant::now() + self.pace.flush_interval;
+        let mut failing = false;
         loop {
-            if self.lake.hot_rows() >= self.pace.flush_rows {
+            // A flush that failed waits for its time, however much is in memory.
+            if !failing && self.holds(1) {
                 flush_at = Instant::now();
             }
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
                 Some(done) = flushes.join_next() => {
-                    self.committed(done.context("the flush task was stopped")?)?;
+                    failing = !self.committed(done.context("the flush task was stopped")?)?;
                 }
                 () = tokio::time::sleep_until(flush_at), if flushes.is_empty() => {
                     flushes.spawn(commit(Arc::clone(&self.lake), self.ingest.acknowledger()));
                     flush_at = Instant::now() + self.pace.flush_interval;
                 }
-                // Memory is bounded: while a flush runs, at most as much again may come in.
-                cut = self.ingest.next(self.pace.limits),
-                    if flushes.is_empty() || self.lake.hot_rows() < 2 * self.pace.flush_rows =>
-                {
+                // Memory is bounded: while a flush runs or waits, at most as much again comes in.
+                cut = self.ingest.next(self.pace.limits), if !self.holds(2) => {
                     match cut {
                         Ok(cut) => self.take(cut).await?,
                         Err(error) => self.stalled(&error).await,
@@ -95,7 +96,13 @@ impl Conductor {
             self.committed(done.context("the flush task was stopped")?)?;
         }
         let last = commit(Arc::clone(&self.lake), self.ingest.acknowledger()).await;
-        self.committed(last)
+        self.committed(last).map(drop)
+    }
+
+    /// Whether this many times what a flush is for is in memory.
+    fn holds(&self, times: u64) -> bool {
+        self.lake.hot_rows() >= self.pace.flush_rows.saturating_mul(times)
+            || self.lake.hot_bytes() >= self.pace.flush_bytes.saturating_mul(times)
     }
 
     /// A source cannot be read. Nothing is lost by waiting: the services go on, their changes stay
@@ -153,15 +160,20 @@ impl Conductor {
 
     /// After a commit. One that failed for a passing reason (a full disk, a busy catalog) is tried
     /// again at its next time: until then the rows stay in memory and the sources forget nothing.
-    fn committed(&self, done: Result<FlushReport, CommitError>) -> anyhow::Result<()> {
+    /// Answers whether they are in files.
+    fn committed(&self, done: Result<FlushReport, CommitError>) -> anyhow::Result<bool> {
         let report = match done {
             Ok(report) => report,
             Err(error) if error.kind().retryable() => {
-                warn!(error = with_causes(&error), "could not commit; trying again");
-                return Ok(());
+                let reason = with_causes(&error);
+                warn!(error = reason, "could not commit; trying again");
+                let in_files = matches!(error, CommitError::Source(_));
+                self.pulse.uncommitted((!in_files).then_some(reason));
+                return Ok(in_files);
             }
             Err(error) => return Err(error.into()),
         };
+        self.pulse.uncommitted(None);
         if report.tables > 0 {
             self.pulse.committed();
             debug!(
@@ -173,7 +185,7 @@ impl Conductor {
                 "committed"
             );
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Pulse {
     failing: Mutex<BTreeMap<TableName, String>>,
     /// Why no changes are taken in, if none are.
     stalled: Mutex<Option<String>>,
+    /// Why the last commit to the lake was not made, if it was not.
+    uncommitted: Mutex<Option<String>>,
 }
 
 impl Pulse {
@@ -41,6 +43,7 @@ impl Pulse {
             last_cut_micros: AtomicU64::new(0),
             failing: Mutex::default(),
             stalled: Mutex::default(),
+            uncommitted: Mutex::default(),
         }
     }
 
@@ -78,6 +81,11 @@ impl Pulse {
         news
     }
 
+    /// Remembers why what is in memory could not be committed, or that it was.
+    pub(crate) fn uncommitted(&self, reason: Option<String>) {
+        *self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
     fn failing(&self) -> std::sync::MutexGuard<'_, BTreeMap<TableName, String>> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,6 +102,7 @@ impl Status for Pulse {
                 "last_cut_ms": self.last_cut_micros.load(Relaxed) / 1_000,
                 "rows_in_memory": self.lake.hot_rows(),
                 "stalled": *self.stalled.lock().unwrap_or_else(PoisonError::into_inner),
+                "uncommitted": *self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner),
             },
             "marts_not_up_to_date": failing,
         })
