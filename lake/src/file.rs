@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
-    io::BufWriter,
+    io::{self, BufWriter},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -165,7 +165,18 @@ pub(crate) fn conform(batch: &RecordBatch, columns: &SchemaRef) -> Result<Record
 
 fn parquet_error(doing: &'static str, path: &Path) -> impl Fn(ParquetError) -> LakeError + use<> {
     let path = path.to_owned();
-    move |source| LakeError::Parquet { doing, path: path.clone(), source: Box::new(source) }
+    let damaged = {
+        let path = path.clone();
+        move |source| LakeError::Parquet { doing, path: path.clone(), source: Box::new(source) }
+    };
+    move |source| match source {
+        // A full disk is no damage: it passes.
+        ParquetError::External(source) => match source.downcast::<io::Error>() {
+            Ok(source) => LakeError::File { doing, path: path.clone(), source: *source },
+            Err(source) => damaged(ParquetError::External(source)),
+        },
+        source => damaged(source),
+    }
 }
 
 fn read_footer(path: &Path) -> Result<Arc<ParquetMetaData>, LakeError> {
@@ -462,4 +473,26 @@ pub(crate) fn read_deletes(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use medlake_contract::Kind;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_damage() {
+        let path = Path::new("/dev/full");
+        let Ok(file) = File::options().write(true).open(path) else { return };
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        let mut writer =
+            ArrowWriter::try_new(BufWriter::new(file), Arc::clone(&schema), None).unwrap();
+        let numbers = Arc::new(Int64Array::from_iter_values(0..10_000));
+        writer.write(&RecordBatch::try_new(schema, vec![numbers]).unwrap()).unwrap();
+        let error = parquet_error("write", path)(writer.close().unwrap_err());
+        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+        let damaged = parquet_error("read", path)(ParquetError::EOF("short".to_owned()));
+        assert_eq!(damaged.kind(), Kind::Corrupt, "{damaged}");
+    }
 }
