@@ -60,7 +60,9 @@ impl Conductor {
         self.lake.create_tables(&tables).await.context("could not create the lake's tables")?;
         self.refresh_marts(&ChangeSet::default()).await?;
         self.lake.publish();
-        Ok(())
+        // A process that follows the catalog must not find a new mart empty.
+        let done = commit(Arc::clone(&self.lake), self.ingest.acknowledger()).await;
+        self.committed(done).map(drop)
     }
 
     /// Runs until cancelled.
@@ -87,6 +89,10 @@ impl Conductor {
                 cut = self.ingest.next(self.pace.limits), if !self.holds(2) => {
                     match cut {
                         Ok(cut) => self.take(cut).await?,
+                        // What was opened is not what is there now: only opening it again helps.
+                        Err(error) if error.kind() == Kind::Conflict => {
+                            return Err(error).context("could not go on reading the sources");
+                        }
                         Err(error) => self.stalled(&error).await,
                     }
                 }

@@ -46,7 +46,10 @@ impl Parts {
         let mut outcome = tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-            (name, ended) = self.first_to_end() => ended.map_err(|e| e.context(format!("{name} stopped"))),
+            (part, ended) = self.first_to_end() => {
+                info!(part, "ended by itself");
+                ended.map_err(|e| e.context(format!("{part} stopped")))
+            }
         };
         info!("stopping");
         while let Some(part) = self.parts.pop() {
