@@ -18,6 +18,10 @@ use config::Config;
 /// Stop with this status when the command line or the configuration is wrong.
 const BAD_CONFIGURATION: u8 = 2;
 
+/// The stack of a worker. Planning goes down the tree of a statement by recursion, and the doors take
+/// statements of 1,000 operators. Only what is used of it takes memory.
+const STACK_BYTES: usize = 64 << 20;
+
 /// An analytics-first data platform for an internet hospital.
 #[derive(Debug, Parser)]
 #[command(name = "medlake", version, arg_required_else_help = true)]
@@ -111,7 +115,11 @@ fn main() -> ExitCode {
     };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(STACK_BYTES)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("could not start: {error}");

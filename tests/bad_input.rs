@@ -87,7 +87,11 @@ async fn both_sql_doors_refuse_clearly_and_go_on() {
         ("insert into mall.orders select * from mall.orders", "25006"),
         ("create table marts.x as select 1", "25006"),
         ("copy (select 1) to '/tmp/x.csv'", "25006"),
+        // A chain this long would overflow the stack of whoever walks its tree.
+        (&format!("select 1{}", "+1".repeat(3_000)), "54001"),
     ];
+    // The longest chain that is taken runs.
+    assert_eq!(platform.rows(&format!("select 1{}", "+1".repeat(999))).await, [[json!(1_000)]]);
     for (sql, state) in cases {
         let url = format!("{}/api/v1/sql", platform.http);
         let (status, error) = platform.post(&url, &json!({ "sql": sql })).await;

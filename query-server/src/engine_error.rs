@@ -45,10 +45,9 @@ pub(crate) fn explain_parser(error: &ParserError, sql: &str) -> QueryError {
             syntax(message, sql)
         }
         ParserError::RecursionLimitExceeded => {
-            let mut problem =
-                SqlProblem::new(SqlCode::SyntaxError, "the statement is nested too deeply");
-            problem.hint = Some("split it with common table expressions".into());
-            problem.into()
+            SqlProblem::new(SqlCode::StatementTooComplex, "the statement is nested too deeply")
+                .hint("split it with common table expressions")
+                .into()
         }
     }
 }

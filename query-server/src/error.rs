@@ -128,6 +128,7 @@ pub enum SqlCode {
     InvalidTextRepresentation,
     NumericValueOutOfRange,
     InvalidParameterValue,
+    StatementTooComplex,
     /// Wrong, in a way PostgreSQL has no narrower word for.
     SyntaxErrorOrAccessRuleViolation,
 }
@@ -150,6 +151,7 @@ impl SqlCode {
             Self::InvalidTextRepresentation => "22P02",
             Self::NumericValueOutOfRange => "22003",
             Self::InvalidParameterValue => "22023",
+            Self::StatementTooComplex => "54001",
             Self::SyntaxErrorOrAccessRuleViolation => "42000",
         }
     }

@@ -9,7 +9,9 @@ use datafusion::sql::sqlparser::{
         SetExpr, Statement, Value, Visit, VisitMut, Visitor, VisitorMut,
     },
     dialect::PostgreSqlDialect,
+    keywords::Keyword,
     parser::Parser,
+    tokenizer::{Token, Tokenizer},
 };
 use datafusion_pg_catalog::{pg_catalog::PG_CATALOG_TABLES, sql::PostgresCompatibilityParser};
 
@@ -17,6 +19,14 @@ use crate::{
     engine_error::explain_parser,
     error::{QueryError, SqlCode, SqlProblem},
 };
+
+/// The most operators of one text. Each may be a level of the tree a statement becomes, which the
+/// engine goes down by recursion: a longer chain would overflow the stack and end the process, and
+/// planning one takes time with its square.
+const OPERATORS_MAX: usize = 1_000;
+
+/// The most tables of one statement, each mention counted.
+const RELATIONS_MAX: usize = 100;
 
 /// One statement, understood as far as a door needs.
 #[derive(Debug, Clone)]
@@ -68,6 +78,7 @@ impl SqlReader {
 
     /// The statements of `sql`, in order; none for an empty text.
     pub(crate) fn read(&self, sql: &str) -> Result<Vec<Command>, QueryError> {
+        refuse_long_chains(sql)?;
         // The rewriter for catalog queries turns correlated subqueries of a select list into NULL,
         // so a statement about users' own tables must never pass through it.
         let statements = match parse(sql) {
@@ -87,6 +98,7 @@ impl SqlReader {
                     return understand(statement, sql);
                 }
                 refuse_hidden_writes(&statement)?;
+                refuse_many_relations(&statement)?;
                 if !about_catalog(&statement) {
                     return query(strip_catalog_qualifier(statement), sql);
                 }
@@ -101,6 +113,82 @@ impl SqlReader {
             })
             .collect()
     }
+}
+
+/// Counts operators in the text: brackets have a limit in the parser, chains such as `a or b or c`
+/// have none, and a tree that is too deep cannot even be dropped.
+fn refuse_long_chains(sql: &str) -> Result<(), QueryError> {
+    // What is no text of tokens, the parser refuses in its own words.
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().unwrap_or_default();
+    let mut operators = 0;
+    let mut before = &Token::Comma;
+    for token in tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))) {
+        let operator = match token {
+            // A sign, as in a list of numbers below zero.
+            Token::Minus | Token::Plus => !matches!(before, Token::Comma | Token::LParen),
+            Token::Word(word) => matches!(
+                word.keyword,
+                Keyword::AND
+                    | Keyword::OR
+                    | Keyword::NOT
+                    | Keyword::IS
+                    | Keyword::NOTNULL
+                    | Keyword::IN
+                    | Keyword::BETWEEN
+                    | Keyword::LIKE
+                    | Keyword::ILIKE
+                    | Keyword::SIMILAR
+                    | Keyword::COLLATE
+                    | Keyword::AT
+                    | Keyword::UNION
+                    | Keyword::EXCEPT
+                    | Keyword::INTERSECT
+                    | Keyword::JOIN
+                    | Keyword::OPERATOR
+            ),
+            Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::EscapedStringLiteral(_)
+            | Token::Placeholder(_)
+            | Token::Comma
+            | Token::Period
+            | Token::SemiColon
+            | Token::LParen
+            | Token::RParen
+            | Token::RBracket => false,
+            _ => true,
+        };
+        operators += usize::from(operator);
+        before = token;
+    }
+    if operators <= OPERATORS_MAX {
+        return Ok(());
+    }
+    let message = format!("the statement has {operators} operators");
+    let hint = format!("the limit is {OPERATORS_MAX}; write a list as in (...)");
+    Err(SqlProblem::new(SqlCode::StatementTooComplex, message).hint(hint).into())
+}
+
+/// Planning a join of very many tables takes minutes that nothing can interrupt.
+fn refuse_many_relations(statement: &Statement) -> Result<(), QueryError> {
+    struct Relations(usize);
+    impl Visitor for Relations {
+        type Break = ();
+
+        fn pre_visit_relation(&mut self, _: &ObjectName) -> ControlFlow<()> {
+            self.0 += 1;
+            ControlFlow::Continue(())
+        }
+    }
+    let mut relations = Relations(0);
+    let _ = statement.visit(&mut relations);
+    let Relations(count) = relations;
+    if count <= RELATIONS_MAX {
+        return Ok(());
+    }
+    let message = format!("the statement names {count} tables");
+    let hint = format!("the limit is {RELATIONS_MAX}");
+    Err(SqlProblem::new(SqlCode::StatementTooComplex, message).hint(hint).into())
 }
 
 fn parse(sql: &str) -> Result<Vec<Statement>, QueryError> {
@@ -416,6 +504,33 @@ mod tests {
                 Err(QueryError::ReadOnly { command: found }) => assert_eq!(found, command, "{sql}"),
                 other => panic!("{sql}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn chains_have_an_end_and_lists_have_none() {
+        let chain = |link: &str, links: usize| format!("select 1 {}", link.repeat(links));
+        for link in ["+ 1 ", "or true ", "::int ", "is null ", "union select 1 ", "- - 1 "] {
+            let code = match read(&chain(link, OPERATORS_MAX + 1)) {
+                Err(QueryError::Sql(problem)) => problem.code,
+                other => panic!("{link}: {other:?}"),
+            };
+            assert_eq!(code, SqlCode::StatementTooComplex, "{link}");
+        }
+        for link in [", -1 ", ", 'or' ", ", abs(-1.5) ", ", a.b "] {
+            assert_eq!(read(&chain(link, 10 * OPERATORS_MAX)).unwrap().len(), 1, "{link}");
+        }
+    }
+
+    #[test]
+    fn a_statement_of_very_many_tables_is_refused() {
+        let from = |tables: usize| format!("select 1 from {}", vec!["marts.t"; tables].join(", "));
+        assert_eq!(read(&from(RELATIONS_MAX)).unwrap().len(), 1);
+        match read(&from(RELATIONS_MAX + 1)) {
+            Err(QueryError::Sql(problem)) => {
+                assert_eq!(problem.code, SqlCode::StatementTooComplex);
+            }
+            other => panic!("{other:?}"),
         }
     }
 
