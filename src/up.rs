@@ -94,13 +94,20 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     let mut parts = Parts::default();
     start_doors(&mut parts, server, http, postgres);
     parts.start("follower", |cancel| async move {
+        // What was said last, so that a lasting reason is not said ten times a second.
+        let mut said = None;
         while cancel
             .run_until_cancelled(tokio::time::sleep(CATALOG_LOOKED_AT_EVERY))
             .await
             .is_some()
         {
-            if let Err(error) = follower.refresh().await {
-                tracing::warn!(%error, "could not follow a commit; trying again");
+            let failed = follower.refresh().await.err().map(|error| error.to_string());
+            if failed != said {
+                match &failed {
+                    Some(error) => tracing::warn!(error, "cannot follow the lake; trying again"),
+                    None => tracing::info!("following the lake again"),
+                }
+                said = failed;
             }
         }
         Ok(())
