@@ -98,20 +98,11 @@ async fn both_sql_doors_refuse_clearly_and_go_on() {
         assert!((400..500).contains(&status), "{sql}: {status} {error}");
         assert!(!error["error"]["message"].as_str().unwrap().is_empty(), "{sql}: {error}");
 
-        let said = verbose_psql(&platform, sql);
+        let output = platform.psql_output(sql);
+        assert!(!output.status.success(), "{sql} succeeded");
+        let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(state), "{sql}: {said}");
     }
     assert_eq!(platform.psql("select count(*) from mall.orders"), ["1"]);
     assert_eq!(platform.rows("select count(*) from mall.orders").await, [[json!(1)]]);
-}
-
-/// What psql says about a statement that fails, SQLSTATE included.
-fn verbose_psql(platform: &Platform, sql: &str) -> String {
-    let output = std::process::Command::new("psql")
-        .args(["-X", "-v", "VERBOSITY=verbose", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1"])
-        .args(["-p", &platform.postgres_port.to_string(), "-U", "analyst", "-c", sql, "medlake"])
-        .output()
-        .unwrap();
-    assert!(!output.status.success(), "{sql} succeeded");
-    String::from_utf8(output.stderr).unwrap()
 }

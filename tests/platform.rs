@@ -191,9 +191,11 @@ impl Platform {
         String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 
+    /// What psql makes of a statement; its errors with their SQLSTATE.
     pub(crate) fn psql_output(&self, sql: &str) -> std::process::Output {
         Command::new("psql")
-            .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1"])
+            .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"])
+            .args(["-h", "127.0.0.1"])
             .args(["-p", &self.postgres_port.to_string(), "-U", "analyst", "-c", sql, "medlake"])
             .output()
             .expect("psql is installed (make parts)")
