@@ -13,6 +13,8 @@ pub enum Op {
     Update,
     /// The row went: it has an image before, none after.
     Delete,
+    /// All rows of the table went: it has no image at all.
+    Truncate,
 }
 
 /// Changes of one table, in the order the source made them.

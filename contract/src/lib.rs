@@ -33,4 +33,4 @@ mod table;
 pub use change::{ChangeBatch, ChangeSet, Op};
 pub use error::{ContractError, Kind};
 pub use position::{Position, Positions, SourceId};
-pub use table::{Column, ColumnType, TableName, TableSchema};
+pub use table::{Column, ColumnType, Identity, TableName, TableSchema};

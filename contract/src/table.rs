@@ -65,7 +65,7 @@ impl fmt::Display for TableName {
 }
 
 /// The types a column can have on its way from a source to a query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ColumnType {
@@ -75,37 +75,82 @@ pub enum ColumnType {
     Int32,
     /// 64-bit signed integer; money is in fen, the hundredth of a yuan.
     Int64,
+    /// IEEE 754 single.
+    Float32,
     /// IEEE 754 double.
     Float64,
+    /// A decimal number, exact: at most 38 digits, `scale` of them after the point.
+    Decimal {
+        /// Digits in all, 1 to 38.
+        precision: u8,
+        /// Digits after the point, at most `precision`.
+        scale: u8,
+    },
     /// UTF-8 text.
     Utf8,
     /// Days since 1970-01-01.
     Date,
+    /// Time of day, in microseconds since midnight.
+    Time,
     /// Microseconds since 1970-01-01T00:00:00Z.
     TimestampMicros,
+    /// A date and time of day of no particular zone, as microseconds since 1970-01-01T00:00:00.
+    LocalTimestampMicros,
+    /// The 16 bytes of a UUID, in network order.
+    Uuid,
+    /// So many bytes.
+    Fixed(u32),
     /// Bytes.
     Binary,
+    /// A list; the column names its elements.
+    List(Box<Column>),
+    /// Named fields.
+    Struct(Vec<Column>),
+    /// Pairs of a required key and a value.
+    Map(Box<Column>, Box<Column>),
 }
 
 impl ColumnType {
     /// The Arrow type that holds it, everywhere.
     #[must_use]
-    pub fn arrow(self) -> DataType {
+    pub fn arrow(&self) -> DataType {
         match self {
             Self::Boolean => DataType::Boolean,
             Self::Int32 => DataType::Int32,
             Self::Int64 => DataType::Int64,
+            Self::Float32 => DataType::Float32,
             Self::Float64 => DataType::Float64,
+            Self::Decimal { precision, scale } => {
+                DataType::Decimal128(*precision, i8::try_from(*scale).unwrap_or(i8::MAX))
+            }
             Self::Utf8 => DataType::Utf8,
             Self::Date => DataType::Date32,
+            Self::Time => DataType::Time64(TimeUnit::Microsecond),
             Self::TimestampMicros => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::LocalTimestampMicros => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Self::Uuid => DataType::FixedSizeBinary(16),
+            Self::Fixed(length) => {
+                DataType::FixedSizeBinary(i32::try_from(*length).unwrap_or(i32::MAX))
+            }
             Self::Binary => DataType::Binary,
+            Self::List(element) => DataType::List(Arc::new(element.arrow())),
+            Self::Struct(fields) => DataType::Struct(fields.iter().map(Column::arrow).collect()),
+            Self::Map(key, value) => {
+                let entry = DataType::Struct(vec![key.arrow(), value.arrow()].into());
+                DataType::Map(Arc::new(Field::new("key_value", entry, false)), false)
+            }
         }
+    }
+
+    /// Whether it is made of other columns.
+    #[must_use]
+    pub fn is_nested(&self) -> bool {
+        matches!(self, Self::List(_) | Self::Struct(_) | Self::Map(..))
     }
 }
 
-/// One column of a table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One column of a table, or one field inside a column.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Column {
     /// Its name, unique in the table.
     pub name: String,
@@ -125,6 +170,25 @@ impl Column {
     pub fn nullable(name: impl Into<String>, ty: ColumnType) -> Self {
         Self { name: name.into(), ty, nullable: true }
     }
+
+    /// The Arrow field that holds it.
+    #[must_use]
+    pub fn arrow(&self) -> Field {
+        Field::new(&self.name, self.ty.arrow(), self.nullable)
+    }
+}
+
+/// What makes a row of a table the same row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Identity {
+    /// The values of its key columns.
+    Key,
+    /// The values of all its columns: for tables without a key whose changes carry whole rows. Equal
+    /// rows may occur more than once; a delete or update takes one of them.
+    FullRow,
+    /// Nothing: rows are only ever added, or all removed by a truncate.
+    Append,
 }
 
 /// A table as its readers see it: name, columns in order, and the columns that identify a row.
@@ -132,6 +196,7 @@ impl Column {
 pub struct TableSchema {
     name: TableName,
     columns: Vec<Column>,
+    identity: Identity,
     key: Vec<usize>,
     arrow: SchemaRef,
     arrow_nullable: SchemaRef,
@@ -141,17 +206,44 @@ impl TableSchema {
     /// A table of these columns, identified by the columns named in `key`, in that order.
     ///
     /// # Errors
-    /// When a column name occurs twice, when the key is empty or names a column that is missing
-    /// or nullable.
+    /// When a column name occurs twice, when the key is empty or names a column that is missing,
+    /// nullable or nested.
     pub fn new(name: TableName, columns: Vec<Column>, key: &[&str]) -> Result<Self, ContractError> {
+        if key.is_empty() {
+            let problem = "it has no key; a row could not be found again to update it".to_owned();
+            return Err(ContractError::Schema { table: name, problem });
+        }
+        Self::of(name, columns, Identity::Key, key)
+    }
+
+    /// A table of these columns without a key. [`Identity::FullRow`] and [`Identity::Append`] say
+    /// what its changes may be; [`Identity::Key`] is refused.
+    ///
+    /// # Errors
+    /// When a column name occurs twice, or identity is by key.
+    pub fn keyless(
+        name: TableName,
+        columns: Vec<Column>,
+        identity: Identity,
+    ) -> Result<Self, ContractError> {
+        if identity == Identity::Key {
+            let problem = "it is declared without a key and as identified by one".to_owned();
+            return Err(ContractError::Schema { table: name, problem });
+        }
+        Self::of(name, columns, identity, &[])
+    }
+
+    fn of(
+        name: TableName,
+        columns: Vec<Column>,
+        identity: Identity,
+        key: &[&str],
+    ) -> Result<Self, ContractError> {
         let wrong = |problem: String| ContractError::Schema { table: name.clone(), problem };
         for (i, column) in columns.iter().enumerate() {
             if columns[..i].iter().any(|c| c.name == column.name) {
                 return Err(wrong(format!("column \"{}\" occurs twice", column.name)));
             }
-        }
-        if key.is_empty() {
-            return Err(wrong("it has no key; a row could not be found again to update it".into()));
         }
         let key = key
             .iter()
@@ -162,6 +254,9 @@ impl TableSchema {
                     .ok_or_else(|| wrong(format!("key column \"{k}\" is missing")))?;
                 if columns[at].nullable {
                     return Err(wrong(format!("key column \"{k}\" is nullable")));
+                }
+                if columns[at].ty.is_nested() {
+                    return Err(wrong(format!("key column \"{k}\" is not a single value")));
                 }
                 Ok(at)
             })
@@ -174,7 +269,14 @@ impl TableSchema {
                     .collect::<Vec<_>>(),
             ))
         };
-        Ok(Self { arrow: schema(false), arrow_nullable: schema(true), name, columns, key })
+        Ok(Self {
+            arrow: schema(false),
+            arrow_nullable: schema(true),
+            name,
+            columns,
+            identity,
+            key,
+        })
     }
 
     /// The table's name.
@@ -189,7 +291,13 @@ impl TableSchema {
         &self.columns
     }
 
-    /// The places of the key columns, in key order.
+    /// What makes a row the same row.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The places of the key columns, in key order; empty for a table without a key.
     #[must_use]
     pub fn key_indices(&self) -> &[usize] {
         &self.key
@@ -233,5 +341,19 @@ mod tests {
         assert!(table(vec![id(), id()], &["id"]).unwrap_err().contains("twice"));
         let nullable = Column::nullable("id", ColumnType::Int64);
         assert!(table(vec![nullable], &["id"]).unwrap_err().contains("nullable"));
+        let nested = Column::required("id", ColumnType::Struct(vec![id()]));
+        assert!(table(vec![nested], &["id"]).unwrap_err().contains("single value"));
+    }
+
+    #[test]
+    fn a_table_without_a_key_says_how_rows_are_told_apart() {
+        let table = |identity| {
+            let id = Column::nullable("id", ColumnType::Int64);
+            TableSchema::keyless("a.b".parse().unwrap(), vec![id], identity)
+        };
+        let log = table(Identity::Append).unwrap();
+        assert!(log.key_indices().is_empty());
+        assert_eq!(log.identity(), Identity::Append);
+        assert!(table(Identity::Key).is_err());
     }
 }

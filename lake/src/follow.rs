@@ -11,12 +11,12 @@ use tokio::sync::watch;
 
 use crate::{
     catalog::CatalogReader,
-    commit::CommittedTable,
+    commit::table::CommittedTable,
     error::LakeError,
+    format::{progress::Progress, schema::table_schema},
     open::FilesToOpen,
-    segment::Segment,
-    spec::{Progress, table_schema},
-    view::{ReadView, TableView},
+    read::view::{ReadView, TableView},
+    table::segment::Segment,
 };
 
 /// A lake followed from outside, commit by commit: what is in files, without what its writer still

@@ -11,15 +11,15 @@ use tokio::sync::watch;
 
 use crate::{
     catalog::Catalog,
+    commit::flush::{Committer, FlushReport, Settled},
     config::LakeConfig,
     error::LakeError,
     fault::Faults,
-    flush::{Committer, FlushReport, Settled},
     open::{load, lock_folder},
-    segment::Segment,
+    read::view::{ReadView, TableView},
     storage::Storage,
+    table::segment::Segment,
     table::{TableState, relocate},
-    view::{ReadView, TableView},
 };
 
 /// Everything that changes with staging, behind one lock that is never held across an await.

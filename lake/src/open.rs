@@ -13,10 +13,14 @@ use medlake_contract::{TableName, TableSchema};
 use roaring::RoaringBitmap;
 
 use crate::{
-    commit::CommittedTable,
+    commit::table::CommittedTable,
     error::LakeError,
-    file::{LakeFile, read_deletes},
-    spec::{Progress, field_ids, table_schema},
+    format::{
+        data_file::LakeFile,
+        position_deletes::read_deletes,
+        progress::Progress,
+        schema::{field_ids, table_schema},
+    },
     storage::Storage,
     table::TableState,
 };

@@ -97,12 +97,12 @@ pub(crate) fn from_frame(frame: &DataFrame, mart: &TableSchema) -> Result<Record
     let columns = mart
         .columns()
         .iter()
-        .map(|c| from_column(frame.column(&c.name)?, c.ty))
+        .map(|c| from_column(frame.column(&c.name)?, &c.ty))
         .collect::<PolarsResult<Vec<_>>>()?;
     Ok(RecordBatch::try_new(Arc::clone(mart.arrow_nullable()), columns)?)
 }
 
-fn from_column(column: &Column, ty: ColumnType) -> PolarsResult<ArrayRef> {
+fn from_column(column: &Column, ty: &ColumnType) -> PolarsResult<ArrayRef> {
     Ok(match ty {
         ColumnType::Boolean => Arc::new(column.bool()?.iter().collect::<BooleanArray>()),
         ColumnType::Int64 => Arc::new(column.i64()?.iter().collect::<Int64Array>()),

@@ -11,7 +11,7 @@ use datafusion::{
     common::ScalarValue,
     datasource::MemTable,
 };
-use medlake_contract::{ChangeBatch, TableName};
+use medlake_contract::{ChangeBatch, Op, TableName};
 
 use crate::{
     data_test,
@@ -31,11 +31,9 @@ pub(crate) fn changed_rows(batches: &[ChangeBatch]) -> Result<Changed, MartError
     let mut changed = Changed::new();
     for batch in batches {
         let rows = changed.entry(batch.table().name().clone()).or_default();
-        for (image, absent) in [
-            (batch.before(), medlake_contract::Op::Insert),
-            (batch.after(), medlake_contract::Op::Delete),
-        ] {
-            let exists = batch.ops().iter().map(|op| Some(*op != absent)).collect();
+        for (image, absent) in [(batch.before(), Op::Insert), (batch.after(), Op::Delete)] {
+            let exists = batch.ops().iter();
+            let exists = exists.map(|op| Some(*op != absent && *op != Op::Truncate)).collect();
             rows.push(datafusion::arrow::compute::filter_record_batch(image, &exists)?);
         }
     }

@@ -30,7 +30,7 @@ pub(crate) struct RowError {
 
 impl Columns {
     pub(crate) fn new(table: &TableSchema) -> Self {
-        let builders = table.columns().iter().map(|c| Builder::new(c.ty)).collect();
+        let builders = table.columns().iter().map(|c| Builder::new(&c.ty)).collect();
         Self { builders, row_count: 0, pending_nulls: 0 }
     }
 
@@ -110,7 +110,7 @@ impl Builder {
         clippy::panic,
         reason = "a source maps declared types to these alone; a new one must be decided here"
     )]
-    fn new(ty: ColumnType) -> Self {
+    fn new(ty: &ColumnType) -> Self {
         match ty {
             ColumnType::Boolean => Self::Boolean(BooleanBuilder::new()),
             ColumnType::Int32 => Self::Int32(Int32Builder::new()),

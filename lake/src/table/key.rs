@@ -45,8 +45,8 @@ pub(crate) struct KeyCodec {
 impl KeyCodec {
     pub(crate) fn new(schema: &TableSchema) -> Result<Self, ArrowError> {
         let columns = schema.key_indices().to_vec();
-        let types: Vec<ColumnType> = columns.iter().map(|&c| schema.columns()[c].ty).collect();
-        let converter = if types == [ColumnType::Int64] {
+        let types: Vec<&ColumnType> = columns.iter().map(|&c| &schema.columns()[c].ty).collect();
+        let converter = if types == [&ColumnType::Int64] {
             None
         } else {
             let fields = types.iter().map(|ty| SortField::new(ty.arrow())).collect();
@@ -136,6 +136,17 @@ impl KeyIndex {
                 gone
             }
             _ => None,
+        }
+    }
+
+    /// Forgets all keys.
+    pub(crate) fn clear(&mut self) {
+        match self {
+            Self::Int64(map) => map.clear(),
+            Self::Bytes { map, key_bytes } => {
+                map.clear();
+                *key_bytes = 0;
+            }
         }
     }
 

@@ -2,20 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::{
-    array::{ArrayRef, BooleanArray, UInt64Array},
-    compute::filter_record_batch,
-    datatypes::SchemaRef,
-    error::ArrowError,
-    record_batch::RecordBatch,
-};
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{
-        Column, DFSchema, Statistics, config::TableParquetOptions, pruning::PruningStatistics,
-        stats::Precision,
-    },
+    common::{DFSchema, config::TableParquetOptions},
     datasource::{
         listing::PartitionedFile,
         memory::MemorySourceConfig,
@@ -31,7 +22,6 @@ use datafusion::{
     physical_expr::PhysicalExpr,
     physical_optimizer::pruning::PruningPredicateBuilder,
     physical_plan::{ExecutionPlan, empty::EmptyExec, union::UnionExec},
-    scalar::ScalarValue,
 };
 use parquet::{
     arrow::arrow_reader::{RowSelection, RowSelector},
@@ -40,10 +30,13 @@ use parquet::{
 use roaring::RoaringBitmap;
 
 use crate::{
-    file::{Bounds, LakeFile},
-    reader::{ScannedFile, ViewReaders},
-    segment::{FileRows, Segment, SegmentData},
-    view::TableView,
+    format::data_file::LakeFile,
+    read::{
+        prune::{FileStatistics, statistics},
+        reader::{ScannedFile, ViewReaders},
+        view::TableView,
+    },
+    table::segment::{FileRows, Segment, SegmentData, without_dead},
 };
 
 /// One table of one view.
@@ -145,23 +138,6 @@ impl LakeTable {
     }
 }
 
-/// The rows of a batch that are not dead; `first..end` are its row numbers.
-pub(crate) fn without_dead(
-    batch: RecordBatch,
-    dead: &RoaringBitmap,
-    first: u32,
-    end: u32,
-) -> Result<RecordBatch, ArrowError> {
-    if dead.range_cardinality(first..end) == 0 {
-        return Ok(batch);
-    }
-    let mut live = vec![true; batch.num_rows()];
-    for row in dead.range(first..end) {
-        live[(row - first) as usize] = false;
-    }
-    filter_record_batch(&batch, &BooleanArray::from(live))
-}
-
 /// A file with its dead rows as a selection; row groups without dead rows carry none.
 fn partitioned_file(segment: &Segment, file: &Arc<LakeFile>) -> PartitionedFile {
     let scanned = PartitionedFile::new(file.path.display().to_string(), file.bytes)
@@ -209,115 +185,6 @@ fn selection(dead: &RoaringBitmap, first: u32, end: u32) -> RowSelection {
         selectors.push(RowSelector::select((end - next) as usize));
     }
     RowSelection::from(selectors)
-}
-
-/// What is known of all living rows of these files together. Row counts are exact; bounds are of
-/// all rows, dead ones too, and may be shortened, so they are never exact.
-fn statistics(files: &[(&Segment, &FileRows)], schema: &SchemaRef) -> Statistics {
-    let mut statistics = Statistics::new_unknown(schema);
-    let rows: u64 = files.iter().map(|(s, _)| s.live_rows()).sum();
-    let bytes: u64 = files.iter().map(|(_, f)| f.file.bytes).sum();
-    statistics.num_rows = exact(rows);
-    statistics.total_byte_size = exact(bytes).to_inexact();
-    let any_dead = files.iter().any(|(s, _)| !s.dead.is_empty());
-    for (field, known) in schema.fields().iter().zip(&mut statistics.column_statistics) {
-        let bounds: Vec<Bounds> =
-            files.iter().map(|(_, f)| bounds_of(&f.file, field.name())).collect();
-        let nulls: Option<u64> = bounds.iter().map(|b| b.nulls).sum();
-        if let Some(nulls) = nulls {
-            known.null_count = exact(nulls);
-            if any_dead {
-                known.null_count = known.null_count.to_inexact();
-            }
-        }
-        let wanted = |b: &&Bounds, rows: u64| b.nulls != Some(rows);
-        let with_rows = || {
-            bounds
-                .iter()
-                .zip(files)
-                .filter(move |(b, (_, f))| wanted(b, u64::from(f.file.rows)))
-                .map(|(b, _)| b)
-        };
-        let fold = |pick: fn(&Bounds) -> Option<&ScalarValue>, less: bool| {
-            let mut best: Option<ScalarValue> = None;
-            for bound in with_rows() {
-                let value = pick(bound)?;
-                if best.as_ref().is_none_or(|b| (value < b) == less) {
-                    best = Some(value.clone());
-                }
-            }
-            best
-        };
-        if let Some(min) = fold(|b| b.min.as_ref(), true) {
-            known.min_value = Precision::Inexact(min);
-        }
-        if let Some(max) = fold(|b| b.max.as_ref(), false) {
-            known.max_value = Precision::Inexact(max);
-        }
-    }
-    statistics
-}
-
-fn exact(count: u64) -> Precision<usize> {
-    usize::try_from(count).map_or(Precision::Absent, Precision::Exact)
-}
-
-/// What is known of a column; one the file does not have is null in every row.
-fn bounds_of(file: &LakeFile, column: &str) -> Bounds {
-    file.bounds
-        .get(column)
-        .cloned()
-        .unwrap_or_else(|| Bounds { nulls: Some(u64::from(file.rows)), ..Bounds::default() })
-}
-
-/// Bounds of whole files, for pruning.
-struct FileStatistics<'a> {
-    files: &'a [(&'a Segment, &'a FileRows)],
-    schema: &'a SchemaRef,
-}
-
-impl FileStatistics<'_> {
-    fn values(&self, column: &Column, pick: fn(Bounds) -> Option<ScalarValue>) -> Option<ArrayRef> {
-        let field = self.schema.field_with_name(&column.name).ok()?;
-        let null = ScalarValue::try_from(field.data_type()).ok()?;
-        let values = self
-            .files
-            .iter()
-            .map(|(_, f)| pick(bounds_of(&f.file, &column.name)).unwrap_or_else(|| null.clone()));
-        ScalarValue::iter_to_array(values).ok()
-    }
-}
-
-impl PruningStatistics for FileStatistics<'_> {
-    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.values(column, |b| b.min)
-    }
-
-    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.values(column, |b| b.max)
-    }
-
-    fn num_containers(&self) -> usize {
-        self.files.len()
-    }
-
-    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        let counts = self.files.iter().map(|(_, f)| bounds_of(&f.file, &column.name).nulls);
-        Some(Arc::new(counts.collect::<UInt64Array>()))
-    }
-
-    fn row_counts(&self) -> Option<ArrayRef> {
-        let counts = self.files.iter().map(|(_, f)| Some(u64::from(f.file.rows)));
-        Some(Arc::new(counts.collect::<UInt64Array>()))
-    }
-
-    fn contained(
-        &self,
-        _column: &Column,
-        _values: &std::collections::HashSet<ScalarValue>,
-    ) -> Option<BooleanArray> {
-        None
-    }
 }
 
 #[async_trait]

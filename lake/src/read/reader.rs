@@ -15,7 +15,7 @@ use parquet::{
     file::metadata::ParquetMetaData,
 };
 
-use crate::{file::LakeFile, view::TableView};
+use crate::{format::data_file::LakeFile, read::view::TableView};
 
 /// The file behind a [`PartitionedFile`].
 #[derive(Debug, Clone)]

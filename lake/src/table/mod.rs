@@ -1,5 +1,8 @@
 //! One table as the writer has it: segments and key index, newer than any view.
 
+pub(crate) mod key;
+pub(crate) mod segment;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
@@ -10,12 +13,14 @@ use medlake_contract::{ChangeBatch, Op, TableSchema};
 use roaring::RoaringBitmap;
 
 use crate::{
+    commit::write::WrittenTable,
     error::LakeError,
-    file::{LakeFile, conform},
-    key::{KeyCodec, KeyIndex, Keys, Location},
-    segment::{HotRows, Segment, SegmentData},
-    view::TableView,
-    write::WrittenTable,
+    format::data_file::{LakeFile, conform},
+    read::view::TableView,
+    table::{
+        key::{KeyCodec, KeyIndex, Keys, Location},
+        segment::{HotRows, Segment, SegmentData},
+    },
 };
 
 /// Changes that were checked and can be applied without failing.
@@ -86,11 +91,13 @@ impl TableState {
             return Err(wrong("their columns or key are not those of the table".to_owned()));
         }
         for (row, op) in batch.ops().iter().enumerate() {
-            if *op != Op::Insert && !self.codec.is_complete(batch.before(), row) {
+            if matches!(op, Op::Update | Op::Delete) && !self.codec.is_complete(batch.before(), row)
+            {
                 return Err(wrong(format!("row {row} before has a null key column")));
             }
         }
-        let exists: BooleanArray = batch.ops().iter().map(|op| Some(*op != Op::Delete)).collect();
+        let exists: BooleanArray =
+            batch.ops().iter().map(|op| Some(matches!(op, Op::Insert | Op::Update))).collect();
         let after = if exists.true_count() == exists.len() {
             batch.after().clone()
         } else {
@@ -136,6 +143,10 @@ impl TableState {
                         self.kill(gone);
                     }
                 }
+                Op::Truncate => {
+                    self.truncate(id, row);
+                    continue;
+                }
                 Op::Update | Op::Insert => {}
             }
             if let Some(gone) = self.index.put(&after_keys, next, Location { segment: id, row }) {
@@ -143,6 +154,15 @@ impl TableState {
             }
             next += 1;
             row += 1;
+        }
+    }
+
+    /// Kills every row there is: all of other segments, and those before `row` of the open one, whose
+    /// later rows come after the truncate.
+    fn truncate(&mut self, open: u32, row: u32) {
+        self.index.clear();
+        for segment in self.segments.values_mut() {
+            segment.kill_before(if segment.id == open { row } else { segment.rows });
         }
     }
 

@@ -12,15 +12,19 @@ use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use crate::{
-    commit::TableChange,
+    commit::table::TableChange,
     config::LakeConfig,
     error::LakeError,
-    file::{DataFileWriter, LakeFile, write_deletes},
-    key::{KeyCodec, Keys},
-    provider::without_dead,
-    segment::{FileRows, HotRows, Segment, SegmentData},
+    format::{
+        data_file::{DataFileWriter, LakeFile},
+        position_deletes::write_deletes,
+    },
+    read::view::TableView,
     storage::WriteScope,
-    view::TableView,
+    table::{
+        key::{KeyCodec, Keys},
+        segment::{FileRows, HotRows, Segment, SegmentData, without_dead},
+    },
 };
 
 /// At most this much is merged into one file at once.

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::record_batch::RecordBatch;
+use arrow::{
+    array::BooleanArray, compute::filter_record_batch, error::ArrowError, record_batch::RecordBatch,
+};
 use roaring::RoaringBitmap;
 
-use crate::file::LakeFile;
+use crate::format::data_file::LakeFile;
 
 /// Batches below this many rows are joined with their neighbours, so that a stream of tiny
 /// transactions does not become a list of tiny batches.
@@ -155,6 +157,15 @@ impl Segment {
         Arc::make_mut(&mut self.dead).insert(at);
     }
 
+    /// Marks all rows before the one of this number dead.
+    pub(crate) fn kill_before(&mut self, row: u32) {
+        let end = match &self.data {
+            SegmentData::Hot(_) => row,
+            SegmentData::File(file) => file.file.rows.min(row),
+        };
+        Arc::make_mut(&mut self.dead).insert_range(..end);
+    }
+
     /// Rows that live.
     pub(crate) fn live_rows(&self) -> u64 {
         let all = match &self.data {
@@ -163,4 +174,21 @@ impl Segment {
         };
         u64::from(all) - self.dead.len()
     }
+}
+
+/// The rows of a batch that are not dead; `first..end` are its row numbers.
+pub(crate) fn without_dead(
+    batch: RecordBatch,
+    dead: &RoaringBitmap,
+    first: u32,
+    end: u32,
+) -> Result<RecordBatch, ArrowError> {
+    if dead.range_cardinality(first..end) == 0 {
+        return Ok(batch);
+    }
+    let mut live = vec![true; batch.num_rows()];
+    for row in dead.range(first..end) {
+        live[(row - first) as usize] = false;
+    }
+    filter_record_batch(&batch, &BooleanArray::from(live))
 }

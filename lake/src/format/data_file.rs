@@ -1,22 +1,27 @@
-//! Data files and delete files in Parquet.
+//! Data files in Parquet.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs::File,
     io::{self, BufWriter},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use crate::{
+    error::LakeError,
+    format::schema::scalar,
+    storage::{Storage, WriteScope},
+};
 use arrow::{
-    array::{AsArray, Int64Array, StringArray, new_null_array},
-    datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef},
+    array::{AsArray, new_null_array},
+    datatypes::{Field, Float64Type, Schema, SchemaRef},
     error::ArrowError,
     record_batch::RecordBatch,
 };
 use datafusion::scalar::ScalarValue;
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum};
-use medlake_contract::{ColumnType, TableName, TableSchema};
+use medlake_contract::{ColumnType, TableSchema};
 use parquet::{
     arrow::{
         ArrowWriter, PARQUET_FIELD_ID_META_KEY, ProjectionMask,
@@ -30,20 +35,9 @@ use parquet::{
         statistics::Statistics,
     },
 };
-use roaring::RoaringBitmap;
-
-use crate::{
-    error::LakeError,
-    spec::scalar,
-    storage::{Storage, WriteScope},
-};
 
 /// Small enough that a row group without dead rows is common and two cores share a middling file.
 const ROW_GROUP_ROWS: usize = 131_072;
-
-/// Reserved field ids of position delete files, given by the format.
-const FILE_PATH_ID: i32 = 2_147_483_546;
-const POS_ID: i32 = 2_147_483_545;
 
 /// What is known of a column in a file. `None` is "not known".
 #[derive(Debug, Clone, Default)]
@@ -96,8 +90,8 @@ impl LakeFile {
                 continue;
             }
             let known = Bounds {
-                min: entry.lower_bounds().get(id).and_then(|d| scalar(d, column.ty)),
-                max: entry.upper_bounds().get(id).and_then(|d| scalar(d, column.ty)),
+                min: entry.lower_bounds().get(id).and_then(|d| scalar(d, &column.ty)),
+                max: entry.upper_bounds().get(id).and_then(|d| scalar(d, &column.ty)),
                 nulls: entry.null_value_counts().get(id).copied(),
             };
             bounds.insert(column.name.clone(), known);
@@ -163,7 +157,10 @@ pub(crate) fn conform(batch: &RecordBatch, columns: &SchemaRef) -> Result<Record
     RecordBatch::try_new_with_options(Arc::clone(columns), arrays, &rows)
 }
 
-fn parquet_error(doing: &'static str, path: &Path) -> impl Fn(ParquetError) -> LakeError + use<> {
+pub(crate) fn parquet_error(
+    doing: &'static str,
+    path: &Path,
+) -> impl Fn(ParquetError) -> LakeError + use<> {
     let path = path.to_owned();
     let damaged = {
         let path = path.clone();
@@ -192,12 +189,12 @@ fn read_footer(path: &Path) -> Result<Arc<ParquetMetaData>, LakeError> {
         .map_err(parquet_error("read the footer of", path))
 }
 
-fn with_field_id(field: &Field, id: i32) -> Field {
+pub(crate) fn with_field_id(field: &Field, id: i32) -> Field {
     let id = (PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string());
     field.clone().with_metadata(HashMap::from([id]))
 }
 
-fn writer_properties() -> WriterProperties {
+pub(crate) fn writer_properties() -> WriterProperties {
     WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -288,7 +285,7 @@ impl<'a> DataFileWriter<'a> {
                     continue;
                 }
             }
-            if let Some((min, max)) = file_bounds(&footer, at, column.ty) {
+            if let Some((min, max)) = file_bounds(&footer, at, &column.ty) {
                 lower.insert(id, min);
                 upper.insert(id, max);
             }
@@ -319,7 +316,7 @@ impl<'a> DataFileWriter<'a> {
     }
 }
 
-fn file_bytes(path: &Path) -> Result<u64, LakeError> {
+pub(crate) fn file_bytes(path: &Path) -> Result<u64, LakeError> {
     std::fs::metadata(path).map(|m| m.len()).map_err(|source| LakeError::File {
         doing: "inspect",
         path: path.to_owned(),
@@ -328,7 +325,7 @@ fn file_bytes(path: &Path) -> Result<u64, LakeError> {
 }
 
 /// The least and greatest value of a column over all row groups; none when not known.
-fn file_bounds(footer: &ParquetMetaData, at: usize, ty: ColumnType) -> Option<(Datum, Datum)> {
+fn file_bounds(footer: &ParquetMetaData, at: usize, ty: &ColumnType) -> Option<(Datum, Datum)> {
     let mut bounds: Option<(Datum, Datum)> = None;
     for group in footer.row_groups() {
         let statistics = group.column(at).statistics()?;
@@ -347,7 +344,7 @@ fn file_bounds(footer: &ParquetMetaData, at: usize, ty: ColumnType) -> Option<(D
     bounds
 }
 
-fn group_bounds(statistics: &Statistics, ty: ColumnType) -> Option<(Datum, Datum)> {
+fn group_bounds(statistics: &Statistics, ty: &ColumnType) -> Option<(Datum, Datum)> {
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(Datum::string);
     Some(match (statistics, ty) {
         (Statistics::Boolean(s), ColumnType::Boolean) => {
@@ -379,104 +376,9 @@ fn group_bounds(statistics: &Statistics, ty: ColumnType) -> Option<(Datum, Datum
     })
 }
 
-/// Writes one position delete file: for each data file its dead positions. Sorted by file and
-/// position, as the format demands.
-pub(crate) fn write_deletes(
-    scope: &WriteScope,
-    location: String,
-    table: &TableName,
-    dead: &BTreeMap<String, RoaringBitmap>,
-) -> Result<DataFile, LakeError> {
-    let path = Storage::path(&location);
-    let wrong = parquet_error("write", &path);
-    let schema = Arc::new(Schema::new(vec![
-        with_field_id(&Field::new("file_path", DataType::Utf8, false), FILE_PATH_ID),
-        with_field_id(&Field::new("pos", DataType::Int64, false), POS_ID),
-    ]));
-    let file = BufWriter::new(scope.create(&location)?);
-    let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(writer_properties()))
-        .map_err(&wrong)?;
-    let mut count = 0_u64;
-    for (data_file, positions) in dead {
-        let all: Vec<i64> = positions.iter().map(i64::from).collect();
-        for part in all.chunks(65_536) {
-            let paths = StringArray::from_iter_values(part.iter().map(|_| data_file));
-            let batch = RecordBatch::try_new(
-                Arc::clone(&schema),
-                vec![Arc::new(paths), Arc::new(Int64Array::from(part.to_vec()))],
-            )
-            .map_err(|source| LakeError::Arrow {
-                doing: "write deletes",
-                table: table.clone(),
-                source,
-            })?;
-            writer.write(&batch).map_err(&wrong)?;
-        }
-        count += positions.len();
-    }
-    writer.close().map_err(&wrong)?;
-    let bound = |path: Option<&String>| {
-        path.map(|p| (FILE_PATH_ID, Datum::string(p))).into_iter().collect::<HashMap<_, _>>()
-    };
-    let single = if dead.len() == 1 { dead.keys().next().cloned() } else { None };
-    DataFileBuilder::default()
-        .content(DataContentType::PositionDeletes)
-        .file_path(location)
-        .file_format(DataFileFormat::Parquet)
-        .record_count(count)
-        .file_size_in_bytes(file_bytes(&path)?)
-        .lower_bounds(bound(dead.keys().next()))
-        .upper_bounds(bound(dead.keys().next_back()))
-        .referenced_data_file(single)
-        .build()
-        .map_err(|e| wrong(ParquetError::External(Box::new(e))))
-}
-
-/// Adds the dead positions of a delete file to `dead`, by data file.
-pub(crate) fn read_deletes(
-    table: &TableName,
-    location: &str,
-    dead: &mut HashMap<String, RoaringBitmap>,
-) -> Result<(), LakeError> {
-    let path = Storage::path(location);
-    let wrong = parquet_error("read", &path);
-    let damaged = || LakeError::Corrupt {
-        table: table.clone(),
-        problem: format!("delete file {path:?} does not have file_path and pos"),
-    };
-    let file = File::open(&path).map_err(|source| LakeError::File {
-        doing: "open",
-        path: path.clone(),
-        source,
-    })?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .and_then(ParquetRecordBatchReaderBuilder::build)
-        .map_err(&wrong)?;
-    for batch in reader {
-        let batch = batch.map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
-        let paths = batch.column_by_name("file_path").and_then(|c| c.as_string_opt::<i32>());
-        let positions = batch.column_by_name("pos").and_then(|c| c.as_primitive_opt::<Int64Type>());
-        let (Some(paths), Some(positions)) = (paths, positions) else {
-            return Err(damaged());
-        };
-        let mut row = 0;
-        while row < batch.num_rows() {
-            let data_file = paths.value(row);
-            let bitmap = match dead.get_mut(data_file) {
-                Some(bitmap) => bitmap,
-                None => dead.entry(data_file.to_owned()).or_default(),
-            };
-            while row < batch.num_rows() && paths.value(row) == data_file {
-                bitmap.insert(u32::try_from(positions.value(row)).map_err(|_| damaged())?);
-                row += 1;
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use arrow::{array::Int64Array, datatypes::DataType};
     use medlake_contract::Kind;
 
     use super::*;

@@ -11,15 +11,16 @@ use uuid::Uuid;
 
 use crate::{
     catalog::{Catalog, Swap, SwapError},
-    commit::{Cleanup, CommittedTable, Retention},
+    commit::{
+        table::{Cleanup, CommittedTable, Retention},
+        write::{TableWork, WrittenTable, is_dirty},
+    },
     config::LakeConfig,
     error::LakeError,
     fault::{Fault, Faults},
-    file::LakeFile,
-    spec::{Progress, field_ids},
+    format::{data_file::LakeFile, progress::Progress, schema::field_ids},
+    read::view::ReadView,
     storage::{Storage, WriteScope},
-    view::ReadView,
-    write::{TableWork, WrittenTable, is_dirty},
 };
 
 /// Tables written at the same time.

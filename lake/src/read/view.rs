@@ -9,7 +9,7 @@ use datafusion::{
 };
 use medlake_contract::{Positions, TableName, TableSchema};
 
-use crate::{provider::LakeTable, segment::Segment};
+use crate::{read::provider::LakeTable, table::segment::Segment};
 
 /// One table in a view.
 #[derive(Debug)]

@@ -1,0 +1,6 @@
+//! Committing: what was written becomes the next snapshot of every table it touches.
+
+pub(crate) mod flush;
+pub(crate) mod manifest;
+pub(crate) mod table;
+pub(crate) mod write;

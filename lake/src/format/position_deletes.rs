@@ -1,0 +1,127 @@
+//! Position delete files: rows of data files that are dead, by file and position (format v2).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io::BufWriter,
+    sync::Arc,
+};
+
+use arrow::{
+    array::{AsArray, Int64Array, StringArray},
+    datatypes::{DataType, Field, Int64Type, Schema},
+    record_batch::RecordBatch,
+};
+use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum};
+use medlake_contract::TableName;
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    errors::ParquetError,
+};
+use roaring::RoaringBitmap;
+
+use crate::{
+    error::LakeError,
+    format::data_file::{file_bytes, parquet_error, with_field_id, writer_properties},
+    storage::{Storage, WriteScope},
+};
+
+/// Reserved field ids of position delete files, given by the format.
+const FILE_PATH_ID: i32 = 2_147_483_546;
+const POS_ID: i32 = 2_147_483_545;
+
+/// Writes one position delete file: for each data file its dead positions. Sorted by file and
+/// position, as the format demands.
+pub(crate) fn write_deletes(
+    scope: &WriteScope,
+    location: String,
+    table: &TableName,
+    dead: &BTreeMap<String, RoaringBitmap>,
+) -> Result<DataFile, LakeError> {
+    let path = Storage::path(&location);
+    let wrong = parquet_error("write", &path);
+    let schema = Arc::new(Schema::new(vec![
+        with_field_id(&Field::new("file_path", DataType::Utf8, false), FILE_PATH_ID),
+        with_field_id(&Field::new("pos", DataType::Int64, false), POS_ID),
+    ]));
+    let file = BufWriter::new(scope.create(&location)?);
+    let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(writer_properties()))
+        .map_err(&wrong)?;
+    let mut count = 0_u64;
+    for (data_file, positions) in dead {
+        let all: Vec<i64> = positions.iter().map(i64::from).collect();
+        for part in all.chunks(65_536) {
+            let paths = StringArray::from_iter_values(part.iter().map(|_| data_file));
+            let batch = RecordBatch::try_new(
+                Arc::clone(&schema),
+                vec![Arc::new(paths), Arc::new(Int64Array::from(part.to_vec()))],
+            )
+            .map_err(|source| LakeError::Arrow {
+                doing: "write deletes",
+                table: table.clone(),
+                source,
+            })?;
+            writer.write(&batch).map_err(&wrong)?;
+        }
+        count += positions.len();
+    }
+    writer.close().map_err(&wrong)?;
+    let bound = |path: Option<&String>| {
+        path.map(|p| (FILE_PATH_ID, Datum::string(p))).into_iter().collect::<HashMap<_, _>>()
+    };
+    let single = if dead.len() == 1 { dead.keys().next().cloned() } else { None };
+    DataFileBuilder::default()
+        .content(DataContentType::PositionDeletes)
+        .file_path(location)
+        .file_format(DataFileFormat::Parquet)
+        .record_count(count)
+        .file_size_in_bytes(file_bytes(&path)?)
+        .lower_bounds(bound(dead.keys().next()))
+        .upper_bounds(bound(dead.keys().next_back()))
+        .referenced_data_file(single)
+        .build()
+        .map_err(|e| wrong(ParquetError::External(Box::new(e))))
+}
+
+/// Adds the dead positions of a delete file to `dead`, by data file.
+pub(crate) fn read_deletes(
+    table: &TableName,
+    location: &str,
+    dead: &mut HashMap<String, RoaringBitmap>,
+) -> Result<(), LakeError> {
+    let path = Storage::path(location);
+    let wrong = parquet_error("read", &path);
+    let damaged = || LakeError::Corrupt {
+        table: table.clone(),
+        problem: format!("delete file {path:?} does not have file_path and pos"),
+    };
+    let file = File::open(&path).map_err(|source| LakeError::File {
+        doing: "open",
+        path: path.clone(),
+        source,
+    })?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(ParquetRecordBatchReaderBuilder::build)
+        .map_err(&wrong)?;
+    for batch in reader {
+        let batch = batch.map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
+        let paths = batch.column_by_name("file_path").and_then(|c| c.as_string_opt::<i32>());
+        let positions = batch.column_by_name("pos").and_then(|c| c.as_primitive_opt::<Int64Type>());
+        let (Some(paths), Some(positions)) = (paths, positions) else {
+            return Err(damaged());
+        };
+        let mut row = 0;
+        while row < batch.num_rows() {
+            let data_file = paths.value(row);
+            let bitmap = match dead.get_mut(data_file) {
+                Some(bitmap) => bitmap,
+                None => dead.entry(data_file.to_owned()).or_default(),
+            };
+            while row < batch.num_rows() && paths.value(row) == data_file {
+                bitmap.insert(u32::try_from(positions.value(row)).map_err(|_| damaged())?);
+                row += 1;
+            }
+        }
+    }
+    Ok(())
+}

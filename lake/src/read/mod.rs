@@ -1,0 +1,6 @@
+//! Reading: views, and the tables of a view as DataFusion scans them.
+
+pub(crate) mod provider;
+pub(crate) mod prune;
+pub(crate) mod reader;
+pub(crate) mod view;

@@ -1,0 +1,8 @@
+//! The lake with real parts around it: other engines, servers, catalogs.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod fixtures;
+mod parts;
+
+mod engines;
