@@ -49,7 +49,7 @@ impl Line {
         let table = self.table(name);
         let columns = table.columns().iter().map(|column| {
             let values = || (0..count).map(|row| value(&column.name, row));
-            let array: ArrayRef = match column.ty {
+            let array: ArrayRef = match &column.ty {
                 ColumnType::Utf8 if column.name == "channel" => Arc::new(
                     (0..count)
                         .map(|row| Some(["app", "h5"][usize::from(row % 3 == 0)]))

@@ -2,7 +2,7 @@
 //!
 //! Iceberg's library uses an Arrow of its own inside, so nothing of Arrow passes here.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use datafusion::scalar::ScalarValue;
 use iceberg::spec::{

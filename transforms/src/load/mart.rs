@@ -88,7 +88,7 @@ impl Loader<'_> {
         let columns = definition
             .columns
             .iter()
-            .map(|c| Column { name: c.name.clone(), ty: c.ty, nullable: c.nullable })
+            .map(|c| Column { name: c.name.clone(), ty: c.ty.clone(), nullable: c.nullable })
             .collect();
         let key: Vec<&str> = definition.key.iter().map(String::as_str).collect();
         TableSchema::new(name, columns, &key)
