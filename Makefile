@@ -42,6 +42,7 @@ unit: screen
 test: parts lint unit ## everything: lints, unit, golden, end to end with real parts
 
 bench: screen ## throughput, freshness, read cost, memory; each beside a limit measured in the same run
+	cargo bench --locked --profile dev -p medlake-lake --bench lake
 	cargo bench --locked --profile dev --bench line
 
 clean-data: ## forget the local data folder

@@ -1,0 +1,46 @@
+//! What the subjects share: a lake, its rows, medians.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use medlake_lake::{Lake, LakeConfig};
+
+/// How the code under measurement was compiled.
+pub(crate) fn optimisation() -> &'static str {
+    if cfg!(debug_assertions) {
+        "dev profile: optimisation level 1 with debug assertions, for our code and all libraries"
+    } else {
+        "an optimised profile"
+    }
+}
+
+pub(crate) fn median(mut values: Vec<Duration>) -> Duration {
+    values.sort();
+    values[values.len() / 2]
+}
+
+/// A new lake that keeps what is flushed as it is: nothing is merged.
+pub(crate) async fn lake(folder: &Path) -> Lake {
+    #[expect(clippy::disallowed_methods, reason = "a measurement is a program of its own")]
+    let clock = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        i64::try_from(now.as_micros()).unwrap()
+    };
+    let mut config = LakeConfig::new(folder, Arc::new(clock));
+    config.small_file_count = usize::MAX;
+    config.dead_percent = 100;
+    Lake::open(config).await.unwrap()
+}
+
+/// The recorded order lines that others published; see their README.
+#[expect(clippy::disallowed_methods, reason = "a measurement learns where its data is")]
+pub(crate) fn recorded() -> PathBuf {
+    let shared = std::env::var_os("MEDLAKE_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
+    let folder = shared.join("data/completejourney");
+    assert!(folder.exists(), "{folder:?} is not there: set MEDLAKE_SHARED");
+    folder
+}
