@@ -337,11 +337,11 @@ impl Lake {
             let mut tables = published.tables.clone();
             for written in &settled.written {
                 let Some(table) = state.tables.get_mut(&written.name) else { continue };
-                let merged = table.install(written);
+                let bases = table.install(written);
                 if let Some(view) = tables.get_mut(&written.name) {
                     let mut segments: BTreeMap<u32, Segment> =
                         view.segments.iter().map(|s| (s.id, s.clone())).collect();
-                    relocate(&mut segments, written, merged);
+                    relocate(&mut segments, written, &bases);
                     let segments = segments.into_values().collect();
                     *view = Arc::new(TableView::new(Arc::clone(&view.schema), segments));
                 }

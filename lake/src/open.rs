@@ -8,12 +8,12 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt};
-use iceberg::spec::{DataContentType, DataFile, DataFileFormat};
+use iceberg::spec::{DataContentType, DataFileFormat};
 use medlake_contract::{TableName, TableSchema};
 use roaring::RoaringBitmap;
 
 use crate::{
-    commit::table::CommittedTable,
+    commit::{manifest::Entry, table::CommittedTable},
     error::LakeError,
     format::{
         data_file::LakeFile,
@@ -124,8 +124,8 @@ async fn load_table(
 /// What it takes to open the files of a table, apart from the table: opening them blocks.
 pub(crate) struct FilesToOpen {
     field_ids: Vec<i32>,
-    data: Vec<DataFile>,
-    deletes: Vec<DataFile>,
+    data: Vec<Arc<Entry>>,
+    deletes: Vec<Arc<Entry>>,
 }
 
 impl FilesToOpen {
@@ -149,13 +149,14 @@ impl FilesToOpen {
 fn open_files(
     schema: &Arc<TableSchema>,
     field_ids: &[i32],
-    data: &[DataFile],
-    deletes: &[DataFile],
+    data: &[Arc<Entry>],
+    deletes: &[Arc<Entry>],
 ) -> Result<Vec<(Arc<LakeFile>, RoaringBitmap)>, LakeError> {
     let unsupported =
         |feature: String| LakeError::Unsupported { table: schema.name().clone(), feature };
     let mut dead = HashMap::new();
-    for file in deletes {
+    for entry in deletes {
+        let file = &entry.file;
         if file.content_type() != DataContentType::PositionDeletes
             || file.file_format() != DataFileFormat::Parquet
         {
@@ -169,10 +170,11 @@ fn open_files(
     }
     let mut files = Vec::with_capacity(data.len());
     for entry in data {
-        if entry.file_format() != DataFileFormat::Parquet {
-            return Err(unsupported(format!("data files of format {:?}", entry.file_format())));
+        if entry.file.file_format() != DataFileFormat::Parquet {
+            let format = entry.file.file_format();
+            return Err(unsupported(format!("data files of format {format:?}")));
         }
-        let file = LakeFile::open(schema, field_ids, entry)?;
+        let file = LakeFile::open(schema, field_ids, entry.spec_id, &entry.file)?;
         let mut dead = dead.remove(&file.location).unwrap_or_default();
         dead.remove_range(file.rows..);
         files.push((Arc::new(file), dead));

@@ -60,12 +60,7 @@ impl Prepared {
             tables: self.tables.len(),
             rows: self.written.iter().map(|w| w.rows).sum(),
             deletes: self.written.iter().map(|w| w.deletes).sum(),
-            merged_files: self
-                .written
-                .iter()
-                .filter_map(|w| w.merge.as_ref())
-                .map(|m| m.sources.len())
-                .sum(),
+            merged_files: self.written.iter().map(|w| w.merged_files).sum(),
         }
     }
 }
@@ -124,7 +119,8 @@ impl Committer {
                 work.push(TableWork {
                     field_ids: field_ids(&table.schema, &committed.metadata)?,
                     location: committed.metadata.location().to_owned(),
-                    delete_files: committed.delete_files().count(),
+                    spec_id: committed.metadata.default_partition_spec_id(),
+                    delete_files: committed.delete_files().cloned().collect(),
                     scope: scope.clone(),
                     view: Arc::clone(table),
                 });

@@ -1,12 +1,12 @@
 //! Manifests: lists of files with where each came from.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use iceberg::{
     io::FileIO,
     spec::{
         DataFile, ManifestContentType, ManifestFile, ManifestList, ManifestWriter,
-        ManifestWriterBuilder, TableMetadata,
+        ManifestWriterBuilder, Struct, TableMetadata,
     },
 };
 use medlake_contract::TableName;
@@ -19,13 +19,47 @@ use crate::{
     storage::{Storage, WriteScope},
 };
 
+/// A manifest with fewer entries than this is small.
+const SMALL_MANIFEST: usize = 1_000;
+/// Small manifests of one kind and specification a snapshot has at most.
+const SMALL_MANIFESTS: usize = 4;
+
+/// A file to enter into a manifest.
+#[derive(Debug, Clone)]
+pub(crate) struct NewEntry {
+    /// The specification its partition values are of.
+    pub(crate) spec_id: i32,
+    pub(crate) file: DataFile,
+}
+
+/// What tells one delete file from another: several deletion vectors stand in one file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DeleteKey {
+    location: String,
+    offset: Option<i64>,
+}
+
+impl DeleteKey {
+    pub(crate) fn of(file: &DataFile) -> Self {
+        Self { location: file.file_path().to_owned(), offset: file.content_offset() }
+    }
+}
+
 /// A file in a manifest, with where it came from.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
+    pub(crate) spec_id: i32,
     pub(crate) file: DataFile,
     pub(crate) snapshot_id: i64,
     pub(crate) sequence: i64,
     pub(crate) file_sequence: i64,
+}
+
+impl Entry {
+    /// The id of the partition specification and the values.
+    pub(crate) fn partition(&self) -> (i32, Struct) {
+        (self.spec_id, self.file.partition().clone())
+    }
 }
 
 /// A manifest of the current snapshot with the entries that live.
@@ -44,71 +78,94 @@ pub(crate) struct ManifestMaker<'a> {
 }
 
 impl ManifestMaker<'_> {
-    /// The manifests of one kind: the old ones as they are and one more for what is added, or, with
-    /// `rewrite`, one with everything.
+    /// The manifests of one kind after a change, partition specification by specification: what is
+    /// added goes into a new one, with the rest of those that lose files. Once there are many small
+    /// ones, all of them go into the new one.
     pub(crate) async fn arrange(
         &mut self,
         content: ManifestContentType,
         old: &[Manifest],
-        added: &[DataFile],
-        rewrite: bool,
+        added: &[NewEntry],
         removed: &(dyn Fn(&Entry) -> bool + Sync),
     ) -> Result<Vec<Manifest>, LakeError> {
-        if added.is_empty() && !rewrite {
-            return Ok(old.to_vec());
+        let mut specs: BTreeMap<i32, (Vec<&Manifest>, Vec<&NewEntry>)> = BTreeMap::new();
+        for manifest in old {
+            specs.entry(manifest.file.partition_spec_id).or_default().0.push(manifest);
         }
+        for entry in added {
+            specs.entry(entry.spec_id).or_default().1.push(entry);
+        }
+        let mut manifests = Vec::new();
+        for (spec_id, (old, added)) in specs {
+            // A manifest whose files are all gone said so in its own snapshot; no need to carry it.
+            let (mut changed, mut kept): (Vec<&Manifest>, Vec<&Manifest>) = old
+                .into_iter()
+                .filter(|m| !m.entries.is_empty())
+                .partition(|m| m.entries.iter().any(|e| removed(e)));
+            let small = |m: &Manifest| m.entries.len() < SMALL_MANIFEST;
+            if kept.iter().filter(|m| small(m)).count() >= SMALL_MANIFESTS {
+                let (few, many): (Vec<_>, Vec<_>) = kept.into_iter().partition(|m| small(m));
+                changed.extend(few);
+                kept = many;
+            }
+            manifests.extend(kept.into_iter().cloned());
+            if !changed.is_empty() || !added.is_empty() {
+                manifests.push(self.write(content, spec_id, &changed, &added, removed).await?);
+            }
+        }
+        Ok(manifests)
+    }
+
+    /// Writes one manifest with the entries of `old` and `added`.
+    async fn write(
+        &mut self,
+        content: ManifestContentType,
+        spec_id: i32,
+        old: &[&Manifest],
+        added: &[&NewEntry],
+        removed: &(dyn Fn(&Entry) -> bool + Sync),
+    ) -> Result<Manifest, LakeError> {
         let wrong = |e| metadata_error("write a manifest", &self.table.name)(e);
         let location =
             format!("{}/metadata/{}-m0.avro", self.table.metadata.location(), Uuid::new_v4());
         let memory = FileIO::new_with_memory();
-        let mut writer = self.writer(&memory, &location, content)?;
+        let mut writer = self.writer(&memory, &location, content, spec_id)?;
         let mut entries = Vec::new();
-        let mut gone = 0;
-        let mut manifests = Vec::new();
-        if rewrite {
-            for entry in old.iter().flat_map(|m| &m.entries) {
-                let file = entry.file.clone();
-                if removed(entry) {
-                    gone += 1;
-                    writer
-                        .add_delete_file(file, entry.sequence, Some(entry.file_sequence))
-                        .map_err(wrong)?;
-                } else {
-                    writer
-                        .add_existing_file(
-                            file,
-                            entry.snapshot_id,
-                            entry.sequence,
-                            Some(entry.file_sequence),
-                        )
-                        .map_err(wrong)?;
-                    entries.push(Arc::clone(entry));
-                }
+        for entry in old.iter().flat_map(|m| &m.entries) {
+            let file = entry.file.clone();
+            if removed(entry) {
+                writer
+                    .add_delete_file(file, entry.sequence, Some(entry.file_sequence))
+                    .map_err(wrong)?;
+            } else {
+                writer
+                    .add_existing_file(
+                        file,
+                        entry.snapshot_id,
+                        entry.sequence,
+                        Some(entry.file_sequence),
+                    )
+                    .map_err(wrong)?;
+                entries.push(Arc::clone(entry));
             }
-        } else {
-            // A manifest whose files are all gone said so in its own snapshot; no need to carry it.
-            manifests.extend(old.iter().filter(|m| !m.entries.is_empty()).cloned());
         }
-        for file in added {
+        for NewEntry { file, .. } in added {
             // The sequence number is inherited from the manifest list.
             writer.add_file(file.clone(), -1).map_err(wrong)?;
             entries.push(Arc::new(Entry {
+                spec_id,
                 file: file.clone(),
                 snapshot_id: self.snapshot_id,
                 sequence: self.sequence,
                 file_sequence: self.sequence,
             }));
         }
-        if entries.is_empty() && gone == 0 {
-            return Ok(manifests);
-        }
         let mut file = writer.write_manifest_file().await.map_err(wrong)?;
         copy_out(&memory, self.scope, &location, &self.table.name).await?;
         file.sequence_number = self.sequence;
         file.min_sequence_number =
             entries.iter().map(|e| e.sequence).min().unwrap_or(self.sequence);
-        manifests.push(Manifest { file, entries });
-        Ok(manifests)
+        Ok(Manifest { file, entries })
     }
 
     fn writer(
@@ -116,16 +173,28 @@ impl ManifestMaker<'_> {
         memory: &FileIO,
         location: &str,
         content: ManifestContentType,
+        spec_id: i32,
     ) -> Result<ManifestWriter, LakeError> {
         let metadata = &self.table.metadata;
+        let damaged = || LakeError::Corrupt {
+            table: self.table.name.clone(),
+            problem: format!("partition specification {spec_id} is missing"),
+        };
+        let spec = metadata.partition_spec_by_id(spec_id).ok_or_else(damaged)?;
+        // An old specification may be by a column that the current schema does not have any more.
+        let current = metadata.current_schema();
+        let schema = std::iter::once(current)
+            .chain(metadata.schemas_iter())
+            .find(|schema| spec.partition_type(schema).is_ok())
+            .ok_or_else(damaged)?;
         let output = memory
             .new_output(location)
             .map_err(metadata_error("write a manifest", &self.table.name))?;
         let builder = ManifestWriterBuilder::new(
             output,
             Some(self.snapshot_id),
-            Arc::clone(metadata.current_schema()),
-            metadata.default_partition_spec().as_ref().clone(),
+            Arc::clone(schema),
+            spec.as_ref().clone(),
         );
         Ok(match content {
             ManifestContentType::Data => builder.build_v2_data(),
@@ -167,6 +236,7 @@ pub(crate) async fn read_manifest(
         .await
         .map_err(metadata_error("read a manifest", table))?;
     let (all, _) = manifest.into_parts();
+    let spec_id = file.partition_spec_id;
     let mut entries = Vec::new();
     for entry in all.into_iter().filter(|e| e.is_alive()) {
         let (Some(snapshot_id), Some(sequence), Some(file_sequence)) =
@@ -178,7 +248,7 @@ pub(crate) async fn read_manifest(
             });
         };
         let file = entry.data_file().clone();
-        entries.push(Arc::new(Entry { file, snapshot_id, sequence, file_sequence }));
+        entries.push(Arc::new(Entry { spec_id, file, snapshot_id, sequence, file_sequence }));
     }
     Ok(Manifest { file, entries })
 }

@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 use crate::{
     commit::manifest::{
-        Entry, Manifest, ManifestMaker, copy_out, read_manifest, read_manifest_list,
+        DeleteKey, Entry, Manifest, ManifestMaker, NewEntry, copy_out, read_manifest,
+        read_manifest_list,
     },
     error::LakeError,
     format::{
@@ -30,10 +31,6 @@ use crate::{
     storage::{Storage, WriteScope},
 };
 
-/// Manifests of data files a snapshot has at most; the next one brings them all into one.
-const DATA_MANIFESTS: usize = 5;
-/// Manifests of delete files a snapshot has at most.
-const DELETE_MANIFESTS: usize = 3;
 /// Metadata files that are kept for readers that still hold an old pointer.
 const METADATA_VERSIONS: &str = "20";
 
@@ -50,12 +47,11 @@ pub(crate) struct Retired {
 /// What one commit changes in a table's set of files.
 #[derive(Debug, Default)]
 pub(crate) struct TableChange {
-    pub(crate) added: Vec<DataFile>,
+    pub(crate) added: Vec<NewEntry>,
     /// Locations of data files that go.
     pub(crate) removed: BTreeSet<String>,
-    pub(crate) added_deletes: Vec<DataFile>,
-    /// Whether all delete files there were go.
-    pub(crate) replace_deletes: bool,
+    pub(crate) added_deletes: Vec<NewEntry>,
+    pub(crate) removed_deletes: BTreeSet<DeleteKey>,
 }
 
 /// A table as the catalog has it.
@@ -128,13 +124,13 @@ impl CommittedTable {
     }
 
     /// The living data files.
-    pub(crate) fn data_files(&self) -> impl Iterator<Item = &DataFile> {
-        self.entries(ManifestContentType::Data).map(|e| &e.file)
+    pub(crate) fn data_files(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries(ManifestContentType::Data)
     }
 
     /// The living delete files.
-    pub(crate) fn delete_files(&self) -> impl Iterator<Item = &DataFile> {
-        self.entries(ManifestContentType::Deletes).map(|e| &e.file)
+    pub(crate) fn delete_files(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries(ManifestContentType::Deletes)
     }
 
     fn entries(&self, content: ManifestContentType) -> impl Iterator<Item = &Arc<Entry>> {
@@ -199,29 +195,21 @@ impl CommittedTable {
         change.removed.iter().for_each(|location| retire(location));
 
         let removed = |e: &Entry| change.removed.contains(e.file.file_path());
-        let rewrite = !change.removed.is_empty()
-            || data.len() + usize::from(!change.added.is_empty()) > DATA_MANIFESTS;
-        let mut manifests = maker
-            .arrange(ManifestContentType::Data, &data, &change.added, rewrite, &removed)
+        let mut manifests =
+            maker.arrange(ManifestContentType::Data, &data, &change.added, &removed).await?;
+        let removed = |e: &Entry| change.removed_deletes.contains(&DeleteKey::of(&e.file));
+        let deletes = maker
+            .arrange(ManifestContentType::Deletes, &deletes, &change.added_deletes, &removed)
             .await?;
-
-        let all = |_: &Entry| change.replace_deletes;
-        let rewrite = change.replace_deletes
-            || deletes.len() + usize::from(!change.added_deletes.is_empty()) > DELETE_MANIFESTS;
-        manifests.extend(
-            maker
-                .arrange(
-                    ManifestContentType::Deletes,
-                    &deletes,
-                    &change.added_deletes,
-                    rewrite,
-                    &all,
-                )
-                .await?,
-        );
-        if change.replace_deletes {
-            self.delete_files().for_each(|f| retire(f.file_path()));
-        }
+        let named: BTreeSet<&str> =
+            deletes.iter().flat_map(|m| &m.entries).map(|e| e.file.file_path()).collect();
+        let gone: BTreeSet<&str> = self
+            .delete_files()
+            .map(|e| e.file.file_path())
+            .filter(|location| !named.contains(location))
+            .collect();
+        gone.into_iter().for_each(&mut retire);
+        manifests.extend(deletes);
         for old in &self.manifests {
             if !manifests.iter().any(|m| m.file.manifest_path == old.file.manifest_path) {
                 retire(&old.file.manifest_path);
@@ -297,30 +285,29 @@ impl CommittedTable {
     }
 
     fn summary(&self, change: &TableChange, progress: &Progress) -> Summary {
-        let data_files = self.data_files().count() + change.added.len() - change.removed.len();
-        let removed_rows: u64 = self
-            .data_files()
-            .filter(|f| change.removed.contains(f.file_path()))
-            .map(DataFile::record_count)
-            .sum();
-        let added_rows: u64 = change.added.iter().map(DataFile::record_count).sum();
-        let all_rows: u64 = self.data_files().map(DataFile::record_count).sum();
-        let old_deletes: Vec<&DataFile> = self.delete_files().collect();
-        let added_deletes: u64 = change.added_deletes.iter().map(DataFile::record_count).sum();
-        let kept = if change.replace_deletes { &[][..] } else { &old_deletes[..] };
-        let kept_deletes: u64 = kept.iter().map(|f| f.record_count()).sum();
+        let rows = |files: &[&DataFile]| files.iter().map(|f| f.record_count()).sum::<u64>();
+        let all: Vec<&DataFile> = self.data_files().map(|e| &e.file).collect();
+        let added: Vec<&DataFile> = change.added.iter().map(|e| &e.file).collect();
+        let (removed, kept): (Vec<&DataFile>, Vec<&DataFile>) =
+            all.into_iter().partition(|f| change.removed.contains(f.file_path()));
+        let added_deletes: Vec<&DataFile> = change.added_deletes.iter().map(|e| &e.file).collect();
+        let (removed_deletes, kept_deletes): (Vec<&DataFile>, Vec<&DataFile>) = self
+            .delete_files()
+            .map(|e| &e.file)
+            .partition(|f| change.removed_deletes.contains(&DeleteKey::of(f)));
         let numbers = [
-            ("added-data-files", change.added.len() as u64),
-            ("deleted-data-files", change.removed.len() as u64),
-            ("added-records", added_rows),
-            ("deleted-records", removed_rows),
-            ("added-delete-files", change.added_deletes.len() as u64),
-            ("removed-delete-files", (old_deletes.len() - kept.len()) as u64),
-            ("added-position-deletes", added_deletes),
-            ("total-records", all_rows + added_rows - removed_rows),
-            ("total-data-files", data_files as u64),
-            ("total-delete-files", (kept.len() + change.added_deletes.len()) as u64),
-            ("total-position-deletes", kept_deletes + added_deletes),
+            ("added-data-files", added.len() as u64),
+            ("deleted-data-files", removed.len() as u64),
+            ("added-records", rows(&added)),
+            ("deleted-records", rows(&removed)),
+            ("added-delete-files", added_deletes.len() as u64),
+            ("removed-delete-files", removed_deletes.len() as u64),
+            ("added-position-deletes", rows(&added_deletes)),
+            ("removed-position-deletes", rows(&removed_deletes)),
+            ("total-records", rows(&kept) + rows(&added)),
+            ("total-data-files", (kept.len() + added.len()) as u64),
+            ("total-delete-files", (kept_deletes.len() + added_deletes.len()) as u64),
+            ("total-position-deletes", rows(&kept_deletes) + rows(&added_deletes)),
             ("total-equality-deletes", 0),
         ];
         let mut additional_properties = progress.properties();
@@ -328,7 +315,7 @@ impl CommittedTable {
             .extend(numbers.into_iter().map(|(k, v)| (k.to_owned(), v.to_string())));
         let operation = if change.removed.is_empty()
             && change.added_deletes.is_empty()
-            && !change.replace_deletes
+            && change.removed_deletes.is_empty()
         {
             Operation::Append
         } else {

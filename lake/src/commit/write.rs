@@ -1,18 +1,21 @@
 //! Writing one table's part of a flush: what a view has beyond the committed files.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use arrow::error::ArrowError;
-use iceberg::spec::DataFile;
+use iceberg::spec::Struct;
 use medlake_contract::TableName;
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 
 use crate::{
-    commit::table::TableChange,
+    commit::{
+        manifest::{DeleteKey, Entry},
+        table::TableChange,
+    },
     config::LakeConfig,
     error::LakeError,
     format::{
@@ -22,7 +25,7 @@ use crate::{
     read::view::TableView,
     storage::WriteScope,
     table::{
-        key::{KeyCodec, Keys},
+        forward::{Order, Replacement, Source},
         segment::{FileRows, HotRows, Segment, SegmentData, without_dead},
     },
 };
@@ -40,26 +43,21 @@ pub(crate) struct Flushed {
     pub(crate) elided: Arc<RoaringBitmap>,
 }
 
-/// Files that were merged into one.
-pub(crate) struct Merge {
-    pub(crate) sources: Vec<MergeSource>,
-    pub(crate) file: Arc<LakeFile>,
-    /// Keys of the merged rows in their order, with the number of rows of each part.
-    pub(crate) keys: Vec<(Keys, usize)>,
-}
+/// A partition: the id of the specification and the values.
+type Partition = (i32, Struct);
 
-pub(crate) struct MergeSource {
-    pub(crate) segment: u32,
-    pub(crate) rows: u32,
-    /// The positions that were left out.
-    pub(crate) dead: Arc<RoaringBitmap>,
+fn partition_of(file: &LakeFile) -> Partition {
+    (file.spec_id, file.partition.clone())
 }
 
 /// What was written for one table.
 pub(crate) struct WrittenTable {
     pub(crate) name: TableName,
     pub(crate) flushed: Vec<Flushed>,
-    pub(crate) merge: Option<Merge>,
+    /// Files that take the place of segments with other ids.
+    pub(crate) replacements: Vec<Replacement>,
+    /// Data files that were merged into larger ones.
+    pub(crate) merged_files: usize,
     /// Segments without a living row.
     pub(crate) dropped: Vec<u32>,
     /// File segments and the dead positions that are committed with this.
@@ -75,7 +73,8 @@ impl WrittenTable {
         Self {
             name,
             flushed: Vec::new(),
-            merge: None,
+            replacements: Vec::new(),
+            merged_files: 0,
             dropped: Vec::new(),
             committed_dead: Vec::new(),
             change: TableChange::default(),
@@ -91,8 +90,10 @@ pub(crate) struct TableWork {
     pub(crate) field_ids: Vec<i32>,
     /// `file://.../<namespace>/<table>`
     pub(crate) location: String,
-    /// Delete files the table has.
-    pub(crate) delete_files: usize,
+    /// The specification new files are partitioned by.
+    pub(crate) spec_id: i32,
+    /// The delete files the table has.
+    pub(crate) delete_files: Vec<Arc<Entry>>,
     pub(crate) scope: WriteScope,
 }
 
@@ -114,7 +115,7 @@ impl TableWork {
                 self.write_hot(segment, hot, &mut written)?;
             }
         }
-        let files: Vec<(&Segment, &FileRows)> =
+        let files: Vec<FileSegment<'_>> =
             self.view.segments.iter().filter_map(|s| Some((s, s.file()?))).collect();
         let (dead_files, living): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|(s, f)| s.dead.len() == u64::from(f.file.rows));
@@ -122,15 +123,10 @@ impl TableWork {
             written.dropped.push(segment.id);
             written.change.removed.insert(file.file.location.clone());
         }
-        let chosen = choose_merge(config, &living);
-        if !chosen.is_empty() {
-            self.merge(
-                living.iter().filter(|(s, _)| chosen.contains(&s.id)).copied(),
-                &mut written,
-            )?;
+        let (chosen, kept) = choose_merge(config, living);
+        for sources in chosen.values() {
+            self.merge(sources, &mut written)?;
         }
-        let kept: Vec<_> =
-            living.iter().filter(|(s, _)| !chosen.contains(&s.id)).copied().collect();
         self.write_deletes(config, &kept, &mut written)?;
         Ok(written)
     }
@@ -157,7 +153,7 @@ impl TableWork {
                 writer.write(&live)?;
                 first = end;
             }
-            let (lake_file, entry) = writer.finish()?;
+            let (lake_file, entry) = writer.finish(self.spec_id)?;
             written.rows += u64::from(lake_file.rows);
             written.change.added.push(entry);
             file = Some(lake_file);
@@ -166,15 +162,14 @@ impl TableWork {
         Ok(())
     }
 
-    fn merge<'a>(
+    fn merge(
         &self,
-        sources: impl Iterator<Item = (&'a Segment, &'a FileRows)>,
+        sources: &[FileSegment<'_>],
         written: &mut WrittenTable,
     ) -> Result<(), LakeError> {
-        let codec = KeyCodec::new(&self.view.schema).map_err(|e| self.arrow_error(e))?;
         let mut writer = self.writer()?;
-        let mut all_keys = Vec::new();
-        let mut merged = Vec::new();
+        let mut merged = Vec::with_capacity(sources.len());
+        let mut place = 0_u32;
         for (segment, rows) in sources {
             for batch in rows.file.read(self.view.schema.arrow())? {
                 let (first, batch) = batch?;
@@ -183,42 +178,60 @@ impl TableWork {
                     .map_err(|e| self.arrow_error(e))?;
                 if live.num_rows() > 0 {
                     writer.write(&live)?;
-                    let keys = codec.keys(&live).map_err(|e| self.arrow_error(e))?;
-                    all_keys.push((keys, live.num_rows()));
                 }
             }
+            let live_rows = u32::try_from(segment.live_rows()).unwrap_or(u32::MAX);
             written.change.removed.insert(rows.file.location.clone());
-            merged.push(MergeSource {
+            merged.push(Source {
                 segment: segment.id,
-                rows: rows.file.rows,
-                dead: Arc::clone(&segment.dead),
+                rows: live_rows,
+                elided: rows.elided.clone(),
+                left_out: Arc::clone(&segment.dead),
+                order: Order { first: place, places: None },
             });
+            place = place.saturating_add(live_rows);
         }
-        let (file, entry): (Arc<LakeFile>, DataFile) = writer.finish()?;
+        let (file, entry) = writer.finish(self.spec_id)?;
         written.change.added.push(entry);
-        written.merge = Some(Merge { sources: merged, file, keys: all_keys });
+        written.merged_files += merged.len();
+        written.replacements.push(Replacement { sources: merged, files: vec![file] });
         Ok(())
     }
 
-    /// Delete files for what died in `kept`, the files that stay. When there are many delete files,
-    /// or files they name go, one new file takes the place of all.
+    /// Delete files for what died in `kept`, the files that stay: one a partition. When a partition
+    /// has many, or data files of it go, one new file takes the place of all.
     fn write_deletes(
         &self,
         config: &LakeConfig,
-        kept: &[(&Segment, &FileRows)],
+        kept: &[FileSegment<'_>],
         written: &mut WrittenTable,
     ) -> Result<(), LakeError> {
-        let rewrite = self.delete_files > 0
-            && (self.delete_files >= config.delete_file_count
-                || !written.change.removed.is_empty());
-        let mut dead: BTreeMap<String, RoaringBitmap> = BTreeMap::new();
+        let mut counts: HashMap<Partition, usize> = HashMap::new();
+        for entry in &self.delete_files {
+            *counts.entry(entry.partition()).or_default() += 1;
+        }
+        let thinned: HashSet<Partition> = self
+            .view
+            .segments
+            .iter()
+            .filter_map(|s| s.file())
+            .filter(|f| written.change.removed.contains(&f.file.location))
+            .map(|f| partition_of(&f.file))
+            .collect();
+        let rewrites = |partition: &Partition| {
+            counts
+                .get(partition)
+                .is_some_and(|n| *n >= config.delete_file_count || thinned.contains(partition))
+        };
+        let mut dead: HashMap<Partition, BTreeMap<String, RoaringBitmap>> = HashMap::new();
         for (segment, file) in kept {
             let fresh = segment.dead.len() - file.committed_dead.len();
             written.deletes += fresh;
             if fresh > 0 {
                 written.committed_dead.push((segment.id, Arc::clone(&segment.dead)));
             }
-            let positions = if rewrite {
+            let partition = partition_of(&file.file);
+            let positions = if rewrites(&partition) {
                 segment.dead.as_ref().clone()
             } else if fresh > 0 {
                 &*segment.dead - &*file.committed_dead
@@ -226,13 +239,15 @@ impl TableWork {
                 continue;
             };
             if !positions.is_empty() {
-                dead.insert(file.file.location.clone(), positions);
+                dead.entry(partition).or_default().insert(file.file.location.clone(), positions);
             }
         }
-        written.change.replace_deletes = rewrite;
-        if !dead.is_empty() {
+        let replaced = self.delete_files.iter().filter(|e| rewrites(&e.partition()));
+        written.change.removed_deletes.extend(replaced.map(|e| DeleteKey::of(&e.file)));
+        for (partition, dead) in dead {
             let location = format!("{}/data/{}-deletes.parquet", self.location, Uuid::new_v4());
-            let entry = write_deletes(&self.scope, location, self.view.schema.name(), &dead)?;
+            let name = self.view.schema.name();
+            let entry = write_deletes(&self.scope, location, name, &dead, partition)?;
             written.change.added_deletes.push(entry);
         }
         Ok(())
@@ -252,20 +267,33 @@ impl TableWork {
     }
 }
 
-/// The segments to merge: all small files once there are too many, and large ones with many dead
-/// rows.
-fn choose_merge(config: &LakeConfig, living: &[(&Segment, &FileRows)]) -> BTreeSet<u32> {
+type FileSegment<'a> = (&'a Segment, &'a FileRows);
+
+/// The segments to merge, by partition, and those that stay: all small files go once there are too
+/// many, and large ones with many dead rows.
+fn choose_merge<'a>(
+    config: &LakeConfig,
+    living: Vec<FileSegment<'a>>,
+) -> (HashMap<Partition, Vec<FileSegment<'a>>>, Vec<FileSegment<'a>>) {
     let small = |f: &FileRows| f.file.bytes < config.small_file_bytes;
-    let many = living.iter().filter(|(_, f)| small(f)).count() > config.small_file_count;
-    let mut chosen = BTreeSet::new();
+    let mut counts: HashMap<Partition, usize> = HashMap::new();
+    for (_, file) in living.iter().filter(|(_, f)| small(f)) {
+        *counts.entry(partition_of(&file.file)).or_default() += 1;
+    }
+    let mut chosen: HashMap<Partition, Vec<FileSegment<'a>>> = HashMap::new();
+    let mut kept = Vec::new();
     let mut bytes = 0;
     for (segment, file) in living {
         let worn = segment.dead.len() * 100 > u64::from(file.file.rows) * config.dead_percent;
+        let partition = partition_of(&file.file);
+        let many = counts.get(&partition).is_some_and(|n| *n > config.small_file_count);
         let wanted = if small(file) { many } else { worn };
         if wanted && bytes < MERGE_BYTES {
             bytes += file.file.bytes;
-            chosen.insert(segment.id);
+            chosen.entry(partition).or_default().push((segment, file));
+        } else {
+            kept.push((segment, file));
         }
     }
-    chosen
+    (chosen, kept)
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    commit::manifest::NewEntry,
     error::LakeError,
     format::schema::scalar,
     storage::{Storage, WriteScope},
@@ -20,7 +21,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use datafusion::scalar::ScalarValue;
-use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum};
+use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, Struct};
 use medlake_contract::{ColumnType, TableSchema};
 use parquet::{
     arrow::{
@@ -54,6 +55,10 @@ pub(crate) struct LakeFile {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     pub(crate) rows: u32,
+    /// The partition specification the file was written by.
+    pub(crate) spec_id: i32,
+    /// The values every row of it has under that specification.
+    pub(crate) partition: Struct,
     pub(crate) footer: Arc<ParquetMetaData>,
     /// Per column that the file has, by name.
     pub(crate) bounds: HashMap<String, Bounds>,
@@ -64,6 +69,7 @@ impl LakeFile {
     pub(crate) fn open(
         schema: &TableSchema,
         field_ids: &[i32],
+        spec_id: i32,
         entry: &DataFile,
     ) -> Result<Self, LakeError> {
         let location = entry.file_path().to_owned();
@@ -96,7 +102,16 @@ impl LakeFile {
             };
             bounds.insert(column.name.clone(), known);
         }
-        Ok(Self { bytes: entry.file_size_in_bytes(), location, path, rows, footer, bounds })
+        Ok(Self {
+            bytes: entry.file_size_in_bytes(),
+            spec_id,
+            partition: entry.partition().clone(),
+            location,
+            path,
+            rows,
+            footer,
+            bounds,
+        })
     }
 
     /// Reads the file from its beginning: all columns of `schema`, or only those named, as batches
@@ -258,7 +273,7 @@ impl<'a> DataFileWriter<'a> {
     }
 
     /// Ends the file; gives it and its entry for the manifest.
-    pub(crate) fn finish(self) -> Result<(Arc<LakeFile>, DataFile), LakeError> {
+    pub(crate) fn finish(self, spec_id: i32) -> Result<(Arc<LakeFile>, NewEntry), LakeError> {
         let wrong = parquet_error("write", &self.path);
         self.writer.close().map_err(&wrong)?;
         let bytes = file_bytes(&self.path)?;
@@ -296,7 +311,7 @@ impl<'a> DataFileWriter<'a> {
             .filter_map(|g| g.columns().first())
             .map(|c| c.dictionary_page_offset().unwrap_or_else(|| c.data_page_offset()))
             .collect();
-        let entry = DataFileBuilder::default()
+        let file = DataFileBuilder::default()
             .content(DataContentType::Data)
             .file_path(self.location.clone())
             .file_format(DataFileFormat::Parquet)
@@ -311,8 +326,8 @@ impl<'a> DataFileWriter<'a> {
             .split_offsets(Some(offsets))
             .build()
             .map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
-        let file = LakeFile::open(self.schema, self.field_ids, &entry)?;
-        Ok((Arc::new(file), entry))
+        let opened = LakeFile::open(self.schema, self.field_ids, spec_id, &file)?;
+        Ok((Arc::new(opened), NewEntry { spec_id, file }))
     }
 }
 

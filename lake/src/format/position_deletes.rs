@@ -12,7 +12,7 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema},
     record_batch::RecordBatch,
 };
-use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum};
+use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Datum, Struct};
 use medlake_contract::TableName;
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
@@ -21,6 +21,7 @@ use parquet::{
 use roaring::RoaringBitmap;
 
 use crate::{
+    commit::manifest::NewEntry,
     error::LakeError,
     format::data_file::{file_bytes, parquet_error, with_field_id, writer_properties},
     storage::{Storage, WriteScope},
@@ -31,13 +32,15 @@ const FILE_PATH_ID: i32 = 2_147_483_546;
 const POS_ID: i32 = 2_147_483_545;
 
 /// Writes one position delete file: for each data file its dead positions. Sorted by file and
-/// position, as the format demands.
+/// position, as the format demands. The data files are of one partition: readers look for deletes
+/// in the partition of a data file only.
 pub(crate) fn write_deletes(
     scope: &WriteScope,
     location: String,
     table: &TableName,
     dead: &BTreeMap<String, RoaringBitmap>,
-) -> Result<DataFile, LakeError> {
+    (spec_id, partition): (i32, Struct),
+) -> Result<NewEntry, LakeError> {
     let path = Storage::path(&location);
     let wrong = parquet_error("write", &path);
     let schema = Arc::new(Schema::new(vec![
@@ -70,7 +73,7 @@ pub(crate) fn write_deletes(
         path.map(|p| (FILE_PATH_ID, Datum::string(p))).into_iter().collect::<HashMap<_, _>>()
     };
     let single = if dead.len() == 1 { dead.keys().next().cloned() } else { None };
-    DataFileBuilder::default()
+    let file = DataFileBuilder::default()
         .content(DataContentType::PositionDeletes)
         .file_path(location)
         .file_format(DataFileFormat::Parquet)
@@ -79,8 +82,10 @@ pub(crate) fn write_deletes(
         .lower_bounds(bound(dead.keys().next()))
         .upper_bounds(bound(dead.keys().next_back()))
         .referenced_data_file(single)
+        .partition(partition)
         .build()
-        .map_err(|e| wrong(ParquetError::External(Box::new(e))))
+        .map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
+    Ok(NewEntry { spec_id, file })
 }
 
 /// Adds the dead positions of a delete file to `dead`, by data file.

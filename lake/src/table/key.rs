@@ -139,6 +139,14 @@ impl KeyIndex {
         }
     }
 
+    /// Moves every entry to where `to` says its row is.
+    pub(crate) fn relocate(&mut self, to: impl Fn(Location) -> Location) {
+        match self {
+            Self::Int64(map) => map.values_mut().for_each(|at| *at = to(*at)),
+            Self::Bytes { map, .. } => map.values_mut().for_each(|at| *at = to(*at)),
+        }
+    }
+
     /// Forgets all keys.
     pub(crate) fn clear(&mut self) {
         match self {

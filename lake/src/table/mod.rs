@@ -1,5 +1,6 @@
 //! One table as the writer has it: segments and key index, newer than any view.
 
+pub(crate) mod forward;
 pub(crate) mod key;
 pub(crate) mod segment;
 
@@ -18,10 +19,14 @@ use crate::{
     format::data_file::{LakeFile, conform},
     read::view::TableView,
     table::{
+        forward::Forward,
         key::{KeyCodec, KeyIndex, Keys, Location},
         segment::{HotRows, Segment, SegmentData},
     },
 };
+
+/// More segments than this that went are not kept in mind: the index is rewritten.
+const FORWARDS: usize = 64;
 
 /// Changes that were checked and can be applied without failing.
 pub(crate) struct CheckedChanges {
@@ -40,6 +45,8 @@ pub(crate) struct TableState {
     pub(crate) index: KeyIndex,
     pub(crate) segments: BTreeMap<u32, Segment>,
     next_segment: u32,
+    /// Where the rows of segments went that the index may still name.
+    forwards: BTreeMap<u32, Forward>,
     /// The hot segment that takes new rows.
     open: Option<u32>,
     /// The picture of the present state, made when asked for.
@@ -59,6 +66,7 @@ impl TableState {
             schema,
             segments: BTreeMap::new(),
             next_segment: 1,
+            forwards: BTreeMap::new(),
             open: None,
             view: None,
         })
@@ -161,15 +169,23 @@ impl TableState {
     /// later rows come after the truncate.
     fn truncate(&mut self, open: u32, row: u32) {
         self.index.clear();
+        self.forwards.clear();
         for segment in self.segments.values_mut() {
             segment.kill_before(if segment.id == open { row } else { segment.rows });
         }
     }
 
     fn kill(&mut self, at: Location) {
-        if let Some(segment) = self.segments.get_mut(&at.segment) {
+        if let Some(at) = self.resolve(at)
+            && let Some(segment) = self.segments.get_mut(&at.segment)
+        {
             segment.kill(at.row);
         }
+    }
+
+    /// Where a row is now that the index has at `at`; none when it is nowhere.
+    pub(crate) fn resolve(&self, at: Location) -> Option<Location> {
+        follow(&self.forwards, at)
     }
 
     /// The id of the hot segment that takes new rows.
@@ -295,25 +311,29 @@ impl TableState {
 
     /// Takes over what a committed flush wrote. Rows that died since the view it was made from are
     /// dead in the new files too, and are deleted by position in the next flush. Gives the id of the
-    /// segment that takes the merged rows, for [`relocate`].
-    pub(crate) fn install(&mut self, written: &WrittenTable) -> u32 {
+    /// first segment of each replacement, for [`relocate`].
+    pub(crate) fn install(&mut self, written: &WrittenTable) -> Vec<u32> {
         self.view = None;
-        let id = self.next_segment;
-        self.next_segment += 1;
-        relocate(&mut self.segments, written, id);
-        let merged = written.merge.as_ref().zip(self.segments.get(&id));
-        if let Some((merge, segment)) = merged {
-            let mut row = 0_u32;
-            for (keys, count) in &merge.keys {
-                for at in 0..*count {
-                    if !segment.dead.contains(row) {
-                        self.index.put(keys, at, Location { segment: id, row });
-                    }
-                    row += 1;
-                }
-            }
+        let mut bases = Vec::with_capacity(written.replacements.len());
+        for replacement in &written.replacements {
+            let base = self.next_segment;
+            self.next_segment += u32::try_from(replacement.files.len()).unwrap_or(u32::MAX);
+            self.forwards.extend(replacement.forwards(base));
+            bases.push(base);
         }
-        id
+        relocate(&mut self.segments, written, &bases);
+        self.repoint();
+        bases
+    }
+
+    /// Rewrites the index entries of rows that went elsewhere, once they are so many that doing it
+    /// costs each of them little.
+    fn repoint(&mut self) {
+        let rows: usize = self.forwards.values().map(Forward::rows).sum();
+        if self.forwards.len() > FORWARDS || rows > self.index.len() / 4 {
+            let forwards = std::mem::take(&mut self.forwards);
+            self.index.relocate(|at| follow(&forwards, at).unwrap_or(at));
+        }
     }
 
     /// An immutable picture of the present state.
@@ -329,9 +349,13 @@ impl TableState {
 }
 
 /// Puts the files of a committed flush in the place of the rows they were written from, in any
-/// picture of the table at or after the one that was flushed. `merged` is the id of the segment that
-/// takes the merged rows.
-pub(crate) fn relocate(segments: &mut BTreeMap<u32, Segment>, written: &WrittenTable, merged: u32) {
+/// picture of the table at or after the one that was flushed. `bases` are the ids of the first segment
+/// of each replacement.
+pub(crate) fn relocate(
+    segments: &mut BTreeMap<u32, Segment>,
+    written: &WrittenTable,
+    bases: &[u32],
+) {
     for flushed in &written.flushed {
         match (&flushed.file, segments.get_mut(&flushed.segment)) {
             (Some(file), Some(segment)) => segment.settle(Arc::clone(file), &flushed.elided),
@@ -348,18 +372,16 @@ pub(crate) fn relocate(segments: &mut BTreeMap<u32, Segment>, written: &WrittenT
     for id in &written.dropped {
         segments.remove(id);
     }
-    let Some(merge) = &written.merge else { return };
-    let mut died = RoaringBitmap::new();
-    let mut first = 0_u32;
-    for source in &merge.sources {
-        let left_out = |position: u32| u32::try_from(source.dead.rank(position)).unwrap_or(0);
-        if let Some(segment) = segments.remove(&source.segment) {
-            let late = &*segment.dead - &*source.dead;
-            died.extend(late.into_iter().map(|p| first + p - left_out(p)));
-        }
-        first += source.rows - left_out(u32::MAX);
+    for (replacement, base) in written.replacements.iter().zip(bases) {
+        replacement.relocate(segments, *base);
     }
-    let mut segment = Segment::of_file(merged, Arc::clone(&merge.file), Arc::default());
-    segment.dead = Arc::new(died);
-    segments.insert(merged, segment);
+}
+
+/// Goes from address to address. Ends, for a segment's id is always below those of its successors.
+fn follow(forwards: &BTreeMap<u32, Forward>, at: Location) -> Option<Location> {
+    let mut at = at;
+    while let Some(forward) = forwards.get(&at.segment) {
+        at = forward.location(at.row)?;
+    }
+    Some(at)
 }
