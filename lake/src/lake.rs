@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::{
     catalog::Catalog,
-    commit::flush::{Committer, FlushReport, Settled},
+    commit::flush::{Committer, Cut, FlushReport, Settled},
     config::LakeConfig,
     error::LakeError,
     fault::Faults,
@@ -83,13 +83,13 @@ impl Lake {
         let version = state.version;
         let first = state.view(version);
         let faults = Arc::new(Faults::default());
-        let committer = Committer::new(
-            catalog,
-            storage,
-            loaded.committed,
-            positions.clone(),
-            Arc::clone(&faults),
-        );
+        let cut = Cut {
+            positions: positions.clone(),
+            version,
+            committed_at_micros: state.committed_at_micros,
+        };
+        let committer =
+            Committer::new(catalog, storage, loaded.committed, cut, Arc::clone(&faults));
         Ok(Self {
             config: Arc::new(config),
             state: Mutex::new(state),

@@ -43,20 +43,39 @@ pub struct FlushReport {
     pub merged_files: usize,
 }
 
-/// Everything that is needed once the catalog has accepted a flush, or to take it back.
+/// How far the committed files of all tables are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cut {
+    pub(crate) positions: Positions,
+    /// The version of the view they hold.
+    pub(crate) version: u64,
+    pub(crate) committed_at_micros: Option<i64>,
+}
+
+impl Cut {
+    fn of(view: &ReadView) -> Self {
+        Self {
+            positions: view.positions.clone(),
+            version: view.version,
+            committed_at_micros: view.committed_at_micros,
+        }
+    }
+}
+
+/// Everything that is needed once the catalog has accepted a commit, or to take it back.
 pub(crate) struct Prepared {
-    view: Arc<ReadView>,
+    cut: Cut,
     swaps: Vec<Swap>,
     tables: Vec<(CommittedTable, Cleanup)>,
-    scope: WriteScope,
+    scopes: Vec<WriteScope>,
     pub(crate) written: Vec<WrittenTable>,
 }
 
 impl Prepared {
     fn report(&self) -> FlushReport {
         FlushReport {
-            version: self.view.version,
-            positions: self.view.positions.clone(),
+            version: self.cut.version,
+            positions: self.cut.positions.clone(),
             tables: self.tables.len(),
             rows: self.written.iter().map(|w| w.rows).sum(),
             deletes: self.written.iter().map(|w| w.deletes).sum(),
@@ -70,9 +89,9 @@ pub(crate) struct Committer {
     pub(crate) catalog: Catalog,
     pub(crate) storage: Storage,
     pub(crate) tables: BTreeMap<TableName, CommittedTable>,
-    pub(crate) positions: Positions,
+    pub(crate) cut: Cut,
     pub(crate) faults: Arc<Faults>,
-    /// A flush handed to the catalog whose outcome is not known: its answer was lost, or the caller
+    /// A commit handed to the catalog whose outcome is not known: its answer was lost, or the caller
     /// went away before it came.
     pending: Option<Prepared>,
     /// Tables in whose folders nobody has looked for files of earlier runs yet.
@@ -84,11 +103,11 @@ impl Committer {
         catalog: Catalog,
         storage: Storage,
         tables: BTreeMap<TableName, CommittedTable>,
-        positions: Positions,
+        cut: Cut,
         faults: Arc<Faults>,
     ) -> Self {
         let unswept = tables.keys().cloned().collect();
-        Self { catalog, storage, tables, positions, faults, pending: None, unswept }
+        Self { catalog, storage, tables, cut, faults, pending: None, unswept }
     }
 
     /// Writes what `view` has beyond the committed files and builds the next snapshots. None when
@@ -146,24 +165,39 @@ impl Committer {
                 None => return Ok(None),
             }
         }
+        let held = |table: &TableName| files_of(view, table);
+        self.seal(config, Cut::of(view), written, vec![scope.clone()], held).await.map(Some)
+    }
+
+    /// Builds the next snapshots around what was written, into the last of `scopes`, and persists
+    /// that. `held` gives the data files of a table that somebody may be reading.
+    pub(crate) async fn seal(
+        &self,
+        config: &LakeConfig,
+        cut: Cut,
+        mut written: Vec<WrittenTable>,
+        scopes: Vec<WriteScope>,
+        held: impl Fn(&TableName) -> HashMap<String, Arc<LakeFile>>,
+    ) -> Result<Prepared, LakeError> {
         let progress = Progress {
-            positions: view.positions.clone(),
+            positions: cut.positions.clone(),
             epoch: self.catalog.epoch(),
             commit_id: Uuid::new_v4().to_string(),
-            view_version: view.version,
-            committed_at_micros: view.committed_at_micros,
+            view_version: cut.version,
+            committed_at_micros: cut.committed_at_micros,
         };
         let retention =
             Retention { snapshots: config.keep_snapshots, micros: config.keep_snapshots_micros };
         let now = (config.clock)();
+        let scope = scopes.last().cloned().unwrap_or_else(|| self.storage.begin());
         let mut swaps = Vec::with_capacity(written.len());
         let mut tables = Vec::with_capacity(written.len());
         for table in &mut written {
             let Some(committed) = self.tables.get(&table.name) else { continue };
-            let held = files_of(view, &table.name);
+            let held = held(&table.name);
             let change = std::mem::take(&mut table.change);
             let (next, cleanup) =
-                committed.next(scope, change, &progress, now, &retention, &held).await?;
+                committed.next(&scope, change, &progress, now, &retention, &held).await?;
             swaps.push(Swap {
                 table: table.name.clone(),
                 from: committed.location.clone(),
@@ -171,13 +205,9 @@ impl Committer {
             });
             tables.push((next, cleanup));
         }
-        let scope = scope.clone();
-        let persisted = {
-            let scope = scope.clone();
-            tokio::task::spawn_blocking(move || scope.persist()).await
-        };
+        let persisted = tokio::task::spawn_blocking(move || scope.persist()).await;
         persisted.map_err(|source| LakeError::Task { source })??;
-        Ok(Some(Prepared { view: Arc::clone(view), swaps, tables, scope, written }))
+        Ok(Prepared { cut, swaps, tables, scopes, written })
     }
 
     /// A table to carry positions that moved without any row being left to write, preferably one of
@@ -185,7 +215,7 @@ impl Committer {
     fn carrier(&self, positions: &Positions) -> Option<TableName> {
         let moved: Vec<&SourceId> = positions
             .iter()
-            .filter(|(source, at)| self.positions.get(*source) != Some(*at))
+            .filter(|(source, at)| self.cut.positions.get(*source) != Some(*at))
             .map(|(source, _)| source)
             .collect();
         if moved.is_empty() {
@@ -263,14 +293,14 @@ impl Committer {
             self.tables.insert(table.name.clone(), table);
             cleanups.push(cleanup);
         }
-        self.positions.clone_from(&prepared.view.positions);
+        self.cut = prepared.cut;
         Some(Settled { report, written: prepared.written, cleanups })
     }
 
     /// The pending flush did not happen.
     fn take_back(&mut self) {
         if let Some(prepared) = self.pending.take() {
-            prepared.scope.discard();
+            prepared.scopes.iter().for_each(WriteScope::discard);
         }
     }
 
