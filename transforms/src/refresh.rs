@@ -23,14 +23,24 @@ use crate::{
     touched::{Partitions, Scope},
 };
 
-/// The changed rows of the raw tables, both images of each, for the pseudo table `changed`.
-pub(crate) type Changed = BTreeMap<TableName, Vec<RecordBatch>>;
+/// What changed in the raw tables.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    /// The changed rows, both images of each, for the pseudo table `changed`.
+    rows: BTreeMap<TableName, Vec<RecordBatch>>,
+    /// Tables that were truncated: nobody names the rows they lost.
+    truncated: BTreeSet<TableName>,
+}
 
 /// Both images of every change, without the sides that do not exist.
 pub(crate) fn changed_rows(batches: &[ChangeBatch]) -> Result<Changed, MartError> {
-    let mut changed = Changed::new();
+    let mut changed = Changed::default();
     for batch in batches {
-        let rows = changed.entry(batch.table().name().clone()).or_default();
+        let name = batch.table().name();
+        if batch.ops().contains(&Op::Truncate) {
+            changed.truncated.insert(name.clone());
+        }
+        let rows = changed.rows.entry(name.clone()).or_default();
         for (image, absent) in [(batch.before(), Op::Insert), (batch.after(), Op::Delete)] {
             let exists = batch.ops().iter();
             let exists = exists.map(|op| Some(*op != absent && *op != Op::Truncate)).collect();
@@ -71,7 +81,7 @@ pub(crate) struct Inputs {
 pub(crate) async fn refresh(mart: Arc<Mart>, inputs: Inputs, memory: Memory) -> Option<Done> {
     let concerned = mart.touched.keys().chain(&mart.tested_against).collect::<BTreeSet<_>>();
     let everything = memory.pending == Scope::Everything;
-    if !everything && !concerned.iter().any(|table| inputs.changed.contains_key(*table)) {
+    if !everything && !concerned.iter().any(|table| inputs.changed.rows.contains_key(*table)) {
         return None;
     }
     let before = memory.clone();
@@ -122,14 +132,15 @@ async fn scope_of(
         None => None,
         Some(query) => Some(value_of(&session.rows(query, &Scope::Everything).await?)?),
     };
-    if as_of != memory.as_of {
+    let truncated = mart.touched.keys().any(|table| inputs.changed.truncated.contains(table));
+    if as_of != memory.as_of || truncated {
         scope = Scope::Everything;
     }
     for (table, query) in &mart.touched {
         if scope == Scope::Everything {
             break;
         }
-        let Some(changed) = inputs.changed.get(table) else { continue };
+        let Some(changed) = inputs.changed.rows.get(table) else { continue };
         let session = session_with(inputs, "changed", changed.clone())?;
         let rows = session.rows(query, &Scope::Everything).await?;
         let mut partitions = Partitions::default();

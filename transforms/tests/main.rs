@@ -254,6 +254,25 @@ async fn a_restart_goes_on_where_it_was_and_a_first_run_builds() {
 }
 
 #[tokio::test]
+async fn a_truncated_table_leaves_nothing_behind_in_the_marts() {
+    let mut line = Line::new().await;
+    let mut world = World::new(line.transforms.input_tables());
+    let mut dice = Dice(5);
+    for step in 0..12 {
+        for _ in 0..9 {
+            world.happen(&mut dice, START + step * 5 * HOUR);
+        }
+    }
+    line.take(world.take_changes()).await;
+    let before = line.marts().await;
+    world.truncate("reading");
+    line.take(world.take_changes()).await;
+    let after = line.marts().await;
+    assert_ne!(before, after, "readings count for no mart");
+    assert_same(5, 0, &after, &rebuilt(&world).await);
+}
+
+#[tokio::test]
 async fn a_failing_test_keeps_the_old_mart_and_catches_up() {
     let mut line = Line::new().await;
     let mut world = World::new(line.transforms.input_tables());

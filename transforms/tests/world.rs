@@ -116,6 +116,13 @@ impl World {
         table.log.push((Op::Delete, Some(row), None));
     }
 
+    pub(crate) fn truncate(&mut self, table: &str) {
+        let table = self.tables.get_mut(table).unwrap();
+        assert!(!table.rows.is_empty());
+        table.rows.clear();
+        table.log.push((Op::Truncate, None, None));
+    }
+
     /// A key that is there, if any is.
     pub(crate) fn any(&self, table: &str, dice: &mut Dice) -> Option<i64> {
         let rows = &self.tables[table].rows;
