@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need and the machine lacks: Chromium with CJK fonts, psql, and the Python
-# readers of Iceberg tables in a virtual environment of their own. Safe to run again; quick then.
+# Installs what the tests need and the machine lacks: Chromium with CJK fonts, psql, PostgreSQL and
+# MariaDB servers, and the Python readers of Iceberg tables in a virtual environment of their own.
+# Safe to run again; quick then.
 set -euo pipefail
 
 cache=${MEDLAKE_CACHE:-$HOME/.cache/medlake}
@@ -9,6 +10,8 @@ mkdir -p "$cache"
 packages=()
 command -v chromium >/dev/null || packages+=(chromium)
 command -v psql >/dev/null || packages+=(postgresql-client)
+[ -x /usr/lib/postgresql/15/bin/postgres ] || packages+=(postgresql-15)
+command -v mariadbd >/dev/null || packages+=(mariadb-server)
 fc-list 2>/dev/null | grep -qi 'noto.*cjk' || packages+=(fontconfig fonts-dejavu-core fonts-noto-cjk)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ "${#packages[@]}" -gt 0 ]; then

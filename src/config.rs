@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use medlake_lake::CatalogConfig;
 use serde_norway::Value;
 
 /// Everything that can be set, with its default.
@@ -40,6 +41,8 @@ pub(crate) struct IngestConfig {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LakeSettings {
+    /// Where the catalog is.
+    pub(crate) catalog: CatalogConfig,
     /// How long changes may stay in memory before they are committed to files.
     pub(crate) flush_interval: Duration,
     /// How many rows may stay in memory before they are committed to files.
@@ -74,7 +77,11 @@ impl Default for Config {
             data: PathBuf::from("data"),
             operational: OperationalConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8081)) },
             ingest: IngestConfig { cut_rows: 100_000, cut_bytes: 128 << 20 },
-            lake: LakeSettings { flush_interval: Duration::from_secs(5), flush_rows: 400_000 },
+            lake: LakeSettings {
+                catalog: CatalogConfig::default(),
+                flush_interval: Duration::from_secs(5),
+                flush_rows: 400_000,
+            },
             query: QueryConfig {
                 http: SocketAddr::from(([127, 0, 0, 1], 8080)),
                 postgres: SocketAddr::from(([127, 0, 0, 1], 5433)),
@@ -86,14 +93,15 @@ impl Default for Config {
     }
 }
 
-/// The settings as a YAML file that sets the same.
+/// The settings as a YAML file that sets the same, but for what is secret: that is `***`.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { data, operational, ingest, lake, query, simulate } = self;
         writeln!(f, "data: {}", data.display())?;
         writeln!(f, "operational:\n  listen: {}", operational.listen)?;
         writeln!(f, "ingest:\n  cut_rows: {}\n  cut_bytes: {}", ingest.cut_rows, ingest.cut_bytes)?;
-        writeln!(f, "lake:\n  flush_interval_ms: {}", lake.flush_interval.as_millis())?;
+        writeln!(f, "lake:\n  catalog: {}", lake.catalog)?;
+        writeln!(f, "  flush_interval_ms: {}", lake.flush_interval.as_millis())?;
         writeln!(f, "  flush_rows: {}", lake.flush_rows)?;
         writeln!(f, "query:\n  http: {}\n  postgres: {}", query.http, query.postgres)?;
         writeln!(f, "  memory_mib: {}", query.memory_mib)?;
@@ -163,6 +171,7 @@ impl Config {
                 cut_bytes: t.take("ingest.cut_bytes", d.ingest.cut_bytes, at_least(1 << 16)),
             },
             lake: LakeSettings {
+                catalog: t.secret("lake.catalog", d.lake.catalog),
                 flush_interval: t.millis("lake.flush_interval_ms", d.lake.flush_interval),
                 flush_rows: t.take("lake.flush_rows", d.lake.flush_rows, at_least(1)),
             },
@@ -275,6 +284,24 @@ impl Taker<'_> {
         default
     }
 
+    /// As [`Self::take`], for a value that must not be shown, not even when it is wrong.
+    fn secret<T>(&mut self, key: &'static str, default: T) -> T
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
+        self.known.push(key);
+        let Some((text, said_in)) = self.said.remove(key) else { return default };
+        text.parse().unwrap_or_else(|problem: T::Err| {
+            self.problems.push(Problem {
+                key: key.to_owned(),
+                said_in,
+                problem: problem.to_string(),
+            });
+            default
+        })
+    }
+
     fn millis(&mut self, key: &'static str, default: Duration) -> Duration {
         let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
         let positive = |ms: &u64| (*ms == 0).then(|| "must be at least 1".to_owned());
@@ -331,6 +358,19 @@ mod tests {
         for part in ["nowhere", "above 0", "flush_rows", "same address", "query.memory_mib?"] {
             assert!(problems.iter().any(|p| p.contains(part)), "{part}: {problems:#?}");
         }
+    }
+
+    #[test]
+    fn the_address_of_a_catalog_is_taken_and_never_shown() {
+        let url = "postgres://medlake:geheim@db/lake";
+        let config = load(&[("MEDLAKE__LAKE__CATALOG", url)]).unwrap();
+        assert_eq!(Ok(&config.lake.catalog), url.parse().as_ref());
+        assert!(config.to_string().contains("catalog: postgres://***\n"), "{config}");
+        assert!(!format!("{config} {config:?}").contains("geheim"));
+        let problems =
+            load(&[("MEDLAKE__LAKE__CATALOG", "oracle://medlake:geheim@db")]).unwrap_err();
+        assert!(problems[0].contains("lake.catalog"), "{problems:?}");
+        assert!(!problems[0].contains("geheim"), "{problems:?}");
     }
 
     #[test]

@@ -118,11 +118,11 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
 
 /// The lake, once a pipeline has made its tables; one that was started a moment ago is waited for.
 async fn first_commit(config: &Config) -> anyhow::Result<Follower> {
-    let folder = config.data.join("lake");
+    let settings = lake_settings(config);
     let model = model()?;
     let end = tokio::time::Instant::now() + PIPELINE_PATIENCE;
     loop {
-        let tried = match Follower::open(&folder, CATALOG).await {
+        let tried = match Follower::open(&settings).await {
             Ok(follower) => check_model(&model, &follower.watch()).map(|()| follower),
             Err(error) => Err(error.into()),
         };
@@ -131,7 +131,7 @@ async fn first_commit(config: &Config) -> anyhow::Result<Follower> {
             Err(error) if tokio::time::Instant::now() > end => {
                 return Err(error.context(format!(
                     "could not serve the lake in {} (has `medlake pipeline` run?)",
-                    folder.display()
+                    settings.root.display()
                 )));
             }
             Err(_) => tokio::time::sleep(CATALOG_LOOKED_AT_EVERY).await,
@@ -193,16 +193,22 @@ fn start_doors(parts: &mut Parts, server: QueryServer, http: TcpListener, postgr
     });
 }
 
+fn lake_settings(config: &Config) -> LakeConfig {
+    LakeConfig {
+        catalog: config.lake.catalog.clone(),
+        catalog_name: CATALOG.to_owned(),
+        flush_rows: config.lake.flush_rows,
+        ..LakeConfig::new(config.data.join("lake"), clock::machine())
+    }
+}
+
 /// Opens the sources and the lake, and brings the marts up to date.
 async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<Conductor> {
-    let folder = config.data.join("lake");
-    let mut settings = LakeConfig::new(&folder, clock::machine());
-    settings.catalog_name = CATALOG.to_owned();
-    settings.flush_rows = config.lake.flush_rows;
+    let settings = lake_settings(config);
     let flush_bytes = settings.flush_bytes;
-    let lake = Lake::open(settings)
+    let lake = Lake::open(settings.clone())
         .await
-        .with_context(|| format!("could not open the lake in {}", folder.display()))?;
+        .with_context(|| format!("could not open the lake in {}", settings.root.display()))?;
     let lake = Arc::new(lake);
     let mut sources = Vec::new();
     for name in SOURCES {

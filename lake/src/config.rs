@@ -1,4 +1,4 @@
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 /// The time now, in microseconds since 1970 (UTC). Passed in, so that a test or a replay chooses it.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -12,6 +12,79 @@ pub enum Durability {
     Disk,
 }
 
+/// A text nobody should see: a password, a key. Its `Debug` is `***`, and it has no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a text out of sight.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Where the catalog is: what says which metadata is a table's current one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CatalogConfig {
+    /// A SQLite file, `catalog.db`, in the lake's folder.
+    #[default]
+    Embedded,
+    /// A database in the schema of Iceberg's JDBC catalog; its tables are made when missing.
+    Sql {
+        /// `postgres://`, `mysql://`, `mariadb://` (user, password, host, port, database, as their
+        /// clients take them) or `sqlite:` and a path.
+        url: Secret,
+    },
+}
+
+/// As it is set, but for what is secret: `postgres://***`.
+impl fmt::Display for CatalogConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("embedded"),
+            Self::Sql { url } => {
+                let scheme = url.reveal().split_once(':').map_or("", |(scheme, _)| scheme);
+                write!(f, "{scheme}://***")
+            }
+        }
+    }
+}
+
+impl FromStr for CatalogConfig {
+    type Err = String;
+
+    /// From `embedded` or an address.
+    ///
+    /// # Errors
+    /// What is there instead; never the address itself, which may hold a password.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let scheme = text.split_once(':').map_or(text, |(scheme, _)| scheme);
+        match scheme {
+            "embedded" if text == scheme => Ok(Self::Embedded),
+            "postgres" | "postgresql" | "mysql" | "mariadb" | "sqlite" if text != scheme => {
+                Ok(Self::Sql { url: Secret::new(text) })
+            }
+            _ => {
+                Err("must be \"embedded\", or an address that begins with postgres://, mysql://, \
+                      mariadb:// or sqlite:"
+                    .to_owned())
+            }
+        }
+    }
+}
+
 /// Where a lake is and how it behaves. Every field is valid with any value; zero for a limit means
 /// "at every flush".
 #[derive(Clone)]
@@ -19,6 +92,8 @@ pub struct LakeConfig {
     /// Folder of the catalog database (`catalog.db`) and the tables (`warehouse/`). Created when
     /// missing.
     pub root: PathBuf,
+    /// Where the catalog is.
+    pub catalog: CatalogConfig,
     /// The catalog's name, as other engines give it.
     pub catalog_name: String,
     /// The clock. Not behind the machine's own by more than a minute: snapshots are dated with it.
@@ -52,6 +127,7 @@ impl LakeConfig {
     pub fn new(root: impl Into<PathBuf>, clock: Clock) -> Self {
         Self {
             root: root.into(),
+            catalog: CatalogConfig::default(),
             catalog_name: "medlake".to_owned(),
             clock,
             durability: Durability::Disk,
@@ -72,8 +148,28 @@ impl fmt::Debug for LakeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LakeConfig")
             .field("root", &self.root)
+            .field("catalog", &self.catalog)
             .field("catalog_name", &self.catalog_name)
             .field("durability", &self.durability)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_says_which_catalog_and_is_never_shown() {
+        assert_eq!("embedded".parse(), Ok(CatalogConfig::Embedded));
+        for url in ["postgres://a:secret@h/d", "mysql://a:secret@h/d", "sqlite:/x/secret.db"] {
+            let catalog: CatalogConfig = url.parse().unwrap();
+            assert_eq!(catalog, CatalogConfig::Sql { url: Secret::new(url) });
+            assert_eq!(format!("{catalog:?}"), "Sql { url: *** }");
+        }
+        for wrong in ["", "postgres", "embedded:x", "oracle://a:secret@h/d"] {
+            let problem = wrong.parse::<CatalogConfig>().unwrap_err();
+            assert!(problem.contains("postgres://") && !problem.contains("secret"), "{problem}");
+        }
     }
 }

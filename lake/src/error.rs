@@ -57,7 +57,7 @@ pub enum LakeError {
     CommitUnknown {
         /// What the catalog answered.
         #[source]
-        source: sqlx::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A file that could not be read or written.
     #[error("could not {doing} {path:?}")]
@@ -70,14 +70,14 @@ pub enum LakeError {
         #[source]
         source: std::io::Error,
     },
-    /// The catalog database did not do what was asked.
+    /// The catalog did not do what was asked.
     #[error("could not {doing} in the catalog")]
     Catalog {
         /// What was attempted.
         doing: &'static str,
         /// Why not.
         #[source]
-        source: sqlx::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Table metadata that could not be read, built or written.
     #[error("could not {doing} of table \"{table}\"")]

@@ -1,17 +1,14 @@
 //! Reading a lake that another process writes.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use medlake_contract::TableName;
 use tokio::sync::watch;
 
 use crate::{
-    catalog::CatalogReader,
+    catalog::{self, Catalog, database::Access},
     commit::table::CommittedTable,
+    config::LakeConfig,
     error::LakeError,
     format::{progress::Progress, schema::table_schema},
     open::FilesToOpen,
@@ -22,8 +19,10 @@ use crate::{
 /// A lake followed from outside, commit by commit: what is in files, without what its writer still
 /// has in memory. Takes no lock and writes nothing; any number may follow one lake.
 pub struct Follower {
-    catalog: CatalogReader,
+    catalog: Box<dyn Catalog>,
     seen: Option<i64>,
+    /// Whether the tables were read at least once.
+    opened: bool,
     tables: BTreeMap<TableName, Followed>,
     published: watch::Sender<Arc<ReadView>>,
     root: PathBuf,
@@ -37,12 +36,13 @@ struct Followed {
 }
 
 impl Follower {
-    /// Opens the lake in `root`, whose catalog has this name, as of its last commit.
+    /// Opens the lake that `config` says as of its last commit. What the configuration says of
+    /// writing is not looked at.
     ///
     /// # Errors
     /// [`LakeError::Catalog`] when there is no catalog yet; what is damaged or not understood.
-    pub async fn open(root: &Path, catalog_name: &str) -> Result<Self, LakeError> {
-        let catalog = CatalogReader::open(&root.join("catalog.db"), catalog_name).await?;
+    pub async fn open(config: &LakeConfig) -> Result<Self, LakeError> {
+        let catalog = catalog::open(config, &config.root, Access::Read).await?;
         let empty = ReadView {
             version: 0,
             positions: medlake_contract::Positions::new(),
@@ -52,9 +52,10 @@ impl Follower {
         let mut follower = Self {
             catalog,
             seen: None,
+            opened: false,
             tables: BTreeMap::new(),
             published: watch::Sender::new(Arc::new(empty)),
-            root: root.to_owned(),
+            root: config.root.clone(),
         };
         follower.refresh().await?;
         Ok(follower)
@@ -71,11 +72,19 @@ impl Follower {
     /// # Errors
     /// As [`Self::open`]. The view stays as it was, and the next call tries again.
     pub async fn refresh(&mut self) -> Result<bool, LakeError> {
-        let version = self.catalog.data_version().await?;
-        if self.seen == Some(version) {
+        // Asked before the tables: a commit in between is found again, never missed.
+        let version = self.catalog.version().await?;
+        if version.is_some() && self.seen == version {
             return Ok(false);
         }
         let listed = self.catalog.tables().await?;
+        let known = |(name, location): &(TableName, String)| {
+            self.tables.get(name).is_some_and(|known| known.location == *location)
+        };
+        if self.opened && listed.len() == self.tables.len() && listed.iter().all(known) {
+            self.seen = version;
+            return Ok(false);
+        }
         let mut tables = BTreeMap::new();
         for (name, location) in listed {
             let followed = match self.tables.get(&name) {
@@ -94,7 +103,8 @@ impl Follower {
             .max_by_key(|p| (p.epoch, p.view_version))
             .cloned();
         self.tables = tables;
-        self.seen = Some(version);
+        self.seen = version;
+        self.opened = true;
         let view = ReadView {
             version: newest.as_ref().map_or(0, |p| p.view_version),
             committed_at_micros: newest.as_ref().and_then(|p| p.committed_at_micros),
@@ -154,10 +164,11 @@ mod tests {
     #[tokio::test]
     async fn a_follower_sees_commits_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let missing = Follower::open(folder.path(), "medlake").await.err().unwrap();
+        let config = LakeConfig::new(folder.path(), Arc::new(|| 0));
+        let missing = Follower::open(&config).await.err().unwrap();
         assert!(matches!(missing, LakeError::Catalog { .. }), "{missing}");
 
-        let lake = Lake::open(LakeConfig::new(folder.path(), Arc::new(|| 0))).await.unwrap();
+        let lake = Lake::open(config.clone()).await.unwrap();
         let orders = TableSchema::new(
             "mall.orders".parse().unwrap(),
             vec![Column::required("order_id", ColumnType::Int64)],
@@ -165,7 +176,7 @@ mod tests {
         );
         let orders = Arc::new(orders.unwrap());
         lake.create_tables(&[Arc::clone(&orders)]).await.unwrap();
-        let mut follower = Follower::open(folder.path(), "medlake").await.unwrap();
+        let mut follower = Follower::open(&config).await.unwrap();
         let views = follower.watch();
         let rows = || views.borrow().tables()[0].row_count;
         assert_eq!(rows(), 0);

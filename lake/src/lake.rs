@@ -10,7 +10,7 @@ use medlake_contract::{ChangeSet, Positions, TableName, TableSchema};
 use tokio::sync::watch;
 
 use crate::{
-    catalog::Catalog,
+    catalog::{self, database::Access},
     commit::flush::{Committer, Cut, FlushReport, Settled},
     config::LakeConfig,
     error::LakeError,
@@ -69,9 +69,14 @@ impl Lake {
     /// [`LakeError::Locked`] when another process has it; what is damaged or not understood.
     pub async fn open(config: LakeConfig) -> Result<Self, LakeError> {
         let (root, lock) = lock_folder(&config.root)?;
-        let catalog = Catalog::open(&root.join("catalog.db"), &config.catalog_name).await?;
+        let catalog = catalog::open(&config, &root, Access::Write).await?;
+        let mut epoch = catalog.take_over(0).await?;
         let warehouse = root.join("warehouse");
         let loaded = load(catalog.tables().await?, &warehouse).await?;
+        if let Some(newest) = loaded.progress.as_ref().map(|p| p.epoch).filter(|e| *e >= epoch) {
+            // The catalog forgot its writers, or the tables came from another one.
+            epoch = catalog.take_over(newest).await?;
+        }
         let storage = Storage::new(warehouse, config.durability);
         let mut state = State { tables: loaded.tables, ..State::default() };
         if let Some(progress) = loaded.progress {
@@ -89,7 +94,7 @@ impl Lake {
             committed_at_micros: state.committed_at_micros,
         };
         let committer =
-            Committer::new(catalog, storage, loaded.committed, cut, Arc::clone(&faults));
+            Committer::new(catalog, epoch, storage, loaded.committed, cut, Arc::clone(&faults));
         Ok(Self {
             config: Arc::new(config),
             state: Mutex::new(state),

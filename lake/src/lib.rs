@@ -55,7 +55,7 @@ mod storage;
 mod table;
 
 pub use commit::flush::FlushReport;
-pub use config::{Clock, Durability, LakeConfig};
+pub use config::{CatalogConfig, Clock, Durability, LakeConfig, Secret};
 pub use error::LakeError;
 pub use follow::Follower;
 pub use lake::Lake;

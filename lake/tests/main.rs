@@ -1,8 +1,10 @@
 //! The lake with real parts around it: other engines, servers, catalogs.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod fixtures;
 mod parts;
+mod servers;
 
+mod catalogs;
 mod engines;

@@ -10,7 +10,7 @@ use medlake_contract::{Positions, SourceId, TableName, TableSchema};
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Catalog, Swap, SwapError},
+    catalog::{Catalog, Cause, CommitError, Swap},
     commit::{
         table::{Cleanup, CommittedTable, Retention},
         write::{TableWork, WrittenTable, is_dirty},
@@ -86,7 +86,9 @@ impl Prepared {
 
 /// The committed side of all tables. Only one flush at a time holds it.
 pub(crate) struct Committer {
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: Box<dyn Catalog>,
+    /// Of this writer.
+    pub(crate) epoch: i64,
     pub(crate) storage: Storage,
     pub(crate) tables: BTreeMap<TableName, CommittedTable>,
     pub(crate) cut: Cut,
@@ -100,14 +102,15 @@ pub(crate) struct Committer {
 
 impl Committer {
     pub(crate) fn new(
-        catalog: Catalog,
+        catalog: Box<dyn Catalog>,
+        epoch: i64,
         storage: Storage,
         tables: BTreeMap<TableName, CommittedTable>,
         cut: Cut,
         faults: Arc<Faults>,
     ) -> Self {
         let unswept = tables.keys().cloned().collect();
-        Self { catalog, storage, tables, cut, faults, pending: None, unswept }
+        Self { catalog, epoch, storage, tables, cut, faults, pending: None, unswept }
     }
 
     /// Writes what `view` has beyond the committed files and builds the next snapshots. None when
@@ -181,7 +184,7 @@ impl Committer {
     ) -> Result<Prepared, LakeError> {
         let progress = Progress {
             positions: cut.positions.clone(),
-            epoch: self.catalog.epoch(),
+            epoch: self.epoch,
             commit_id: Uuid::new_v4().to_string(),
             view_version: cut.version,
             committed_at_micros: cut.committed_at_micros,
@@ -231,26 +234,21 @@ impl Committer {
         // Set before the call: should the caller go away in the middle of it, the next flush asks.
         self.pending = Some(prepared);
         let answer = if self.faults.hits(Fault::BeforeSwap) {
-            Err(SwapError::Refused(LakeError::Catalog {
-                doing: "commit",
-                source: sqlx::Error::PoolTimedOut,
-            }))
+            Err(CommitError::Refused(LakeError::Catalog { doing: "commit", source: armed() }))
         } else {
-            self.catalog.swap(&swaps).await
+            self.catalog.commit(self.epoch, &swaps).await
         };
         let answer = match answer {
-            Ok(()) if self.faults.hits(Fault::AnswerLost) => {
-                Err(SwapError::Unknown(sqlx::Error::PoolTimedOut))
-            }
+            Ok(()) if self.faults.hits(Fault::AnswerLost) => Err(CommitError::Unknown(armed())),
             answer => answer,
         };
         match answer {
             Ok(()) => self.settle().ok_or_else(lost),
-            Err(SwapError::Refused(error)) => {
+            Err(CommitError::Refused(error)) => {
                 self.take_back();
                 Err(error)
             }
-            Err(SwapError::Unknown(source)) => match self.resolve().await? {
+            Err(CommitError::Unknown(source)) => match self.resolve().await? {
                 Some(settled) => Ok(settled),
                 None => Err(LakeError::Catalog { doing: "commit", source }),
             },
@@ -262,9 +260,9 @@ impl Committer {
     pub(crate) async fn resolve(&mut self) -> Result<Option<Settled>, LakeError> {
         let Some(pending) = &self.pending else { return Ok(None) };
         if self.faults.hits(Fault::RereadFails) {
-            return Err(LakeError::CommitUnknown { source: sqlx::Error::PoolTimedOut });
+            return Err(LakeError::CommitUnknown { source: armed() });
         }
-        let locations: HashMap<TableName, String> = match self.catalog.tables().await {
+        let locations: HashMap<TableName, String> = match self.catalog.settled(self.epoch).await {
             Ok(tables) => tables.into_iter().collect(),
             Err(LakeError::Catalog { source, .. }) => {
                 return Err(LakeError::CommitUnknown { source });
@@ -316,7 +314,7 @@ impl Committer {
             return;
         }
         // To a writer that was replaced, the files of the one after it would be orphans.
-        if let Err(error) = self.catalog.check_epoch().await {
+        if let Err(error) = self.catalog.check_epoch(self.epoch).await {
             tracing::warn!(%error, "did not look for orphan files");
             return;
         }
@@ -341,7 +339,7 @@ impl Committer {
         let tables = tables.inspect_err(|_| scope.discard())?;
         let entries: Vec<(TableName, String)> =
             tables.iter().map(|t| (t.name.clone(), t.location.clone())).collect();
-        known(&scope, self.catalog.create(&entries).await)?;
+        known(&scope, self.catalog.create(self.epoch, &entries).await)?;
         self.tables.extend(tables.into_iter().map(|t| (t.name.clone(), t)));
         Ok(())
     }
@@ -366,7 +364,7 @@ impl Committer {
         let tables = written.and_then(|tables| scope.persist().map(|()| tables));
         let tables = tables.inspect_err(|_| scope.discard())?;
         let swaps: Vec<Swap> = tables.iter().map(|(swap, ..)| swap.clone()).collect();
-        known(&scope, self.catalog.swap(&swaps).await)?;
+        known(&scope, self.catalog.commit(self.epoch, &swaps).await)?;
         for (_, table, cleanup) in tables {
             self.tables.insert(table.name.clone(), table);
             cleanup.run();
@@ -377,14 +375,19 @@ impl Committer {
 
 /// Takes files back when the catalog is known not to name them. When that is not known they stay:
 /// an orphan is found later, a missing file is not.
-fn known(scope: &WriteScope, answer: Result<(), SwapError>) -> Result<(), LakeError> {
+fn known(scope: &WriteScope, answer: Result<(), CommitError>) -> Result<(), LakeError> {
     answer.map_err(|error| match error {
-        SwapError::Refused(error) => {
+        CommitError::Refused(error) => {
             scope.discard();
             error
         }
-        SwapError::Unknown(source) => LakeError::CommitUnknown { source },
+        CommitError::Unknown(source) => LakeError::CommitUnknown { source },
     })
+}
+
+/// What an armed fault says.
+fn armed() -> Cause {
+    Cause::from("a test made it fail")
 }
 
 /// A flush that is in the catalog.
@@ -395,7 +398,7 @@ pub(crate) struct Settled {
 }
 
 fn lost() -> LakeError {
-    LakeError::CommitUnknown { source: sqlx::Error::WorkerCrashed }
+    LakeError::CommitUnknown { source: Cause::from("the commit was handed in by nobody") }
 }
 
 /// The data files of one table in a view, by location.

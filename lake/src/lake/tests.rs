@@ -161,6 +161,13 @@ impl Bench {
         }
     }
 
+    /// Another writer comes, one that does not see the folder's lock.
+    async fn take_over(&self) {
+        let config = self.config();
+        let catalog = catalog::open(&config, &config.root, Access::Write).await.unwrap();
+        catalog.take_over(0).await.unwrap();
+    }
+
     async fn open(&self) -> Lake {
         Lake::open(self.config()).await.unwrap()
     }
@@ -305,7 +312,7 @@ async fn only_one_writer() {
     lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
     assert!(matches!(Lake::open(bench.config()).await, Err(LakeError::Locked { .. })));
     // Another machine would not see the lock, but takes the epoch.
-    Catalog::open(&bench.folder.path().join("catalog.db"), "medlake").await.unwrap();
+    bench.take_over().await;
     lake.stage(&set(vec![batch(&t, vec![insert(1, 1)])])).unwrap();
     lake.publish();
     let error = lake.flush().await.unwrap_err();
@@ -570,7 +577,7 @@ async fn a_writer_that_was_replaced_removes_nothing() {
     let data = bench.folder.path().join("warehouse/mall/numbers/data");
     fs::create_dir_all(&data).unwrap();
     fs::write(data.join("of-the-next-writer.parquet"), "x").unwrap();
-    Catalog::open(&bench.folder.path().join("catalog.db"), "medlake").await.unwrap();
+    bench.take_over().await;
     lake.flush().await.unwrap();
     assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 1);
 }
@@ -589,7 +596,7 @@ async fn a_snapshot_that_was_current_a_moment_ago_still_reads() {
     };
     commit(insert(1, 1)).await;
     bench.clock.fetch_add(3_600_000_000, Ordering::SeqCst);
-    let follower = Follower::open(bench.folder.path(), "medlake").await.unwrap();
+    let follower = Follower::open(&bench.config()).await.unwrap();
     let view = Arc::clone(&follower.watch().borrow());
     // Its only file goes, and the commits that follow are many but quick.
     commit(delete(1, 1)).await;
