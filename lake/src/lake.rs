@@ -18,8 +18,7 @@ use crate::{
     open::{load, lock_folder},
     read::view::{ReadView, TableView},
     storage::Storage,
-    table::segment::Segment,
-    table::{TableState, relocate},
+    table::{TableState, relocate, segment::Segment, shards::Seed},
 };
 
 /// Everything that changes with staging, behind one lock that is never held across an await.
@@ -134,7 +133,9 @@ impl Lake {
             committer.create(&new).await?;
             let mut state = self.state();
             for schema in new {
-                state.tables.insert(schema.name().clone(), TableState::new(schema)?);
+                let Some(table) = committer.tables.get(schema.name()) else { continue };
+                let seed = Seed::of(table.metadata.uuid());
+                state.tables.insert(schema.name().clone(), TableState::new(schema, seed)?);
             }
             self.refresh(&mut state);
         }
@@ -380,6 +381,9 @@ fn check_evolution(stored: &TableSchema, declared: &TableSchema) -> Result<(), L
     let wrong = |problem: String| Err(LakeError::Schema { table: stored.name().clone(), problem });
     if stored.key_indices() != declared.key_indices() {
         return wrong("the key is another one".to_owned());
+    }
+    if stored.identity() != declared.identity() {
+        return wrong("its rows are identified in another way".to_owned());
     }
     for (at, column) in stored.columns().iter().enumerate() {
         match declared.columns().get(at) {

@@ -22,7 +22,7 @@ use crate::{
         schema::{field_ids, table_schema},
     },
     storage::Storage,
-    table::TableState,
+    table::{TableState, shards::Seed},
 };
 
 /// Tables loaded at the same time.
@@ -112,8 +112,9 @@ async fn load_table(
     };
     let schema = Arc::new(schema);
     let opening = FilesToOpen::of(&schema, &committed)?;
+    let seed = Seed::of(committed.metadata.uuid());
     let state = tokio::task::spawn_blocking(move || {
-        let mut state = TableState::new(Arc::clone(&schema))?;
+        let mut state = TableState::new(Arc::clone(&schema), seed)?;
         state.load(opening.open(&schema)?)?;
         Ok::<_, LakeError>(state)
     });

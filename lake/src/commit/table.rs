@@ -26,7 +26,7 @@ use crate::{
     format::{
         data_file::LakeFile,
         progress::Progress,
-        schema::{KEY_PROPERTY, iceberg_schema, metadata_error},
+        schema::{IDENTITY_PROPERTY, KEY_PROPERTY, iceberg_schema, identity_word, metadata_error},
     },
     storage::{Storage, WriteScope},
 };
@@ -83,6 +83,7 @@ impl CommittedTable {
             schema.key_indices().iter().map(|&k| schema.columns()[k].name.as_str()).collect();
         let properties = [
             (KEY_PROPERTY, key.join(",")),
+            (IDENTITY_PROPERTY, identity_word(schema.identity()).to_owned()),
             ("write.format.default", "parquet".to_owned()),
             ("write.parquet.compression-codec", "zstd".to_owned()),
             ("write.delete.mode", "merge-on-read".to_owned()),

@@ -8,12 +8,23 @@ use datafusion::scalar::ScalarValue;
 use iceberg::spec::{
     Datum, NestedField, PrimitiveLiteral, PrimitiveType, Schema, TableMetadata, Type,
 };
-use medlake_contract::{Column, ColumnType, TableName, TableSchema};
+use medlake_contract::{Column, ColumnType, Identity, TableName, TableSchema};
 
 use crate::error::LakeError;
 
 /// Table property: the key columns in key order, separated by commas.
 pub(crate) const KEY_PROPERTY: &str = "medlake.key";
+/// Table property, beside an empty key: what identifies a row instead. See [`identity_word`].
+pub(crate) const IDENTITY_PROPERTY: &str = "medlake.identity";
+
+/// The property's value for an identity.
+pub(crate) const fn identity_word(identity: Identity) -> &'static str {
+    match identity {
+        Identity::Key => "key",
+        Identity::FullRow => "full-row",
+        Identity::Append => "append",
+    }
+}
 
 fn iceberg_type(ty: &ColumnType) -> Option<PrimitiveType> {
     Some(match ty {
@@ -97,10 +108,18 @@ pub(crate) fn table_schema(
         })?;
         columns.push(Column { name: field.name.clone(), ty, nullable: !field.required });
     }
-    let key: Vec<&str> = key.split(',').collect();
-    TableSchema::new(name.clone(), columns, &key)
-        .map(Some)
-        .map_err(|e| LakeError::Corrupt { table: name.clone(), problem: e.to_string() })
+    let schema = if key.is_empty() {
+        let word = metadata.properties().get(IDENTITY_PROPERTY).map_or("", String::as_str);
+        let identity = [Identity::FullRow, Identity::Append]
+            .into_iter()
+            .find(|identity| identity_word(*identity) == word)
+            .ok_or_else(|| unsupported(format!("rows identified by {word:?}")))?;
+        TableSchema::keyless(name.clone(), columns, identity)
+    } else {
+        let key: Vec<&str> = key.split(',').collect();
+        TableSchema::new(name.clone(), columns, &key)
+    };
+    schema.map(Some).map_err(|e| LakeError::Corrupt { table: name.clone(), problem: e.to_string() })
 }
 
 /// The field ids of the columns, in their order.

@@ -19,6 +19,7 @@ use super::*;
 use crate::{Follower, config::Durability, fault::Fault};
 
 mod history;
+mod identity;
 
 type Row = Vec<ScalarValue>;
 

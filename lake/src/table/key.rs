@@ -1,30 +1,45 @@
-//! Keys of rows and the index that finds a row by its key.
+//! What identifies a row, and the index that finds a row by it.
+
+use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array},
-    datatypes::Int64Type,
+    array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array},
+    datatypes::{
+        DataType, Date32Type, Float32Type, Float64Type, Int32Type, Int64Type,
+        Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    },
     error::ArrowError,
     record_batch::RecordBatch,
     row::{RowConverter, Rows, SortField},
 };
-use hashbrown::HashMap;
-use medlake_contract::{ColumnType, TableSchema};
+use medlake_contract::{ColumnType, Identity, TableSchema};
+
+use crate::table::{
+    digest::{Digest, RowDigests, plain_float},
+    shards::{BytesShard, FixedKey, FixedShard, MultiShard, Seed, Shards, hash_bytes},
+};
 
 /// Where a row is: its segment and its number in it. Never changes while the segment lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Location {
     pub(crate) segment: u32,
     pub(crate) row: u32,
 }
 
-/// The keys of the rows of one batch.
+/// What identifies the rows of one batch.
 pub(crate) enum Keys {
+    /// A key of one column that is a whole number inside: integers, days, times.
     Int64(Int64Array),
+    /// Any other key, in Arrow's row format.
     Bytes(Rows),
+    /// Whole rows.
+    Rows(Vec<Digest>),
+    /// Rows that are never looked for.
+    None,
 }
 
 impl Keys {
-    /// Whether two rows have the same key.
+    /// Whether two rows have the same key. Whole rows count as different: each is there for itself.
     pub(crate) fn same(&self, row: usize, other: &Self, other_row: usize) -> bool {
         match (self, other) {
             (Self::Int64(a), Self::Int64(b)) => a.value(row) == b.value(other_row),
@@ -34,37 +49,56 @@ impl Keys {
     }
 }
 
-/// Turns key columns into keys: a single Int64 stays as it is, anything else becomes Arrow's row
-/// format.
+/// Turns rows into what identifies them.
 #[derive(Debug)]
 pub(crate) struct KeyCodec {
+    /// The columns that are looked at, in the order they are.
     columns: Vec<usize>,
-    converter: Option<RowConverter>,
+    seed: Seed,
+    kind: KeyKind,
+}
+
+#[derive(Debug)]
+enum KeyKind {
+    Int64,
+    Bytes(RowConverter),
+    Rows(RowDigests),
+    None,
 }
 
 impl KeyCodec {
-    pub(crate) fn new(schema: &TableSchema) -> Result<Self, ArrowError> {
-        let columns = schema.key_indices().to_vec();
-        let types: Vec<&ColumnType> = columns.iter().map(|&c| &schema.columns()[c].ty).collect();
-        let converter = if types == [&ColumnType::Int64] {
-            None
-        } else {
-            let fields = types.iter().map(|ty| SortField::new(ty.arrow())).collect();
-            Some(RowConverter::new(fields)?)
+    pub(crate) fn new(schema: &TableSchema, seed: Seed) -> Result<Self, ArrowError> {
+        let columns = match schema.identity() {
+            Identity::Key => schema.key_indices().to_vec(),
+            Identity::FullRow => (0..schema.columns().len()).collect(),
+            Identity::Append => Vec::new(),
         };
-        Ok(Self { columns, converter })
+        let types: Vec<&ColumnType> = columns.iter().map(|&c| &schema.columns()[c].ty).collect();
+        let kind = match (schema.identity(), types.as_slice()) {
+            (Identity::Append, _) => KeyKind::None,
+            (Identity::FullRow, _) => KeyKind::Rows(RowDigests::new(schema, seed)?),
+            (Identity::Key, [one]) if is_whole_number(one) => KeyKind::Int64,
+            (Identity::Key, _) => {
+                let fields = types.iter().map(|ty| SortField::new(ty.arrow())).collect();
+                KeyKind::Bytes(RowConverter::new(fields)?)
+            }
+        };
+        Ok(Self { columns, seed, kind })
     }
 
-    /// The places of the key columns in the table, in key order.
+    /// The places in the table of the columns that identify a row, in the order
+    /// [`Self::keys_of_columns`] takes them.
     pub(crate) fn columns(&self) -> &[usize] {
         &self.columns
     }
 
-    /// An index of the kind these keys need.
-    pub(crate) fn empty_index(&self) -> KeyIndex {
-        match self.converter {
-            None => KeyIndex::Int64(HashMap::new()),
-            Some(_) => KeyIndex::Bytes { map: HashMap::new(), key_bytes: 0 },
+    /// An index of the kind these keys need, with room for so many.
+    pub(crate) fn index(&self, rows: usize) -> KeyIndex {
+        match self.kind {
+            KeyKind::Int64 => KeyIndex::Int64(Shards::with_capacity(rows, self.seed)),
+            KeyKind::Bytes(_) => KeyIndex::Bytes(Shards::with_capacity(rows, self.seed)),
+            KeyKind::Rows(_) => KeyIndex::Rows(Shards::with_capacity(rows, self.seed)),
+            KeyKind::None => KeyIndex::None,
         }
     }
 
@@ -75,109 +109,216 @@ impl KeyCodec {
         self.keys_of_columns(&columns)
     }
 
-    /// Keys of rows given by their key columns alone, in key order.
+    /// Keys of rows given by the columns that identify them alone.
     pub(crate) fn keys_of_columns(&self, columns: &[ArrayRef]) -> Result<Keys, ArrowError> {
-        match &self.converter {
-            None => columns
-                .first()
-                .and_then(|c| c.as_primitive_opt::<Int64Type>())
-                .map(|array| Keys::Int64(array.clone()))
-                .ok_or_else(|| {
-                    ArrowError::SchemaError("a key column is not of type Int64".to_owned())
-                }),
-            Some(converter) => converter.convert_columns(columns).map(Keys::Bytes),
+        match &self.kind {
+            KeyKind::Int64 => {
+                columns.first().and_then(whole_numbers).map(Keys::Int64).ok_or_else(|| {
+                    ArrowError::SchemaError("a key column is not a whole number".to_owned())
+                })
+            }
+            KeyKind::Bytes(converter) => {
+                let columns: Vec<ArrayRef> = columns.iter().map(plain_floats).collect();
+                converter.convert_columns(&columns).map(Keys::Bytes)
+            }
+            KeyKind::Rows(digests) => digests.of_columns(columns).map(Keys::Rows),
+            KeyKind::None => Ok(Keys::None),
         }
     }
 
-    /// Whether every key column of a row has a value.
+    /// Whether every key column of a row has a value. Whole rows may have nulls.
     pub(crate) fn is_complete(&self, batch: &RecordBatch, row: usize) -> bool {
-        self.columns.iter().all(|&c| batch.column(c).is_valid(row))
+        matches!(self.kind, KeyKind::Rows(_))
+            || self.columns.iter().all(|&c| batch.column(c).is_valid(row))
     }
 }
 
-/// The primary-key index of one table: which location holds the living row of a key. A cache: it
-/// can be rebuilt from the key columns at any time.
+fn is_whole_number(ty: &ColumnType) -> bool {
+    matches!(
+        ty,
+        ColumnType::Int32
+            | ColumnType::Int64
+            | ColumnType::Date
+            | ColumnType::Time
+            | ColumnType::TimestampMicros
+            | ColumnType::LocalTimestampMicros
+    )
+}
+
+/// The values as 64-bit integers.
+fn whole_numbers(array: &ArrayRef) -> Option<Int64Array> {
+    fn wide<T: ArrowPrimitiveType<Native: Into<i64>>>(array: &ArrayRef) -> Option<Int64Array> {
+        array.as_primitive_opt::<T>().map(|a| a.unary(Into::into))
+    }
+    fn as_it_is<T: ArrowPrimitiveType<Native = i64>>(array: &ArrayRef) -> Option<Int64Array> {
+        array.as_primitive_opt::<T>().map(|a| a.reinterpret_cast())
+    }
+    match array.data_type() {
+        DataType::Int32 => wide::<Int32Type>(array),
+        DataType::Date32 => wide::<Date32Type>(array),
+        DataType::Int64 => as_it_is::<Int64Type>(array),
+        DataType::Time64(TimeUnit::Microsecond) => as_it_is::<Time64MicrosecondType>(array),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            as_it_is::<TimestampMicrosecondType>(array)
+        }
+        _ => None,
+    }
+}
+
+/// Floating point with one zero and one value that is not a number; other columns as they are.
+fn plain_floats(array: &ArrayRef) -> ArrayRef {
+    #[expect(clippy::cast_possible_truncation, reason = "it was of this size before")]
+    let single = |v: f32| plain_float(f64::from(v)) as f32;
+    if let Some(values) = array.as_primitive_opt::<Float64Type>() {
+        Arc::new(values.unary::<_, Float64Type>(plain_float))
+    } else if let Some(values) = array.as_primitive_opt::<Float32Type>() {
+        Arc::new(values.unary::<_, Float32Type>(single))
+    } else {
+        Arc::clone(array)
+    }
+}
+
+/// The index of one table: where the living rows are that a key, or a row's content, stands for. A
+/// cache: it can be rebuilt from the data files at any time.
 #[derive(Debug)]
 pub(crate) enum KeyIndex {
-    Int64(HashMap<i64, Location>),
-    Bytes { map: HashMap<Box<[u8]>, Location>, key_bytes: usize },
+    /// One row a key.
+    Int64(Shards<FixedShard<i64>>),
+    /// One row a key.
+    Bytes(Shards<BytesShard>),
+    /// Any number of equal rows.
+    Rows(Shards<MultiShard<Digest>>),
+    /// Rows are only added: nothing to find.
+    None,
 }
 
 impl KeyIndex {
-    /// Makes `to` the location of the key; gives the location it had.
+    /// Makes `to` the location of the key; gives the location it had. Of whole rows there may be
+    /// many: `to` is added to them.
     pub(crate) fn put(&mut self, keys: &Keys, row: usize, to: Location) -> Option<Location> {
         match (self, keys) {
-            (Self::Int64(map), Keys::Int64(keys)) => map.insert(keys.value(row), to),
-            (Self::Bytes { map, key_bytes }, Keys::Bytes(keys)) => {
-                let key = keys.row(row);
+            (Self::Int64(shards), Keys::Int64(keys)) => {
+                let (key, seed) = (keys.value(row), shards.seed);
+                let hash = key.hash_with(seed);
+                shards.room(hash).put(key, hash, to, seed)
+            }
+            (Self::Bytes(shards), Keys::Bytes(keys)) => {
+                let (key, seed) = (keys.row(row), shards.seed);
                 let key: &[u8] = key.as_ref();
-                if let Some(at) = map.get_mut(key) {
-                    return Some(std::mem::replace(at, to));
-                }
-                *key_bytes += key.len();
-                map.insert(key.into(), to);
+                let hash = hash_bytes(key, seed);
+                shards.room(hash).put(key, hash, to, seed)
+            }
+            (Self::Rows(shards), Keys::Rows(keys)) => {
+                let (key, seed) = (keys[row], shards.seed);
+                let hash = key.hash_with(seed);
+                shards.room(hash).put(key, hash, to, seed);
                 None
             }
             _ => None,
         }
     }
 
-    /// Forgets the key; gives the location it had.
+    /// Forgets the key, or one of equal rows; gives its location.
     pub(crate) fn take(&mut self, keys: &Keys, row: usize) -> Option<Location> {
         match (self, keys) {
-            (Self::Int64(map), Keys::Int64(keys)) => map.remove(&keys.value(row)),
-            (Self::Bytes { map, key_bytes }, Keys::Bytes(keys)) => {
+            (Self::Int64(shards), Keys::Int64(keys)) => {
+                let hash = keys.value(row).hash_with(shards.seed);
+                shards.shard_mut(hash).take(keys.value(row), hash)
+            }
+            (Self::Bytes(shards), Keys::Bytes(keys)) => {
                 let key = keys.row(row);
                 let key: &[u8] = key.as_ref();
-                let gone = map.remove(key);
-                if gone.is_some() {
-                    *key_bytes -= key.len();
-                }
-                gone
+                let hash = hash_bytes(key, shards.seed);
+                shards.shard_mut(hash).take(key, hash)
+            }
+            (Self::Rows(shards), Keys::Rows(keys)) => {
+                let hash = keys[row].hash_with(shards.seed);
+                shards.shard_mut(hash).take(keys[row], hash)
             }
             _ => None,
         }
     }
 
-    /// Moves every entry to where `to` says its row is.
-    pub(crate) fn relocate(&mut self, to: impl Fn(Location) -> Location) {
-        match self {
-            Self::Int64(map) => map.values_mut().for_each(|at| *at = to(*at)),
-            Self::Bytes { map, .. } => map.values_mut().for_each(|at| *at = to(*at)),
+    /// Makes `to` of the location `from` of the key, if it has that one.
+    pub(crate) fn repoint(&mut self, keys: &Keys, row: usize, from: Location, to: Location) {
+        let at = match (self, keys) {
+            (Self::Int64(shards), Keys::Int64(keys)) => {
+                let hash = keys.value(row).hash_with(shards.seed);
+                shards.shard_mut(hash).find_mut(keys.value(row), hash)
+            }
+            (Self::Bytes(shards), Keys::Bytes(keys)) => {
+                let key = keys.row(row);
+                let key: &[u8] = key.as_ref();
+                let hash = hash_bytes(key, shards.seed);
+                shards.shard_mut(hash).find_mut(key, hash)
+            }
+            (Self::Rows(shards), Keys::Rows(keys)) => {
+                let hash = keys[row].hash_with(shards.seed);
+                shards.shard_mut(hash).repoint(keys[row], hash, from, to);
+                None
+            }
+            _ => None,
+        };
+        if let Some(at) = at
+            && *at == from
+        {
+            *at = to;
         }
     }
 
-    /// Forgets all keys.
+    /// How many pieces of bounded size the index has, for a pass over it piece by piece. Changes
+    /// between two pieces may add pieces at the end; an entry never moves to a piece before.
+    pub(crate) fn slices(&self) -> usize {
+        match self {
+            Self::Int64(shards) => shards.shards().len(),
+            Self::Bytes(shards) => shards.shards().len(),
+            Self::Rows(shards) => shards.shards().len(),
+            Self::None => 0,
+        }
+    }
+
+    /// Changes every location in one piece: at most [`SHARD_KEYS`](crate::table::shards::SHARD_KEYS)
+    /// keys, of whole rows any number of equal ones besides.
+    pub(crate) fn relocate_slice(
+        &mut self,
+        slice: usize,
+        to: &mut dyn FnMut(Location) -> Location,
+    ) {
+        match self {
+            Self::Int64(shards) => shards.relocate(slice, to),
+            Self::Bytes(shards) => shards.relocate(slice, to),
+            Self::Rows(shards) => shards.relocate(slice, to),
+            Self::None => {}
+        }
+    }
+
+    /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         match self {
-            Self::Int64(map) => map.clear(),
-            Self::Bytes { map, key_bytes } => {
-                map.clear();
-                *key_bytes = 0;
-            }
+            Self::Int64(shards) => *shards = Shards::with_capacity(0, shards.seed),
+            Self::Bytes(shards) => *shards = Shards::with_capacity(0, shards.seed),
+            Self::Rows(shards) => *shards = Shards::with_capacity(0, shards.seed),
+            Self::None => {}
         }
     }
 
-    /// Makes room for more keys.
-    pub(crate) fn reserve(&mut self, more: usize) {
-        match self {
-            Self::Int64(map) => map.reserve(more),
-            Self::Bytes { map, .. } => map.reserve(more),
-        }
-    }
-
+    /// Rows it finds.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Int64(map) => map.len(),
-            Self::Bytes { map, .. } => map.len(),
+            Self::Int64(shards) => shards.len(),
+            Self::Bytes(shards) => shards.len(),
+            Self::Rows(shards) => shards.len(),
+            Self::None => 0,
         }
     }
 
-    /// Bytes of memory it takes; for keys of bytes, 16 are counted for each allocation's overhead.
+    /// Bytes of memory it takes on the heap.
     pub(crate) fn memory_bytes(&self) -> usize {
         match self {
-            Self::Int64(map) => map.allocation_size(),
-            Self::Bytes { map, key_bytes } => map.allocation_size() + key_bytes + map.len() * 16,
+            Self::Int64(shards) => shards.memory_bytes(),
+            Self::Bytes(shards) => shards.memory_bytes(),
+            Self::Rows(shards) => shards.memory_bytes(),
+            Self::None => 0,
         }
     }
 }

@@ -1,16 +1,17 @@
 //! One table as the writer has it: segments and key index, newer than any view.
 
+pub(crate) mod digest;
 pub(crate) mod forward;
 pub(crate) mod key;
 pub(crate) mod segment;
+pub(crate) mod shards;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::BooleanArray, compute::filter_record_batch, error::ArrowError, record_batch::RecordBatch,
 };
-use medlake_contract::{ChangeBatch, Op, TableSchema};
-
+use medlake_contract::{ChangeBatch, Identity, Op, TableSchema};
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
         forward::Forward,
         key::{KeyCodec, KeyIndex, Keys, Location},
         segment::{HotRows, Segment, SegmentData},
+        shards::Seed,
     },
 };
 
@@ -54,14 +56,15 @@ pub(crate) struct TableState {
 }
 
 impl TableState {
-    pub(crate) fn new(schema: Arc<TableSchema>) -> Result<Self, LakeError> {
-        let codec = KeyCodec::new(&schema).map_err(|source| LakeError::Arrow {
+    /// An empty table; `seed` is of its id.
+    pub(crate) fn new(schema: Arc<TableSchema>, seed: Seed) -> Result<Self, LakeError> {
+        let codec = KeyCodec::new(&schema, seed).map_err(|source| LakeError::Arrow {
             doing: "encode the key",
             table: schema.name().clone(),
             source,
         })?;
         Ok(Self {
-            index: codec.empty_index(),
+            index: codec.index(0),
             codec,
             schema,
             segments: BTreeMap::new(),
@@ -95,12 +98,23 @@ impl TableState {
         };
         if batch.table().columns() != self.schema.columns()
             || batch.table().key_indices() != self.schema.key_indices()
+            || batch.table().identity() != self.schema.identity()
         {
             return Err(wrong("their columns or key are not those of the table".to_owned()));
         }
         for (row, op) in batch.ops().iter().enumerate() {
-            if matches!(op, Op::Update | Op::Delete) && !self.codec.is_complete(batch.before(), row)
-            {
+            let what = match op {
+                Op::Insert | Op::Truncate => continue,
+                Op::Update => "an update",
+                Op::Delete => "a delete",
+            };
+            if self.schema.identity() == Identity::Append {
+                return Err(wrong(format!(
+                    "change {row} is {what}, but the table is declared as append-only: declare its \
+                     key, or that its changes carry whole rows"
+                )));
+            }
+            if !self.codec.is_complete(batch.before(), row) {
                 return Err(wrong(format!("row {row} before has a null key column")));
             }
         }
@@ -128,7 +142,6 @@ impl TableState {
         let id = self.open_segment();
         let first = self.segments.get(&id).map_or(0, |s| s.rows);
         let CheckedChanges { ops, after, after_keys, before_keys } = changes;
-        self.index.reserve(after.num_rows());
         let count = u32::try_from(after.num_rows()).unwrap_or(u32::MAX);
         if let Some(segment) = self.segments.get_mut(&id) {
             segment.rows += count;
@@ -232,7 +245,7 @@ impl TableState {
         };
         let key_schema = key_schema.map_err(arrow)?;
         let live: u64 = files.iter().map(|(f, dead)| u64::from(f.rows) - dead.len()).sum();
-        self.index.reserve(usize::try_from(live).unwrap_or(0));
+        self.index = self.codec.index(usize::try_from(live).unwrap_or(0));
         for (file, dead) in files {
             let id = self.next_segment;
             self.next_segment += 1;
@@ -297,7 +310,8 @@ impl TableState {
         for (keys, count) in keys {
             for at in 0..count {
                 if !dead.contains(row) {
-                    self.index.put(&keys, at, Location { segment: id, row });
+                    let from = Location { segment: open, row: rows + row };
+                    self.index.repoint(&keys, at, from, Location { segment: id, row });
                 }
                 row += 1;
             }
@@ -332,7 +346,10 @@ impl TableState {
         let rows: usize = self.forwards.values().map(Forward::rows).sum();
         if self.forwards.len() > FORWARDS || rows > self.index.len() / 4 {
             let forwards = std::mem::take(&mut self.forwards);
-            self.index.relocate(|at| follow(&forwards, at).unwrap_or(at));
+            for slice in 0..self.index.slices() {
+                let mut to = |at| follow(&forwards, at).unwrap_or(at);
+                self.index.relocate_slice(slice, &mut to);
+            }
         }
     }
 

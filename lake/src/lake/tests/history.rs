@@ -68,6 +68,10 @@ fn random_changes(rng: &mut StdRng, model: &mut Model) -> Vec<Change> {
             model.rows.values().nth(at).cloned()
         };
         let mut after = random_row(rng);
+        if rng.random_range(0..80) == 0 {
+            model.rows.clear();
+            changes.push((Op::Truncate, None, None));
+        }
         match rng.random_range(0..10) {
             0..4 => {
                 model.rows.insert(key_of(&schema, &after), after.clone());
