@@ -3,4 +3,5 @@
 pub(crate) mod provider;
 pub(crate) mod prune;
 pub(crate) mod reader;
+mod scan;
 pub(crate) mod view;

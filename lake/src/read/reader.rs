@@ -1,13 +1,8 @@
-//! How DataFusion's Parquet scan gets the bytes of our files.
+//! How a scan gets the bytes of our files.
 
 use std::{fs::File, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 use bytes::Bytes;
-use datafusion::{
-    datasource::{listing::PartitionedFile, physical_plan::ParquetFileReaderFactory},
-    error::{DataFusionError, Result},
-    physical_plan::metrics::ExecutionPlanMetricsSet,
-};
 use futures::{FutureExt, future::BoxFuture};
 use parquet::{
     arrow::{arrow_reader::ArrowReaderOptions, async_reader::AsyncFileReader},
@@ -15,35 +10,14 @@ use parquet::{
     file::metadata::ParquetMetaData,
 };
 
-use crate::{format::data_file::LakeFile, read::view::TableView};
+use crate::format::data_file::LakeFile;
 
-/// The file behind a [`PartitionedFile`].
-#[derive(Debug, Clone)]
-pub(crate) struct ScannedFile(pub(crate) Arc<LakeFile>);
-
-/// Makes readers for the files of one view, which it keeps from being removed while a plan or a
-/// stream of it is alive.
-#[derive(Debug)]
-pub(crate) struct ViewReaders {
-    pub(crate) _view: Arc<TableView>,
+/// A reader of a file of a view, which must outlive it.
+pub(crate) fn file_reader(file: &Arc<LakeFile>) -> LakeFileReader {
+    LakeFileReader { file: Arc::clone(file), open: None }
 }
 
-impl ParquetFileReaderFactory for ViewReaders {
-    fn create_reader(
-        &self,
-        _partition_index: usize,
-        file: PartitionedFile,
-        _metadata_size_hint: Option<usize>,
-        _metrics: &ExecutionPlanMetricsSet,
-    ) -> Result<Box<dyn AsyncFileReader + Send>> {
-        let Some(ScannedFile(file)) = file.extension::<ScannedFile>() else {
-            return Err(DataFusionError::Internal("a scanned file has no lake file".to_owned()));
-        };
-        Ok(Box::new(LakeFileReader { file: Arc::clone(file), open: None }))
-    }
-}
-
-struct LakeFileReader {
+pub(crate) struct LakeFileReader {
     file: Arc<LakeFile>,
     open: Option<Arc<File>>,
 }
