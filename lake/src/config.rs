@@ -120,6 +120,9 @@ pub struct LakeConfig {
     /// A file in the warehouse that nothing names is removed when it is older than this, in
     /// microseconds.
     pub orphan_micros: i64,
+    /// Memory for the footers of data files, in bytes. Those used last are kept; the others are read
+    /// again when they are needed.
+    pub footer_cache_bytes: usize,
 }
 
 impl LakeConfig {
@@ -140,6 +143,7 @@ impl LakeConfig {
             keep_snapshots: 20,
             keep_snapshots_micros: 2 * 60 * 1_000_000,
             orphan_micros: 60 * 60 * 1_000_000,
+            footer_cache_bytes: 64 << 20,
         }
     }
 }

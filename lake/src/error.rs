@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use medlake_contract::{Kind, TableName};
 use thiserror::Error;
@@ -60,12 +60,12 @@ pub enum LakeError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A file that could not be read or written.
-    #[error("could not {doing} {path:?}")]
+    #[error("could not {doing} \"{location}\"")]
     File {
         /// What was attempted.
         doing: &'static str,
-        /// The file.
-        path: PathBuf,
+        /// The file: its path or address.
+        location: String,
         /// Why not.
         #[source]
         source: std::io::Error,
@@ -91,12 +91,12 @@ pub enum LakeError {
         source: Box<iceberg::Error>,
     },
     /// A Parquet file that could not be read or written.
-    #[error("could not {doing} {path:?}")]
+    #[error("could not {doing} \"{location}\"")]
     Parquet {
         /// What was attempted.
         doing: &'static str,
-        /// The file.
-        path: PathBuf,
+        /// The file: its path or address.
+        location: String,
         /// Why not.
         #[source]
         source: Box<parquet::errors::ParquetError>,
@@ -140,8 +140,14 @@ pub enum LakeError {
 impl LakeError {
     /// What a caller can do about it.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
+            Self::File { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                Kind::Denied
+            }
+            Self::File { source, .. } if source.kind() == ErrorKind::Unsupported => {
+                Kind::Unsupported
+            }
             Self::UnknownTable { .. } => Kind::NotFound,
             Self::Schema { .. } | Self::Rows { .. } => Kind::Invalid,
             Self::Locked { .. } | Self::Fenced { .. } | Self::CommitConflict { .. } => {

@@ -11,8 +11,9 @@ use crate::{
     config::LakeConfig,
     error::LakeError,
     format::{progress::Progress, schema::table_schema},
-    open::FilesToOpen,
+    open::open_files,
     read::view::{ReadView, TableView},
+    storage::Storage,
     table::segment::Segment,
 };
 
@@ -20,6 +21,7 @@ use crate::{
 /// has in memory. Takes no lock and writes nothing; any number may follow one lake.
 pub struct Follower {
     catalog: Box<dyn Catalog>,
+    storage: Storage,
     seen: Option<i64>,
     /// Whether the tables were read at least once.
     opened: bool,
@@ -43,6 +45,7 @@ impl Follower {
     /// [`LakeError::Catalog`] when there is no catalog yet; what is damaged or not understood.
     pub async fn open(config: &LakeConfig) -> Result<Self, LakeError> {
         let catalog = catalog::open(config, &config.root, Access::Read).await?;
+        let storage = Storage::open(config).await?;
         let empty = ReadView {
             version: 0,
             positions: medlake_contract::Positions::new(),
@@ -51,6 +54,7 @@ impl Follower {
         };
         let mut follower = Self {
             catalog,
+            storage,
             seen: None,
             opened: false,
             tables: BTreeMap::new(),
@@ -93,7 +97,7 @@ impl Follower {
                     picture: known.picture.clone(),
                     progress: known.progress.clone(),
                 },
-                _ => load(&name, location).await?,
+                _ => load(&self.storage, &name, location).await?,
             };
             tables.insert(name, followed);
         }
@@ -121,22 +125,21 @@ impl Follower {
     }
 }
 
-async fn load(name: &TableName, location: String) -> Result<Followed, LakeError> {
-    let committed = CommittedTable::load(name.clone(), location.clone()).await?;
+async fn load(
+    storage: &Storage,
+    name: &TableName,
+    location: String,
+) -> Result<Followed, LakeError> {
+    let committed = CommittedTable::load(storage, name.clone(), location.clone()).await?;
     let Some(schema) = table_schema(name, &committed.metadata)? else {
         return Ok(Followed { location, picture: None, progress: None });
     };
     let progress = committed.progress()?;
-    let schema = Arc::new(schema);
-    let opening = FilesToOpen::of(&schema, &committed)?;
-    let picture = tokio::task::spawn_blocking(move || {
-        let mut segments = Vec::new();
-        for (id, (file, dead)) in (0..).zip(opening.open(&schema)?) {
-            segments.push(Segment::of_file(id, file, Arc::new(dead)));
-        }
-        Ok::<_, LakeError>(Arc::new(TableView::new(schema, segments)))
-    });
-    let picture = picture.await.map_err(|source| LakeError::Task { source })??;
+    let segments = (0..)
+        .zip(open_files(storage, &schema, &committed).await?)
+        .map(|(id, (file, dead))| Segment::of_file(id, file, Arc::new(dead)))
+        .collect();
+    let picture = Arc::new(TableView::new(Arc::new(schema), segments));
     Ok(Followed { location, picture: Some(picture), progress })
 }
 
@@ -148,7 +151,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{Lake, LakeConfig};
+    use crate::Lake;
 
     fn inserts(table: &Arc<TableSchema>, keys: Vec<i64>, change_id: u64) -> ChangeSet {
         let rows = Arc::new(Int64Array::from(keys));

@@ -70,13 +70,12 @@ impl Lake {
         let (root, lock) = lock_folder(&config.root)?;
         let catalog = catalog::open(&config, &root, Access::Write).await?;
         let mut epoch = catalog.take_over(0).await?;
-        let warehouse = root.join("warehouse");
-        let loaded = load(catalog.tables().await?, &warehouse).await?;
+        let storage = Storage::open(&config).await?;
+        let loaded = load(catalog.tables().await?, &storage).await?;
         if let Some(newest) = loaded.progress.as_ref().map(|p| p.epoch).filter(|e| *e >= epoch) {
             // The catalog forgot its writers, or the tables came from another one.
             epoch = catalog.take_over(newest).await?;
         }
-        let storage = Storage::new(warehouse, config.durability);
         let mut state = State { tables: loaded.tables, ..State::default() };
         if let Some(progress) = loaded.progress {
             state.positions = progress.positions;
@@ -310,7 +309,7 @@ impl Lake {
             view
         };
         let Some(prepared) = committer.prepare(&self.config, &view).await? else {
-            committer.clean();
+            committer.clean().await;
             committer.sweep_one(&self.config).await;
             return Ok(FlushReport {
                 version: view.version,
@@ -320,7 +319,7 @@ impl Lake {
         };
         drop(view);
         let settled = committer.commit(prepared).await?;
-        let report = self.install(&mut committer, settled);
+        let report = self.install(&mut committer, settled).await;
         committer.sweep_one(&self.config).await;
         Ok(report)
     }
@@ -328,7 +327,7 @@ impl Lake {
     /// Learns what became of an earlier flush whose answer was lost.
     async fn resolve(&self, committer: &mut Committer) -> Result<(), LakeError> {
         if let Some(settled) = committer.resolve().await? {
-            self.install(committer, settled);
+            self.install(committer, settled).await;
         }
         Ok(())
     }
@@ -336,7 +335,7 @@ impl Lake {
     /// Puts the files of a committed flush in the place of the rows they were written from: in what
     /// is staged, and in the published view, which may be older. Both keep their rows, so nobody is
     /// woken; but the next flush must not find rows in memory that are in files already.
-    fn install(&self, committer: &mut Committer, settled: Settled) -> FlushReport {
+    async fn install(&self, committer: &mut Committer, settled: Settled) -> FlushReport {
         {
             let mut state = self.state();
             let published = self.read_view();
@@ -363,9 +362,9 @@ impl Lake {
         drop(written);
         self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&report.positions);
         for cleanup in cleanups {
-            cleanup.run();
+            cleanup.run(&committer.storage).await;
         }
-        committer.clean();
+        committer.clean().await;
         report
     }
 

@@ -11,9 +11,10 @@ use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{DataContentType, DataFileFormat};
 use medlake_contract::{TableName, TableSchema};
 use roaring::RoaringBitmap;
+use tokio::runtime::Handle;
 
 use crate::{
-    commit::{manifest::Entry, table::CommittedTable},
+    commit::table::CommittedTable,
     error::LakeError,
     format::{
         data_file::LakeFile,
@@ -21,31 +22,29 @@ use crate::{
         progress::Progress,
         schema::{field_ids, table_schema},
     },
-    storage::Storage,
+    storage::{Storage, blocking},
     table::{TableState, shards::Seed},
 };
 
 /// Tables loaded at the same time.
 const LOADERS: usize = 2;
+/// Delete files of one table read at the same time.
+const READERS: usize = 8;
 
 /// The folder, made when missing and locked until the file is dropped, as an absolute path.
 pub(crate) fn lock_folder(root: &Path) -> Result<(PathBuf, File), LakeError> {
-    let failed = |doing| {
-        let path = root.to_owned();
-        move |source| LakeError::File { doing, path, source }
+    let failed = |doing, path: &Path| {
+        let location = path.display().to_string();
+        move |source| LakeError::File { doing, location, source }
     };
-    fs::create_dir_all(root.join("warehouse")).map_err(failed("create"))?;
-    let root = root.canonicalize().map_err(failed("find"))?;
+    fs::create_dir_all(root).map_err(failed("create", root))?;
+    let root = root.canonicalize().map_err(failed("find", root))?;
     let path = root.join("lake.lock");
-    let lock = File::create(&path).map_err(|source| LakeError::File {
-        doing: "create",
-        path: path.clone(),
-        source,
-    })?;
+    let lock = File::create(&path).map_err(failed("create", &path))?;
     match lock.try_lock() {
         Ok(()) => Ok((root, lock)),
         Err(TryLockError::WouldBlock) => Err(LakeError::Locked { root }),
-        Err(TryLockError::Error(source)) => Err(LakeError::File { doing: "lock", path, source }),
+        Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
     }
 }
 
@@ -58,14 +57,14 @@ pub(crate) struct Loaded {
     pub(crate) progress: Option<Progress>,
 }
 
-/// Loads all tables that are ours, which must have their files in `warehouse`.
+/// Loads all tables that are ours, which must have their files in the warehouse.
 pub(crate) async fn load(
     catalog: Vec<(TableName, String)>,
-    warehouse: &Path,
+    storage: &Storage,
 ) -> Result<Loaded, LakeError> {
     let mut loaded = Loaded::default();
     let tables: Vec<(CommittedTable, Option<TableState>)> = futures::stream::iter(catalog)
-        .map(|(name, location)| load_table(name, location))
+        .map(|(name, location)| load_table(storage, name, location))
         .buffer_unordered(LOADERS)
         .try_collect()
         .await?;
@@ -74,7 +73,7 @@ pub(crate) async fn load(
             tracing::info!(table = %committed.name, "left alone: made by another program");
             continue;
         };
-        check_folder(&committed, warehouse)?;
+        check_folder(&committed, storage)?;
         if let Some(progress) = committed.progress()?
             && loaded
                 .progress
@@ -91,73 +90,48 @@ pub(crate) async fn load(
 
 /// Locations are absolute, so the catalog of a copied folder names the files of the original: to
 /// write there, or to clean up, would damage it.
-fn check_folder(table: &CommittedTable, warehouse: &Path) -> Result<(), LakeError> {
-    let path = Storage::path(table.metadata.location());
-    let inside = path.starts_with(warehouse)
-        || path.canonicalize().is_ok_and(|path| path.starts_with(warehouse));
-    if inside {
+fn check_folder(table: &CommittedTable, storage: &Storage) -> Result<(), LakeError> {
+    let location = table.metadata.location();
+    if storage.holds(location) {
         return Ok(());
     }
-    let (table, feature) = (table.name.clone(), format!("files in another folder, {path:?}"));
+    let (table, feature) = (table.name.clone(), format!("files in another folder, \"{location}\""));
     Err(LakeError::Unsupported { table, feature })
 }
 
 async fn load_table(
+    storage: &Storage,
     name: TableName,
     location: String,
 ) -> Result<(CommittedTable, Option<TableState>), LakeError> {
-    let committed = CommittedTable::load(name.clone(), location).await?;
+    let committed = CommittedTable::load(storage, name.clone(), location).await?;
     let Some(schema) = table_schema(&name, &committed.metadata)? else {
         return Ok((committed, None));
     };
     let schema = Arc::new(schema);
-    let opening = FilesToOpen::of(&schema, &committed)?;
+    let ids = field_ids(&schema, &committed.metadata)?;
+    let files = open_files(storage, &schema, &committed).await?;
     let seed = Seed::of(committed.metadata.uuid());
-    let state = tokio::task::spawn_blocking(move || {
-        let mut state = TableState::new(Arc::clone(&schema), seed)?;
-        state.load(opening.open(&schema)?)?;
-        Ok::<_, LakeError>(state)
-    });
-    let state = state.await.map_err(|source| LakeError::Task { source })??;
+    let runtime = Handle::current();
+    // Key columns are decoded: that takes a core for a while.
+    let state = blocking(move || {
+        let mut state = TableState::new(schema, seed)?;
+        runtime.block_on(state.load(files, &ids))?;
+        Ok(state)
+    })
+    .await?;
     Ok((committed, Some(state)))
 }
 
-/// What it takes to open the files of a table, apart from the table: opening them blocks.
-pub(crate) struct FilesToOpen {
-    field_ids: Vec<i32>,
-    data: Vec<Arc<Entry>>,
-    deletes: Vec<Arc<Entry>>,
-}
-
-impl FilesToOpen {
-    pub(crate) fn of(schema: &TableSchema, committed: &CommittedTable) -> Result<Self, LakeError> {
-        Ok(Self {
-            field_ids: field_ids(schema, &committed.metadata)?,
-            data: committed.data_files().cloned().collect(),
-            deletes: committed.delete_files().cloned().collect(),
-        })
-    }
-
-    /// The data files, each with its dead positions.
-    pub(crate) fn open(
-        &self,
-        schema: &Arc<TableSchema>,
-    ) -> Result<Vec<(Arc<LakeFile>, RoaringBitmap)>, LakeError> {
-        open_files(schema, &self.field_ids, &self.data, &self.deletes)
-    }
-}
-
-fn open_files(
-    schema: &Arc<TableSchema>,
-    field_ids: &[i32],
-    data: &[Arc<Entry>],
-    deletes: &[Arc<Entry>],
+/// The data files of a table, each with its dead positions. Reads delete files and nothing else.
+pub(crate) async fn open_files(
+    storage: &Storage,
+    schema: &TableSchema,
+    committed: &CommittedTable,
 ) -> Result<Vec<(Arc<LakeFile>, RoaringBitmap)>, LakeError> {
     let unsupported =
         |feature: String| LakeError::Unsupported { table: schema.name().clone(), feature };
-    let mut dead = HashMap::new();
-    for entry in deletes {
-        let file = &entry.file;
+    for file in committed.delete_files().map(|entry| &entry.file) {
         if file.content_type() != DataContentType::PositionDeletes
             || file.file_format() != DataFileFormat::Parquet
         {
@@ -167,15 +141,26 @@ fn open_files(
                 file.file_format()
             )));
         }
-        read_deletes(schema.name(), file.file_path(), &mut dead)?;
     }
-    let mut files = Vec::with_capacity(data.len());
-    for entry in data {
+    let deletes: Vec<String> =
+        committed.delete_files().map(|entry| entry.file.file_path().to_owned()).collect();
+    let mut parts = futures::stream::iter(deletes)
+        .map(|location| async move { read_deletes(storage, schema.name(), &location).await })
+        .buffer_unordered(READERS);
+    let mut dead: HashMap<String, RoaringBitmap> = HashMap::new();
+    while let Some(part) = parts.next().await {
+        for (data_file, positions) in part? {
+            *dead.entry(data_file).or_default() |= positions;
+        }
+    }
+    let ids = field_ids(schema, &committed.metadata)?;
+    let mut files = Vec::new();
+    for entry in committed.data_files() {
         if entry.file.file_format() != DataFileFormat::Parquet {
             let format = entry.file.file_format();
             return Err(unsupported(format!("data files of format {format:?}")));
         }
-        let file = LakeFile::open(schema, field_ids, entry.spec_id, &entry.file)?;
+        let file = LakeFile::open(storage, schema, &ids, entry.spec_id, &entry.file)?;
         let mut dead = dead.remove(&file.location).unwrap_or_default();
         dead.remove_range(file.rows..);
         files.push((Arc::new(file), dead));

@@ -123,7 +123,7 @@ impl Committer {
         let scope = self.storage.begin();
         let prepared = self.prepare_in(config, view, &scope).await;
         if !matches!(prepared, Ok(Some(_))) {
-            scope.discard();
+            scope.discard().await;
         }
         prepared
     }
@@ -208,8 +208,7 @@ impl Committer {
             });
             tables.push((next, cleanup));
         }
-        let persisted = tokio::task::spawn_blocking(move || scope.persist()).await;
-        persisted.map_err(|source| LakeError::Task { source })??;
+        scope.persist().await?;
         Ok(Prepared { cut, swaps, tables, scopes, written })
     }
 
@@ -245,7 +244,7 @@ impl Committer {
         match answer {
             Ok(()) => self.settle().ok_or_else(lost),
             Err(CommitError::Refused(error)) => {
-                self.take_back();
+                self.take_back().await;
                 Err(error)
             }
             Err(CommitError::Unknown(source)) => match self.resolve().await? {
@@ -278,7 +277,7 @@ impl Committer {
         if let Some(other) = pending.swaps.iter().find(|s| !at(s, &s.from)) {
             return Err(LakeError::CommitConflict { table: other.table.clone() });
         }
-        self.take_back();
+        self.take_back().await;
         Ok(None)
     }
 
@@ -296,15 +295,18 @@ impl Committer {
     }
 
     /// The pending flush did not happen.
-    fn take_back(&mut self) {
+    async fn take_back(&mut self) {
         if let Some(prepared) = self.pending.take() {
-            prepared.scopes.iter().for_each(WriteScope::discard);
+            for scope in prepared.scopes {
+                scope.discard().await;
+            }
         }
     }
 
     /// Removes files nobody needs any more.
-    pub(crate) fn clean(&mut self) {
-        self.tables.values_mut().for_each(CommittedTable::clean);
+    pub(crate) async fn clean(&mut self) {
+        let released = self.tables.values_mut().flat_map(CommittedTable::release).collect();
+        self.storage.remove(released).await;
     }
 
     /// Looks for files that earlier runs left behind, in one table a flush, so that neither opening
@@ -322,7 +324,7 @@ impl Committer {
         let Some(table) = self.tables.get_mut(&name) else { return };
         let before = (config.clock)().saturating_sub(config.orphan_micros);
         // Should an old snapshot be unreadable, nothing is removed: it is not needed to go on.
-        match table.sweep(before).await {
+        match table.sweep(&self.storage, before).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(table = %name, removed, "removed orphan files"),
             Err(error) => tracing::warn!(table = %name, %error, "could not look for orphan files"),
@@ -335,11 +337,10 @@ impl Committer {
         let create =
             |schema: &Arc<TableSchema>| CommittedTable::create(&self.storage, &scope, schema);
         let written: Result<Vec<CommittedTable>, LakeError> = schemas.iter().map(create).collect();
-        let tables = written.and_then(|tables| scope.persist().map(|()| tables));
-        let tables = tables.inspect_err(|_| scope.discard())?;
+        let tables = persisted(&scope, written).await?;
         let entries: Vec<(TableName, String)> =
             tables.iter().map(|t| (t.name.clone(), t.location.clone())).collect();
-        known(&scope, self.catalog.create(self.epoch, &entries).await)?;
+        known(&scope, self.catalog.create(self.epoch, &entries).await).await?;
         self.tables.extend(tables.into_iter().map(|t| (t.name.clone(), t)));
         Ok(())
     }
@@ -361,28 +362,40 @@ impl Committer {
             Ok((swap, next, cleanup))
         };
         let written: Result<Vec<_>, LakeError> = schemas.iter().map(widen).collect();
-        let tables = written.and_then(|tables| scope.persist().map(|()| tables));
-        let tables = tables.inspect_err(|_| scope.discard())?;
+        let tables = persisted(&scope, written).await?;
         let swaps: Vec<Swap> = tables.iter().map(|(swap, ..)| swap.clone()).collect();
-        known(&scope, self.catalog.commit(self.epoch, &swaps).await)?;
+        known(&scope, self.catalog.commit(self.epoch, &swaps).await).await?;
         for (_, table, cleanup) in tables {
             self.tables.insert(table.name.clone(), table);
-            cleanup.run();
+            cleanup.run(&self.storage).await;
         }
         Ok(())
     }
 }
 
+/// Brings what was written to the storage; takes it back when it was not all written.
+async fn persisted<T>(scope: &WriteScope, written: Result<T, LakeError>) -> Result<T, LakeError> {
+    let persisted = match written {
+        Ok(written) => scope.persist().await.map(|()| written),
+        Err(error) => Err(error),
+    };
+    if persisted.is_err() {
+        scope.discard().await;
+    }
+    persisted
+}
+
 /// Takes files back when the catalog is known not to name them. When that is not known they stay:
 /// an orphan is found later, a missing file is not.
-fn known(scope: &WriteScope, answer: Result<(), CommitError>) -> Result<(), LakeError> {
-    answer.map_err(|error| match error {
-        CommitError::Refused(error) => {
-            scope.discard();
-            error
+async fn known(scope: &WriteScope, answer: Result<(), CommitError>) -> Result<(), LakeError> {
+    match answer {
+        Ok(()) => Ok(()),
+        Err(CommitError::Refused(error)) => {
+            scope.discard().await;
+            Err(error)
         }
-        CommitError::Unknown(source) => LakeError::CommitUnknown { source },
-    })
+        Err(CommitError::Unknown(source)) => Err(LakeError::CommitUnknown { source }),
+    }
 }
 
 /// What an armed fault says.

@@ -213,28 +213,35 @@ pub(crate) async fn copy_out(
     let input =
         memory.new_input(location).map_err(metadata_error("read back a manifest", table))?;
     let bytes = input.read().await.map_err(metadata_error("read back a manifest", table))?;
-    scope.write(location, &bytes)
+    scope.write(location, bytes);
+    Ok(())
 }
 
-pub(crate) fn read_manifest_list(
+pub(crate) async fn read_manifest_list(
+    storage: &Storage,
     table: &TableName,
     metadata: &TableMetadata,
     location: &str,
 ) -> Result<Vec<ManifestFile>, LakeError> {
-    let bytes = Storage::read(location)?;
+    let bytes = storage.read(location).await?;
     let list = ManifestList::parse_with_version(&bytes, metadata.format_version())
         .map_err(metadata_error("read the manifest list", table))?;
     Ok(list.consume_entries().into_iter().collect())
 }
 
 pub(crate) async fn read_manifest(
+    storage: &Storage,
     table: &TableName,
     file: ManifestFile,
 ) -> Result<Manifest, LakeError> {
-    let manifest = file
-        .load_manifest(&FileIO::new_with_fs())
-        .await
-        .map_err(metadata_error("read a manifest", table))?;
+    let wrong = |e| metadata_error("read a manifest", table)(e);
+    // The library takes what a manifest inherits from its list into account only when it reads the
+    // file itself.
+    let memory = FileIO::new_with_memory();
+    let bytes = storage.read(&file.manifest_path).await?;
+    let output = memory.new_output(&file.manifest_path).map_err(wrong)?;
+    output.write(bytes).await.map_err(wrong)?;
+    let manifest = file.load_manifest(&memory).await.map_err(wrong)?;
     let (all, _) = manifest.into_parts();
     let spec_id = file.partition_spec_id;
     let mut entries = Vec::new();

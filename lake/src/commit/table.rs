@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
     MetadataLocation, TableCreation,
     io::FileIO,
@@ -28,9 +29,11 @@ use crate::{
         progress::Progress,
         schema::{IDENTITY_PROPERTY, KEY_PROPERTY, iceberg_schema, identity_word, metadata_error},
     },
-    storage::{Storage, WriteScope},
+    storage::{Listed, Storage, WriteScope},
 };
 
+/// Manifests read at the same time.
+const READERS: usize = 8;
 /// Metadata files that are kept for readers that still hold an old pointer.
 const METADATA_VERSIONS: &str = "20";
 
@@ -109,17 +112,25 @@ impl CommittedTable {
     }
 
     /// Reads a table the catalog names.
-    pub(crate) async fn load(name: TableName, location: String) -> Result<Self, LakeError> {
+    pub(crate) async fn load(
+        storage: &Storage,
+        name: TableName,
+        location: String,
+    ) -> Result<Self, LakeError> {
+        let json = storage.read(&location).await?;
         let metadata: TableMetadata =
-            serde_json::from_slice(&Storage::read(&location)?).map_err(|e| LakeError::Corrupt {
+            serde_json::from_slice(&json).map_err(|e| LakeError::Corrupt {
                 table: name.clone(),
                 problem: format!("metadata file \"{location}\": {e}"),
             })?;
         let mut manifests = Vec::new();
         if let Some(snapshot) = metadata.current_snapshot() {
-            for file in read_manifest_list(&name, &metadata, snapshot.manifest_list())? {
-                manifests.push(read_manifest(&name, file).await?);
-            }
+            let list = snapshot.manifest_list();
+            let files = read_manifest_list(storage, &name, &metadata, list).await?;
+            let reading: Vec<_> =
+                files.into_iter().map(|file| read_manifest(storage, &name, file)).collect();
+            // In their order, some at a time.
+            manifests = stream::iter(reading).buffered(READERS).try_collect().await?;
         }
         Ok(Self { name, metadata, location, manifests, retired: Vec::new() })
     }
@@ -352,24 +363,31 @@ impl CommittedTable {
         Ok(location)
     }
 
-    /// Removes files that no kept snapshot names and nobody reads any more.
-    pub(crate) fn clean(&mut self) {
+    /// The files that no kept snapshot names and nobody reads any more: they are to be removed, and
+    /// are not known here any longer.
+    pub(crate) fn release(&mut self) -> Vec<String> {
         let oldest =
             self.metadata.snapshots().map(|s| s.sequence_number()).min().unwrap_or(i64::MAX);
+        let mut released = Vec::new();
         self.retired.retain(|file| {
             // Held here alone: no view has it, and none can get it, for the table let go of it.
             let read = file.held.as_ref().is_some_and(|f| Arc::strong_count(f) > 1);
             if file.since > oldest || read {
                 return true;
             }
-            Storage::remove(&file.location);
+            released.push(file.location.clone());
             false
         });
+        released
     }
 
     /// Finds files of earlier runs that can go: those only older snapshots name are retired, those
     /// nothing names and that are older than `before_micros` are removed.
-    pub(crate) async fn sweep(&mut self, before_micros: i64) -> Result<usize, LakeError> {
+    pub(crate) async fn sweep(
+        &mut self,
+        storage: &Storage,
+        before_micros: i64,
+    ) -> Result<usize, LakeError> {
         let mut last: HashMap<String, i64> = HashMap::new();
         let mut see = |location: &str, sequence: i64| {
             let at = last.entry(location.to_owned()).or_insert(sequence);
@@ -381,11 +399,12 @@ impl CommittedTable {
             let sequence = snapshot.sequence_number();
             // Goes when its snapshot does, not when a later one is there.
             see(snapshot.manifest_list(), i64::MAX - 1);
-            for file in read_manifest_list(&self.name, &self.metadata, snapshot.manifest_list())? {
+            let list = snapshot.manifest_list();
+            for file in read_manifest_list(storage, &self.name, &self.metadata, list).await? {
                 let path = file.manifest_path.clone();
                 see(&path, sequence);
                 if !manifests.contains_key(&path) {
-                    let manifest = read_manifest(&self.name, file).await?;
+                    let manifest = read_manifest(storage, &self.name, file).await?;
                     let files =
                         manifest.entries.iter().map(|e| e.file.file_path().to_owned()).collect();
                     manifests.insert(path.clone(), files);
@@ -396,23 +415,23 @@ impl CommittedTable {
         see(&self.location, i64::MAX - 1);
         self.metadata.metadata_log().iter().for_each(|l| see(&l.metadata_file, i64::MAX - 1));
         self.metadata.statistics_iter().for_each(|s| see(&s.statistics_path, i64::MAX - 1));
-        let mut removed = 0;
-        for (location, modified) in Storage::list(self.metadata.location()) {
+        let mut orphans = Vec::new();
+        let mut listed = storage.list(self.metadata.location());
+        while let Some(Listed { location, modified_micros, .. }) = listed.try_next().await? {
             if self.retired.iter().any(|r| r.location == location) {
                 // Waits for its reader or its snapshots.
                 continue;
             }
             match last.get(&location) {
-                None if modified < before_micros => {
-                    Storage::remove(&location);
-                    removed += 1;
-                }
+                None if modified_micros < before_micros => orphans.push(location),
                 Some(sequence) if Some(*sequence) < current => {
                     self.retired.push(Retired { location, since: sequence + 1, held: None });
                 }
                 _ => {}
             }
         }
+        let removed = orphans.len();
+        storage.remove(orphans).await;
         Ok(removed)
     }
 }
@@ -424,8 +443,8 @@ pub(crate) struct Cleanup {
 }
 
 impl Cleanup {
-    pub(crate) fn run(self) {
-        self.locations.iter().for_each(|l| Storage::remove(l));
+    pub(crate) async fn run(self, storage: &Storage) {
+        storage.remove(self.locations).await;
     }
 }
 
@@ -439,7 +458,8 @@ fn write_metadata(
         table: table.clone(),
         problem: format!("metadata cannot be written: {e}"),
     })?;
-    scope.write(location, &json)
+    scope.write(location, json);
+    Ok(())
 }
 
 fn new_snapshot_id() -> i64 {

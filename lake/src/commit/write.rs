@@ -6,9 +6,11 @@ use std::{
 };
 
 use arrow::error::ArrowError;
+use futures::TryStreamExt;
 use iceberg::spec::Struct;
 use medlake_contract::TableName;
 use roaring::RoaringBitmap;
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::{
@@ -106,7 +108,7 @@ pub(crate) fn is_dirty(view: &TableView) -> bool {
 }
 
 impl TableWork {
-    /// Writes data and delete files. Blocking.
+    /// Writes data and delete files. Blocking, on a thread of the runtime that may.
     pub(crate) fn write(&self, config: &LakeConfig) -> Result<WrittenTable, LakeError> {
         let name = self.view.schema.name().clone();
         let mut written = WrittenTable::empty(name);
@@ -167,12 +169,14 @@ impl TableWork {
         sources: &[FileSegment<'_>],
         written: &mut WrittenTable,
     ) -> Result<(), LakeError> {
+        let runtime = Handle::current();
         let mut writer = self.writer()?;
         let mut merged = Vec::with_capacity(sources.len());
         let mut place = 0_u32;
         for (segment, rows) in sources {
-            for batch in rows.file.read(self.view.schema.arrow())? {
-                let (first, batch) = batch?;
+            let reading = rows.file.read(self.view.schema.arrow(), &self.field_ids);
+            let mut batches = runtime.block_on(reading)?;
+            while let Some((first, batch)) = runtime.block_on(batches.try_next())? {
                 let end = first.saturating_add(u32::try_from(batch.num_rows()).unwrap_or(u32::MAX));
                 let live = without_dead(batch, &segment.dead, first, end)
                     .map_err(|e| self.arrow_error(e))?;

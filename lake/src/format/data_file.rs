@@ -2,9 +2,9 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     fs::File,
     io::{self, BufWriter},
-    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -12,6 +12,7 @@ use crate::{
     commit::manifest::NewEntry,
     error::LakeError,
     format::schema::scalar,
+    read::reader::LakeFileReader,
     storage::{Storage, WriteScope},
 };
 use arrow::{
@@ -21,12 +22,17 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use datafusion::scalar::ScalarValue;
+use futures::{
+    StreamExt,
+    stream::{BoxStream, try_unfold},
+};
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, Struct};
-use medlake_contract::{ColumnType, TableSchema};
+use medlake_contract::{ColumnType, TableName, TableSchema};
 use parquet::{
     arrow::{
         ArrowWriter, PARQUET_FIELD_ID_META_KEY, ProjectionMask,
-        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+        async_reader::ParquetRecordBatchStreamBuilder,
     },
     basic::{Compression, ZstdLevel},
     errors::ParquetError,
@@ -48,53 +54,47 @@ pub(crate) struct Bounds {
     pub(crate) nulls: Option<u64>,
 }
 
-/// One data file. The file stays on disk while somebody holds it.
-#[derive(Debug)]
+/// Rows of a file as they come, each batch with the position of its first row.
+pub(crate) type BatchStream = BoxStream<'static, Result<(u32, RecordBatch), LakeError>>;
+
+/// Most bytes that are read from the end of a file in the hope that its footer is in them.
+const FOOTER_GUESS_BYTES: usize = 64 << 10;
+
+/// One data file, as the metadata has it: nothing of the file itself is read before it is needed.
+/// The file stays where it is while somebody holds this.
 pub(crate) struct LakeFile {
     pub(crate) location: String,
-    pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     pub(crate) rows: u32,
     /// The partition specification the file was written by.
     pub(crate) spec_id: i32,
     /// The values every row of it has under that specification.
     pub(crate) partition: Struct,
-    pub(crate) footer: Arc<ParquetMetaData>,
-    /// Per column that the file has, by name.
+    /// Per column, by name; a column that is not in here is null in all rows.
     pub(crate) bounds: HashMap<String, Bounds>,
+    table: TableName,
+    storage: Storage,
+    /// Held while the footer is read, so that it is read once.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl LakeFile {
     /// A file named by a table's metadata.
     pub(crate) fn open(
+        storage: &Storage,
         schema: &TableSchema,
         field_ids: &[i32],
         spec_id: i32,
         entry: &DataFile,
     ) -> Result<Self, LakeError> {
         let location = entry.file_path().to_owned();
-        let path = Storage::path(&location);
-        let footer = read_footer(&path)?;
-        let rows = u32::try_from(entry.record_count())
-            .ok()
-            .filter(|rows| i64::from(*rows) == footer.file_metadata().num_rows())
-            .ok_or_else(|| LakeError::Corrupt {
-                table: schema.name().clone(),
-                problem: format!("file {path:?} does not have the rows the metadata says"),
-            })?;
-        let file_columns: Vec<&str> = footer
-            .file_metadata()
-            .schema_descr()
-            .root_schema()
-            .get_fields()
-            .iter()
-            .map(|f| f.name())
-            .collect();
+        let rows = u32::try_from(entry.record_count()).map_err(|_| LakeError::Unsupported {
+            table: schema.name().clone(),
+            feature: format!("file \"{location}\" of more than {} rows", u32::MAX),
+        })?;
         let mut bounds = HashMap::new();
         for (column, id) in schema.columns().iter().zip(field_ids) {
-            if !file_columns.contains(&column.name.as_str()) {
-                continue;
-            }
+            // A column that no number is given of may be missing in the file, or not counted.
             let known = Bounds {
                 min: entry.lower_bounds().get(id).and_then(|d| scalar(d, &column.ty)),
                 max: entry.upper_bounds().get(id).and_then(|d| scalar(d, &column.ty)),
@@ -107,54 +107,148 @@ impl LakeFile {
             spec_id,
             partition: entry.partition().clone(),
             location,
-            path,
             rows,
-            footer,
             bounds,
+            table: schema.name().clone(),
+            storage: storage.clone(),
+            reading: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Reads the file from its beginning: all columns of `schema`, or only those named, as batches
-    /// with the first row's position. Columns the file does not have are null.
-    pub(crate) fn read(
-        &self,
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The footer with the page index: from memory when it was used lately, else from the file.
+    /// Who keeps it longer than a scan takes it out of the memory budget.
+    pub(crate) async fn footer(&self) -> Result<Arc<ParquetMetaData>, LakeError> {
+        let cache = self.storage.footers();
+        if let Some(footer) = cache.find(&self.location) {
+            return Ok(footer);
+        }
+        let _reading = self.reading.lock().await;
+        if let Some(footer) = cache.find(&self.location) {
+            return Ok(footer);
+        }
+        let mut reader = self.storage.reader(&self.location);
+        let footer = ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Optional)
+            .with_prefetch_hint(Some(FOOTER_GUESS_BYTES))
+            .load_and_finish(&mut reader, self.bytes)
+            .await
+            .map_err(parquet_error("read the footer of", &self.location))?;
+        if footer.file_metadata().num_rows() != i64::from(self.rows) {
+            return Err(LakeError::Corrupt {
+                table: self.table.clone(),
+                problem: format!(
+                    "file \"{}\" does not have the {} rows the metadata says",
+                    self.location, self.rows
+                ),
+            });
+        }
+        let footer = Arc::new(footer);
+        cache.keep(&self.location, &footer);
+        Ok(footer)
+    }
+
+    /// For Parquet's own readers.
+    pub(crate) fn reader(self: &Arc<Self>) -> LakeFileReader {
+        LakeFileReader::new(Arc::clone(self))
+    }
+
+    /// Reads the file from its beginning: these columns, found by their field ids, as batches with
+    /// the position of the first row. Columns the file does not have are null. Whoever polls the
+    /// stream decodes.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
         columns: &SchemaRef,
-    ) -> Result<impl Iterator<Item = Result<(u32, RecordBatch), LakeError>> + use<>, LakeError>
-    {
-        let wrong = parquet_error("read", &self.path);
-        let file = File::open(&self.path).map_err(|source| LakeError::File {
-            doing: "open",
-            path: self.path.clone(),
-            source,
-        })?;
+        field_ids: &[i32],
+    ) -> Result<BatchStream, LakeError> {
+        let wrong = parquet_error("read", &self.location);
+        let footer = self.footer().await?;
         let metadata =
-            ArrowReaderMetadata::try_new(Arc::clone(&self.footer), ArrowReaderOptions::new())
-                .map_err(&wrong)?;
-        let leaves: Vec<usize> = metadata
-            .schema()
-            .fields()
-            .iter()
-            .enumerate()
-            .filter(|(_, f)| columns.column_with_name(f.name()).is_some())
-            .map(|(at, _)| at)
-            .collect();
-        let mask = ProjectionMask::leaves(metadata.parquet_schema(), leaves);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+            ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new()).map_err(&wrong)?;
+        let places = self.places(&metadata, field_ids)?;
+        let roots: Vec<usize> = places.iter().flatten().copied().collect();
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), roots.iter().copied());
+        let rows = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader(), metadata)
             .with_projection(mask)
             .with_batch_size(8_192)
             .build()
             .map_err(&wrong)?;
+        // The columns read come in the order of the file.
+        let picks: Vec<Option<usize>> = places
+            .iter()
+            .map(|place| place.map(|root| roots.iter().filter(|other| **other < root).count()))
+            .collect();
         let columns = Arc::clone(columns);
-        let mut position = 0_u32;
-        Ok(reader.map(move |batch| {
-            let batch = batch
-                .and_then(|batch| conform(&batch, &columns))
-                .map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
-            let first = position;
-            position += u32::try_from(batch.num_rows()).unwrap_or(u32::MAX);
-            Ok((first, batch))
-        }))
+        let stream = try_unfold((rows, 0_u32), move |(mut rows, first)| {
+            let (columns, picks) = (Arc::clone(&columns), picks.clone());
+            let wrong = wrong.clone();
+            async move {
+                let Some(batch) = rows.next().await.transpose().map_err(&wrong)? else {
+                    return Ok(None);
+                };
+                let next =
+                    first.saturating_add(u32::try_from(batch.num_rows()).unwrap_or(u32::MAX));
+                let batch = pick(&batch, &columns, &picks)
+                    .map_err(|e| wrong(ParquetError::ArrowError(e.to_string())))?;
+                Ok(Some(((first, batch), (rows, next))))
+            }
+        });
+        Ok(stream.boxed())
     }
+
+    /// Where the columns of these ids are among the file's; none for one it does not have.
+    fn places(
+        &self,
+        metadata: &ArrowReaderMetadata,
+        field_ids: &[i32],
+    ) -> Result<Vec<Option<usize>>, LakeError> {
+        let fields = metadata.parquet_schema().root_schema().get_fields();
+        let mut by_id = HashMap::with_capacity(fields.len());
+        for (at, field) in fields.iter().enumerate() {
+            let info = field.get_basic_info();
+            if !info.has_id() {
+                return Err(LakeError::Unsupported {
+                    table: self.table.clone(),
+                    feature: format!("file \"{}\" whose columns have no field ids", self.location),
+                });
+            }
+            by_id.insert(info.id(), at);
+        }
+        Ok(field_ids.iter().map(|id| by_id.get(id).copied()).collect())
+    }
+}
+
+impl fmt::Debug for LakeFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LakeFile")
+            .field("location", &self.location)
+            .field("bytes", &self.bytes)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The columns of a batch in another order; those that are nowhere are null.
+fn pick(
+    batch: &RecordBatch,
+    columns: &SchemaRef,
+    picks: &[Option<usize>],
+) -> Result<RecordBatch, ArrowError> {
+    let arrays = columns
+        .fields()
+        .iter()
+        .zip(picks)
+        .map(|(field, pick)| match pick {
+            Some(at) => Arc::clone(batch.column(*at)),
+            None => new_null_array(field.data_type(), batch.num_rows()),
+        })
+        .collect();
+    let rows =
+        arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(columns), arrays, &rows)
 }
 
 /// The batch with exactly these columns, in this order; missing ones are null.
@@ -174,34 +268,25 @@ pub(crate) fn conform(batch: &RecordBatch, columns: &SchemaRef) -> Result<Record
 
 pub(crate) fn parquet_error(
     doing: &'static str,
-    path: &Path,
-) -> impl Fn(ParquetError) -> LakeError + use<> {
-    let path = path.to_owned();
-    let damaged = {
-        let path = path.clone();
-        move |source| LakeError::Parquet { doing, path: path.clone(), source: Box::new(source) }
-    };
-    move |source| match source {
-        // A full disk is no damage: it passes.
-        ParquetError::External(source) => match source.downcast::<io::Error>() {
-            Ok(source) => LakeError::File { doing, path: path.clone(), source: *source },
+    location: &str,
+) -> impl Fn(ParquetError) -> LakeError + Clone + use<> {
+    let location = location.to_owned();
+    move |source| {
+        let damaged = |source| {
+            let location = location.clone();
+            LakeError::Parquet { doing, location, source: Box::new(source) }
+        };
+        let ParquetError::External(source) = source else { return damaged(source) };
+        // What the storage could not do is no damage, nor is a full disk: both pass.
+        let source = match source.downcast::<LakeError>() {
+            Ok(error) => return *error,
+            Err(source) => source,
+        };
+        match source.downcast::<io::Error>() {
+            Ok(source) => LakeError::File { doing, location: location.clone(), source: *source },
             Err(source) => damaged(ParquetError::External(source)),
-        },
-        source => damaged(source),
+        }
     }
-}
-
-fn read_footer(path: &Path) -> Result<Arc<ParquetMetaData>, LakeError> {
-    let file = File::open(path).map_err(|source| LakeError::File {
-        doing: "open",
-        path: path.to_owned(),
-        source,
-    })?;
-    ParquetMetaDataReader::new()
-        .with_page_index_policy(PageIndexPolicy::Optional)
-        .parse_and_finish(&file)
-        .map(Arc::new)
-        .map_err(parquet_error("read the footer of", path))
 }
 
 pub(crate) fn with_field_id(field: &Field, id: i32) -> Field {
@@ -221,8 +306,8 @@ pub(crate) fn writer_properties() -> WriterProperties {
 pub(crate) struct DataFileWriter<'a> {
     schema: &'a TableSchema,
     field_ids: &'a [i32],
+    storage: Storage,
     location: String,
-    path: PathBuf,
     arrow: SchemaRef,
     writer: ArrowWriter<BufWriter<File>>,
     nans: Vec<u64>,
@@ -244,12 +329,12 @@ impl<'a> DataFileWriter<'a> {
             .map(|(field, id)| with_field_id(field, *id))
             .collect();
         let arrow = Arc::new(Schema::new(fields));
-        let path = Storage::path(&location);
         let file = BufWriter::new(scope.create(&location)?);
         let writer = ArrowWriter::try_new(file, Arc::clone(&arrow), Some(writer_properties()))
-            .map_err(parquet_error("write", &path))?;
+            .map_err(parquet_error("write", &location))?;
+        let storage = scope.storage().clone();
         let nans = vec![0; field_ids.len()];
-        Ok(Self { schema, field_ids, location, path, arrow, writer, nans, rows: 0 })
+        Ok(Self { schema, field_ids, storage, location, arrow, writer, nans, rows: 0 })
     }
 
     /// Appends rows with the table's columns; gives the position of the first.
@@ -266,18 +351,17 @@ impl<'a> DataFileWriter<'a> {
                 table: self.schema.name().clone(),
                 source,
             })?;
-        self.writer.write(&batch).map_err(parquet_error("write", &self.path))?;
+        self.writer.write(&batch).map_err(parquet_error("write", &self.location))?;
         let first = self.rows;
         self.rows += u32::try_from(batch.num_rows()).unwrap_or(u32::MAX);
         Ok(first)
     }
 
     /// Ends the file; gives it and its entry for the manifest.
-    pub(crate) fn finish(self, spec_id: i32) -> Result<(Arc<LakeFile>, NewEntry), LakeError> {
-        let wrong = parquet_error("write", &self.path);
-        self.writer.close().map_err(&wrong)?;
-        let bytes = file_bytes(&self.path)?;
-        let footer = read_footer(&self.path)?;
+    pub(crate) fn finish(mut self, spec_id: i32) -> Result<(Arc<LakeFile>, NewEntry), LakeError> {
+        let wrong = parquet_error("write", &self.location);
+        let footer = Arc::new(self.writer.finish().map_err(&wrong)?);
+        let bytes = self.writer.bytes_written() as u64;
         let mut column_sizes = HashMap::new();
         let mut value_counts = HashMap::new();
         let mut null_counts = HashMap::new();
@@ -326,17 +410,10 @@ impl<'a> DataFileWriter<'a> {
             .split_offsets(Some(offsets))
             .build()
             .map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
-        let opened = LakeFile::open(self.schema, self.field_ids, spec_id, &file)?;
+        let opened = LakeFile::open(&self.storage, self.schema, self.field_ids, spec_id, &file)?;
+        self.storage.footers().keep(&self.location, &footer);
         Ok((Arc::new(opened), NewEntry { spec_id, file }))
     }
-}
-
-pub(crate) fn file_bytes(path: &Path) -> Result<u64, LakeError> {
-    std::fs::metadata(path).map(|m| m.len()).map_err(|source| LakeError::File {
-        doing: "inspect",
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// The least and greatest value of a column over all row groups; none when not known.
@@ -400,7 +477,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_not_damage() {
-        let path = Path::new("/dev/full");
+        let path = "/dev/full";
         let Ok(file) = File::options().write(true).open(path) else { return };
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
         let mut writer =

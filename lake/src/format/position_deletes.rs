@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
     io::BufWriter,
     sync::Arc,
 };
@@ -12,6 +11,7 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema},
     record_batch::RecordBatch,
 };
+use bytes::Bytes;
 use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Datum, Struct};
 use medlake_contract::TableName;
 use parquet::{
@@ -23,8 +23,8 @@ use roaring::RoaringBitmap;
 use crate::{
     commit::manifest::NewEntry,
     error::LakeError,
-    format::data_file::{file_bytes, parquet_error, with_field_id, writer_properties},
-    storage::{Storage, WriteScope},
+    format::data_file::{parquet_error, with_field_id, writer_properties},
+    storage::{Storage, WriteScope, blocking},
 };
 
 /// Reserved field ids of position delete files, given by the format.
@@ -41,8 +41,7 @@ pub(crate) fn write_deletes(
     dead: &BTreeMap<String, RoaringBitmap>,
     (spec_id, partition): (i32, Struct),
 ) -> Result<NewEntry, LakeError> {
-    let path = Storage::path(&location);
-    let wrong = parquet_error("write", &path);
+    let wrong = parquet_error("write", &location);
     let schema = Arc::new(Schema::new(vec![
         with_field_id(&Field::new("file_path", DataType::Utf8, false), FILE_PATH_ID),
         with_field_id(&Field::new("pos", DataType::Int64, false), POS_ID),
@@ -68,7 +67,7 @@ pub(crate) fn write_deletes(
         }
         count += positions.len();
     }
-    writer.close().map_err(&wrong)?;
+    writer.finish().map_err(&wrong)?;
     let bound = |path: Option<&String>| {
         path.map(|p| (FILE_PATH_ID, Datum::string(p))).into_iter().collect::<HashMap<_, _>>()
     };
@@ -78,7 +77,7 @@ pub(crate) fn write_deletes(
         .file_path(location)
         .file_format(DataFileFormat::Parquet)
         .record_count(count)
-        .file_size_in_bytes(file_bytes(&path)?)
+        .file_size_in_bytes(writer.bytes_written() as u64)
         .lower_bounds(bound(dead.keys().next()))
         .upper_bounds(bound(dead.keys().next_back()))
         .referenced_data_file(single)
@@ -88,24 +87,29 @@ pub(crate) fn write_deletes(
     Ok(NewEntry { spec_id, file })
 }
 
-/// Adds the dead positions of a delete file to `dead`, by data file.
-pub(crate) fn read_deletes(
+/// The dead positions a delete file names, by location of the data file.
+pub(crate) async fn read_deletes(
+    storage: &Storage,
     table: &TableName,
     location: &str,
-    dead: &mut HashMap<String, RoaringBitmap>,
-) -> Result<(), LakeError> {
-    let path = Storage::path(location);
-    let wrong = parquet_error("read", &path);
+) -> Result<HashMap<String, RoaringBitmap>, LakeError> {
+    let bytes = storage.read(location).await?;
+    let (table, location) = (table.clone(), location.to_owned());
+    blocking(move || decode_deletes(&table, &location, bytes)).await
+}
+
+fn decode_deletes(
+    table: &TableName,
+    location: &str,
+    bytes: Bytes,
+) -> Result<HashMap<String, RoaringBitmap>, LakeError> {
+    let wrong = parquet_error("read", location);
     let damaged = || LakeError::Corrupt {
         table: table.clone(),
-        problem: format!("delete file {path:?} does not have file_path and pos"),
+        problem: format!("delete file \"{location}\" does not have file_path and pos"),
     };
-    let file = File::open(&path).map_err(|source| LakeError::File {
-        doing: "open",
-        path: path.clone(),
-        source,
-    })?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+    let mut dead: HashMap<String, RoaringBitmap> = HashMap::new();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(ParquetRecordBatchReaderBuilder::build)
         .map_err(&wrong)?;
     for batch in reader {
@@ -128,5 +132,5 @@ pub(crate) fn read_deletes(
             }
         }
     }
-    Ok(())
+    Ok(dead)
 }

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::{
     array::BooleanArray, compute::filter_record_batch, error::ArrowError, record_batch::RecordBatch,
 };
+use futures::TryStreamExt;
 use medlake_contract::{ChangeBatch, Identity, Op, TableSchema};
 use roaring::RoaringBitmap;
 
@@ -233,9 +234,10 @@ impl TableState {
 
     /// Fills an empty table from its data files, each with its dead positions, and builds the key
     /// index by reading their key columns.
-    pub(crate) fn load(
+    pub(crate) async fn load(
         &mut self,
         files: Vec<(Arc<LakeFile>, RoaringBitmap)>,
+        field_ids: &[i32],
     ) -> Result<(), LakeError> {
         let key_schema = self.schema.arrow().project(self.codec.columns()).map(Arc::new);
         let arrow = |source: ArrowError| LakeError::Arrow {
@@ -244,13 +246,14 @@ impl TableState {
             source,
         };
         let key_schema = key_schema.map_err(arrow)?;
+        let key_ids: Vec<i32> = self.codec.columns().iter().map(|&c| field_ids[c]).collect();
         let live: u64 = files.iter().map(|(f, dead)| u64::from(f.rows) - dead.len()).sum();
         self.index = self.codec.index(usize::try_from(live).unwrap_or(0));
         for (file, dead) in files {
             let id = self.next_segment;
             self.next_segment += 1;
-            for batch in file.read(&key_schema)? {
-                let (first, batch) = batch?;
+            let mut batches = file.read(&key_schema, &key_ids).await?;
+            while let Some((first, batch)) = batches.try_next().await? {
                 let keys = self.codec.keys_of_columns(batch.columns()).map_err(arrow)?;
                 for (at, row) in (first..).take(batch.num_rows()).enumerate() {
                     if dead.contains(row) {
@@ -259,7 +262,10 @@ impl TableState {
                     if self.index.put(&keys, at, Location { segment: id, row }).is_some() {
                         return Err(LakeError::Corrupt {
                             table: self.schema.name().clone(),
-                            problem: format!("a key occurs twice; once in file {:?}", file.path),
+                            problem: format!(
+                                "a key occurs twice; once in file \"{}\"",
+                                file.location
+                            ),
                         });
                     }
                 }

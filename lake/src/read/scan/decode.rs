@@ -26,14 +26,11 @@ use parquet::{
     },
 };
 
-use crate::read::{
-    reader::file_reader,
-    scan::{
-        columns::Adapter,
-        filter::{Bound, Condition, expected_share, meet},
-        metrics::ScanMetrics,
-        work::{Group, Unit, Work, living},
-    },
+use crate::read::scan::{
+    columns::Adapter,
+    filter::{Bound, Condition, expected_share, meet},
+    metrics::ScanMetrics,
+    work::{Group, Unit, Work, living},
 };
 
 /// When fewer rows than this share are expected to meet the filters, their columns are decoded first
@@ -279,7 +276,7 @@ async fn read(
         metrics.groups_late.add(1);
     }
     let mut decoder = builder.build()?;
-    let mut reader = file_reader(&group.file.file);
+    let mut reader = group.file.file.reader();
     let reader = loop {
         match decoder.try_next_reader()? {
             DecodeResult::NeedsData(ranges) => {

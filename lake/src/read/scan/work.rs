@@ -140,7 +140,7 @@ impl Work {
         let order = self.scan.order;
         let groups_pruned = metrics.groups_pruned.clone();
         async move {
-            let open = open_file(file, dead)?;
+            let open = open_file(file, dead).await?;
             let mut groups = open.groups();
             let before = groups.len();
             if let Some(pruning) = &pruning {
@@ -163,10 +163,11 @@ impl Work {
     }
 }
 
-fn open_file(file: Arc<LakeFile>, dead: Arc<RoaringBitmap>) -> Result<OpenFile> {
+async fn open_file(file: Arc<LakeFile>, dead: Arc<RoaringBitmap>) -> Result<OpenFile> {
     // What a writer says of Arrow types is passed over: the file's own types count.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let metadata = ArrowReaderMetadata::try_new(Arc::clone(&file.footer), options)?;
+    let footer = file.footer().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+    let metadata = ArrowReaderMetadata::try_new(footer, options)?;
     Ok(OpenFile { file, metadata, dead })
 }
 
