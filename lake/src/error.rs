@@ -21,6 +21,14 @@ pub enum LakeError {
         /// What is incompatible.
         problem: String,
     },
+    /// A layout that the table cannot have. Nothing was changed.
+    #[error("table \"{table}\" cannot have the declared options: {problem}")]
+    Options {
+        /// The table.
+        table: TableName,
+        /// What is wrong with them.
+        problem: String,
+    },
     /// Rows that the table cannot hold. Nothing of their change set was applied.
     #[error("changes of table \"{table}\" cannot be applied: {problem}")]
     Rows {
@@ -149,7 +157,7 @@ impl LakeError {
                 Kind::Unsupported
             }
             Self::UnknownTable { .. } => Kind::NotFound,
-            Self::Schema { .. } | Self::Rows { .. } => Kind::Invalid,
+            Self::Schema { .. } | Self::Options { .. } | Self::Rows { .. } => Kind::Invalid,
             Self::Locked { .. } | Self::Fenced { .. } | Self::CommitConflict { .. } => {
                 Kind::Conflict
             }

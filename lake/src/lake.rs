@@ -11,11 +11,12 @@ use tokio::sync::watch;
 
 use crate::{
     catalog::{self, database::Access},
-    commit::flush::{Committer, Cut, FlushReport, Settled},
+    commit::flush::{Altered, Committer, Cut, FlushReport, Settled},
     config::LakeConfig,
     error::LakeError,
     fault::Faults,
     open::{load, lock_folder},
+    options::TableOptions,
     read::view::{ReadView, TableView},
     storage::Storage,
     table::{TableState, relocate, segment::Segment, shards::Seed},
@@ -106,24 +107,45 @@ impl Lake {
 
     /// Makes the tables that are not there, and adds nullable columns at the end of those that are.
     /// Doing it again changes nothing. New tables are in the views from the next publication on, and
-    /// at once when nothing is staged.
+    /// at once when nothing is staged. New tables are laid out by the default [`TableOptions`]; those
+    /// that are there keep their layout.
     ///
     /// # Errors
     /// [`LakeError::Schema`] for any other difference; then no table is changed.
     pub async fn create_tables(&self, tables: &[Arc<TableSchema>]) -> Result<(), LakeError> {
+        self.declare(tables.iter().map(|schema| (schema, None)).collect()).await
+    }
+
+    /// As [`Self::create_tables`], and lays the tables out by these options: new files of a table that
+    /// is there are written by them, its old files stay as they are.
+    ///
+    /// # Errors
+    /// As [`Self::create_tables`]; [`LakeError::Options`].
+    pub async fn create_tables_with(
+        &self,
+        tables: &[(Arc<TableSchema>, TableOptions)],
+    ) -> Result<(), LakeError> {
+        self.declare(tables.iter().map(|(schema, options)| (schema, Some(options))).collect()).await
+    }
+
+    async fn declare(
+        &self,
+        tables: Vec<(&Arc<TableSchema>, Option<&TableOptions>)>,
+    ) -> Result<(), LakeError> {
         let mut committer = self.committer.lock().await;
         self.resolve(&mut committer).await?;
         let mut new = Vec::new();
-        let mut wider = Vec::new();
+        let mut altered = Vec::new();
         {
             let state = self.state();
-            for schema in tables {
+            for (schema, options) in tables {
                 match state.tables.get(schema.name()) {
-                    None => new.push(Arc::clone(schema)),
-                    Some(table) if table.schema() == schema => {}
+                    None => new.push((Arc::clone(schema), options.cloned().unwrap_or_default())),
+                    Some(table) if table.schema() == schema && options.is_none() => {}
                     Some(table) => {
                         check_evolution(table.schema(), schema)?;
-                        wider.push(Arc::clone(schema));
+                        let (schema, options) = (Arc::clone(schema), options.cloned());
+                        altered.push(Altered { schema, options });
                     }
                 }
             }
@@ -131,18 +153,20 @@ impl Lake {
         if !new.is_empty() {
             committer.create(&new).await?;
             let mut state = self.state();
-            for schema in new {
+            for (schema, _) in new {
                 let Some(table) = committer.tables.get(schema.name()) else { continue };
                 let seed = Seed::of(table.metadata.uuid());
                 state.tables.insert(schema.name().clone(), TableState::new(schema, seed)?);
             }
             self.refresh(&mut state);
         }
-        if !wider.is_empty() {
-            committer.widen(&wider).await?;
+        if !altered.is_empty() {
+            committer.alter(&altered).await?;
             let mut state = self.state();
-            for schema in wider {
-                if let Some(table) = state.tables.get_mut(schema.name()) {
+            for Altered { schema, .. } in altered {
+                if let Some(table) = state.tables.get_mut(schema.name())
+                    && *table.schema() != schema
+                {
                     table.evolve(schema)?;
                 }
             }

@@ -8,3 +8,4 @@ mod servers;
 
 mod catalogs;
 mod engines;
+mod layout;

@@ -2,6 +2,7 @@
 //! in folders of their own, ended with the test.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -21,7 +22,7 @@ pub(crate) fn readers(program: &str) -> Command {
 }
 
 /// Runs a Python script of `tests/readers` (in the root of the repository); gives what it printed.
-pub(crate) fn python(script: &str, arguments: &[&Path]) -> String {
+pub(crate) fn python(script: &str, arguments: &[impl AsRef<OsStr>]) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/readers");
     let output: Output =
         readers("python").arg(folder.join(script)).args(arguments).output().unwrap();

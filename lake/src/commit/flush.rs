@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     catalog::{Catalog, Cause, CommitError, Swap},
     commit::{
+        layout::Layout,
         table::{Cleanup, CommittedTable, Retention},
         write::{TableWork, WrittenTable, is_dirty},
     },
@@ -19,6 +20,7 @@ use crate::{
     error::LakeError,
     fault::{Fault, Faults},
     format::{data_file::LakeFile, progress::Progress, schema::field_ids},
+    options::TableOptions,
     read::view::ReadView,
     storage::{Storage, WriteScope},
 };
@@ -138,10 +140,11 @@ impl Committer {
         for (name, table) in &view.tables {
             let Some(committed) = self.tables.get(name) else { continue };
             if is_dirty(table) {
+                let field_ids = field_ids(&table.schema, &committed.metadata)?;
                 work.push(TableWork {
-                    field_ids: field_ids(&table.schema, &committed.metadata)?,
+                    layout: Layout::of(&table.schema, &field_ids, &committed.metadata)?,
+                    field_ids,
                     location: committed.metadata.location().to_owned(),
-                    spec_id: committed.metadata.default_partition_spec_id(),
                     delete_files: committed.delete_files().cloned().collect(),
                     scope: scope.clone(),
                     view: Arc::clone(table),
@@ -332,11 +335,15 @@ impl Committer {
     }
 
     /// Enters new tables into the catalog.
-    pub(crate) async fn create(&mut self, schemas: &[Arc<TableSchema>]) -> Result<(), LakeError> {
+    pub(crate) async fn create(
+        &mut self,
+        new: &[(Arc<TableSchema>, TableOptions)],
+    ) -> Result<(), LakeError> {
         let scope = self.storage.begin();
-        let create =
-            |schema: &Arc<TableSchema>| CommittedTable::create(&self.storage, &scope, schema);
-        let written: Result<Vec<CommittedTable>, LakeError> = schemas.iter().map(create).collect();
+        let create = |(schema, options): &(Arc<TableSchema>, TableOptions)| {
+            CommittedTable::create(&self.storage, &scope, schema, options)
+        };
+        let written: Result<Vec<CommittedTable>, LakeError> = new.iter().map(create).collect();
         let tables = persisted(&scope, written).await?;
         let entries: Vec<(TableName, String)> =
             tables.iter().map(|t| (t.name.clone(), t.location.clone())).collect();
@@ -345,24 +352,34 @@ impl Committer {
         Ok(())
     }
 
-    /// Adds columns to tables, in one catalog transaction.
-    pub(crate) async fn widen(&mut self, schemas: &[Arc<TableSchema>]) -> Result<(), LakeError> {
+    /// Adds columns to tables and lays them out anew, in one catalog transaction. Tables that are as
+    /// declared stay as they are.
+    pub(crate) async fn alter(&mut self, altered: &[Altered]) -> Result<(), LakeError> {
         let scope = self.storage.begin();
-        let widen = |schema: &Arc<TableSchema>| {
+        let alter = |altered: &Altered| {
+            let name = altered.schema.name();
             let before = self
                 .tables
-                .get(schema.name())
-                .ok_or_else(|| LakeError::UnknownTable { table: schema.name().clone() })?;
-            let (next, cleanup) = before.evolve(&scope, schema)?;
+                .get(name)
+                .ok_or_else(|| LakeError::UnknownTable { table: name.clone() })?;
+            let Some((next, cleanup)) =
+                before.alter(&scope, &altered.schema, altered.options.as_ref())?
+            else {
+                return Ok(None);
+            };
             let swap = Swap {
                 table: next.name.clone(),
                 from: before.location.clone(),
                 to: next.location.clone(),
             };
-            Ok((swap, next, cleanup))
+            Ok(Some((swap, next, cleanup)))
         };
-        let written: Result<Vec<_>, LakeError> = schemas.iter().map(widen).collect();
+        let written: Result<Vec<_>, LakeError> =
+            altered.iter().filter_map(|a| alter(a).transpose()).collect();
         let tables = persisted(&scope, written).await?;
+        if tables.is_empty() {
+            return Ok(());
+        }
         let swaps: Vec<Swap> = tables.iter().map(|(swap, ..)| swap.clone()).collect();
         known(&scope, self.catalog.commit(self.epoch, &swaps).await).await?;
         for (_, table, cleanup) in tables {
@@ -383,6 +400,13 @@ async fn persisted<T>(scope: &WriteScope, written: Result<T, LakeError>) -> Resu
         scope.discard().await;
     }
     persisted
+}
+
+/// What a table that is there is declared to be.
+pub(crate) struct Altered {
+    pub(crate) schema: Arc<TableSchema>,
+    /// None when its layout stays.
+    pub(crate) options: Option<TableOptions>,
 }
 
 /// Takes files back when the catalog is known not to name them. When that is not known they stay:

@@ -29,6 +29,7 @@ use crate::{
         progress::Progress,
         schema::{IDENTITY_PROPERTY, KEY_PROPERTY, iceberg_schema, identity_word, metadata_error},
     },
+    options::TableOptions,
     storage::{Listed, Storage, WriteScope},
 };
 
@@ -79,28 +80,34 @@ impl CommittedTable {
         storage: &Storage,
         scope: &WriteScope,
         schema: &TableSchema,
+        options: &TableOptions,
     ) -> Result<Self, LakeError> {
         let name = schema.name();
+        let columns = iceberg_schema(schema, None)?;
+        options.check(name, &columns)?;
         let wrong = |e| metadata_error("create the metadata", name)(e);
         let key: Vec<&str> =
             schema.key_indices().iter().map(|&k| schema.columns()[k].name.as_str()).collect();
-        let properties = [
+        let mut properties = options.properties();
+        let fixed = [
             (KEY_PROPERTY, key.join(",")),
             (IDENTITY_PROPERTY, identity_word(schema.identity()).to_owned()),
             ("write.format.default", "parquet".to_owned()),
-            ("write.parquet.compression-codec", "zstd".to_owned()),
             ("write.delete.mode", "merge-on-read".to_owned()),
             ("write.update.mode", "merge-on-read".to_owned()),
             ("write.merge.mode", "merge-on-read".to_owned()),
             ("write.metadata.previous-versions-max", METADATA_VERSIONS.to_owned()),
             ("write.metadata.delete-after-commit.enabled", "true".to_owned()),
         ];
+        properties.extend(fixed.map(|(k, v)| (k.to_owned(), v)));
         let table_location = storage.table_location(name);
         let creation = TableCreation::builder()
             .name(name.table().to_owned())
             .location(table_location.clone())
-            .schema(iceberg_schema(schema, None)?)
-            .properties(properties.map(|(k, v)| (k.to_owned(), v)))
+            .partition_spec(options.partition_spec(name, &columns)?)
+            .sort_order(options.sort_order(name, &columns)?)
+            .schema(columns)
+            .properties(properties)
             .build();
         let metadata = TableMetadataBuilder::from_table_creation(creation)
             .and_then(TableMetadataBuilder::build)
@@ -157,23 +164,49 @@ impl CommittedTable {
         }
     }
 
-    /// The same table with other columns; writes its metadata file.
-    pub(crate) fn evolve(
+    /// The same table with these columns, and laid out like this from now on; writes its metadata
+    /// file. None when it is so already.
+    pub(crate) fn alter(
         &self,
         scope: &WriteScope,
         schema: &TableSchema,
-    ) -> Result<(Self, Cleanup), LakeError> {
+        options: Option<&TableOptions>,
+    ) -> Result<Option<(Self, Cleanup)>, LakeError> {
+        let wrong = |e| metadata_error("change the metadata", &self.name)(e);
         let before = (self.metadata.current_schema().as_ref(), self.metadata.last_column_id());
-        let new = iceberg_schema(schema, Some(before))?;
-        let builder = self
-            .metadata
-            .clone()
-            .into_builder(Some(self.location.clone()))
-            .add_current_schema(new)
-            .map_err(metadata_error("add columns", &self.name))?;
+        let columns = iceberg_schema(schema, Some(before))?;
+        let stored = TableOptions::of(&self.metadata);
+        let options = options.filter(|declared| **declared != stored);
+        let same_columns = columns.as_struct() == self.metadata.current_schema().as_struct();
+        if same_columns && options.is_none() {
+            return Ok(None);
+        }
+        let mut builder = self.metadata.clone().into_builder(Some(self.location.clone()));
+        if !same_columns {
+            builder = builder.add_current_schema(columns.clone()).map_err(wrong)?;
+        }
+        if let Some(options) = options {
+            options.check(&self.name, &columns)?;
+            if options.partition != stored.partition {
+                let spec = options.partition_spec(&self.name, &columns)?;
+                builder = builder.add_default_partition_spec(spec).map_err(wrong)?;
+            }
+            if options.sort != stored.sort {
+                builder = builder
+                    .add_sort_order(options.sort_order(&self.name, &columns)?)
+                    .and_then(|b| {
+                        b.set_default_sort_order(i64::from(TableMetadataBuilder::LAST_ADDED))
+                    })
+                    .map_err(wrong)?;
+            }
+            builder = builder
+                .remove_properties(&options.properties_gone(&stored))
+                .and_then(|b| b.set_properties(options.properties()))
+                .map_err(wrong)?;
+        }
         let (metadata, location, dropped) = self.write_next(scope, builder)?;
         let next = Self { metadata, location, ..self.clone() };
-        Ok((next, Cleanup { locations: dropped }))
+        Ok(Some((next, Cleanup { locations: dropped })))
     }
 
     /// The table after `change`, as a new snapshot; writes manifests, manifest list and metadata.

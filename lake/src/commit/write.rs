@@ -15,15 +15,13 @@ use uuid::Uuid;
 
 use crate::{
     commit::{
+        layout::{Layout, RowWriter},
         manifest::{DeleteKey, Entry},
         table::TableChange,
     },
     config::LakeConfig,
     error::LakeError,
-    format::{
-        data_file::{DataFileWriter, LakeFile},
-        position_deletes::write_deletes,
-    },
+    format::{data_file::LakeFile, position_deletes::write_deletes},
     read::view::TableView,
     storage::WriteScope,
     table::{
@@ -92,8 +90,7 @@ pub(crate) struct TableWork {
     pub(crate) field_ids: Vec<i32>,
     /// `file://.../<namespace>/<table>`
     pub(crate) location: String,
-    /// The specification new files are partitioned by.
-    pub(crate) spec_id: i32,
+    pub(crate) layout: Layout,
     /// The delete files the table has.
     pub(crate) delete_files: Vec<Arc<Entry>>,
     pub(crate) scope: WriteScope,
@@ -133,34 +130,42 @@ impl TableWork {
         Ok(written)
     }
 
-    fn data_location(&self) -> String {
-        format!("{}/data/{}.parquet", self.location, Uuid::new_v4())
-    }
-
+    /// Writes the living rows of a hot segment. When they are all in one file and in their order, the
+    /// segment keeps its id; else the files are segments of their own.
     fn write_hot(
         &self,
         segment: &Segment,
         hot: &HotRows,
         written: &mut WrittenTable,
     ) -> Result<(), LakeError> {
-        let elided = Arc::clone(&segment.dead);
-        let mut file = None;
-        if segment.live_rows() > 0 {
-            let mut writer = self.writer()?;
-            let mut first = 0_u32;
-            for batch in &hot.batches {
-                let end = first.saturating_add(u32::try_from(batch.num_rows()).unwrap_or(u32::MAX));
-                let live = without_dead(batch.as_ref().clone(), &segment.dead, first, end)
-                    .map_err(|e| self.arrow_error(e))?;
-                writer.write(&live)?;
-                first = end;
+        let mut writer = self.writer();
+        let mut first = 0_u32;
+        for batch in &hot.batches {
+            let end = first.saturating_add(u32::try_from(batch.num_rows()).unwrap_or(u32::MAX));
+            let live = without_dead(batch.as_ref().clone(), &segment.dead, first, end)
+                .map_err(|e| self.arrow_error(e))?;
+            if live.num_rows() > 0 {
+                writer.write(live)?;
             }
-            let (lake_file, entry) = writer.finish(self.spec_id)?;
-            written.rows += u64::from(lake_file.rows);
-            written.change.added.push(entry);
-            file = Some(lake_file);
+            first = end;
         }
-        written.flushed.push(Flushed { segment: segment.id, file, elided });
+        let rows = writer.finish()?;
+        written.rows += rows.files.iter().map(|f| u64::from(f.rows)).sum::<u64>();
+        written.change.added.extend(rows.entries);
+        let left_out = Arc::clone(&segment.dead);
+        if rows.files.len() <= 1 && rows.order.places.is_none() {
+            let file = rows.files.into_iter().next();
+            written.flushed.push(Flushed { segment: segment.id, file, elided: left_out });
+        } else {
+            let source = Source {
+                segment: segment.id,
+                rows: u32::try_from(segment.live_rows()).unwrap_or(u32::MAX),
+                elided: None,
+                left_out,
+                order: rows.order,
+            };
+            written.replacements.push(Replacement { sources: vec![source], files: rows.files });
+        }
         Ok(())
     }
 
@@ -170,7 +175,7 @@ impl TableWork {
         written: &mut WrittenTable,
     ) -> Result<(), LakeError> {
         let runtime = Handle::current();
-        let mut writer = self.writer()?;
+        let mut writer = self.writer();
         let mut merged = Vec::with_capacity(sources.len());
         let mut place = 0_u32;
         for (segment, rows) in sources {
@@ -181,24 +186,25 @@ impl TableWork {
                 let live = without_dead(batch, &segment.dead, first, end)
                     .map_err(|e| self.arrow_error(e))?;
                 if live.num_rows() > 0 {
-                    writer.write(&live)?;
+                    writer.write(live)?;
                 }
             }
             let live_rows = u32::try_from(segment.live_rows()).unwrap_or(u32::MAX);
             written.change.removed.insert(rows.file.location.clone());
-            merged.push(Source {
-                segment: segment.id,
-                rows: live_rows,
-                elided: rows.elided.clone(),
-                left_out: Arc::clone(&segment.dead),
-                order: Order { first: place, places: None },
-            });
+            merged.push((segment, rows, place, live_rows));
             place = place.saturating_add(live_rows);
         }
-        let (file, entry) = writer.finish(self.spec_id)?;
-        written.change.added.push(entry);
+        let rows = writer.finish()?;
+        written.change.added.extend(rows.entries);
         written.merged_files += merged.len();
-        written.replacements.push(Replacement { sources: merged, files: vec![file] });
+        let sources = merged.into_iter().map(|(segment, file, first, live_rows)| Source {
+            segment: segment.id,
+            rows: live_rows,
+            elided: file.elided.clone(),
+            left_out: Arc::clone(&segment.dead),
+            order: Order { first, places: rows.order.places.clone() },
+        });
+        written.replacements.push(Replacement { sources: sources.collect(), files: rows.files });
         Ok(())
     }
 
@@ -257,12 +263,13 @@ impl TableWork {
         Ok(())
     }
 
-    fn writer(&self) -> Result<DataFileWriter<'_>, LakeError> {
-        DataFileWriter::create(
+    fn writer(&self) -> RowWriter<'_> {
+        RowWriter::new(
+            &self.layout,
             &self.scope,
-            self.data_location(),
             &self.view.schema,
             &self.field_ids,
+            &self.location,
         )
     }
 

@@ -12,6 +12,7 @@ use crate::{
     commit::manifest::NewEntry,
     error::LakeError,
     format::schema::scalar,
+    options::{self, TableOptions},
     read::reader::LakeFileReader,
     storage::{Storage, WriteScope},
 };
@@ -41,10 +42,13 @@ use parquet::{
         properties::WriterProperties,
         statistics::Statistics,
     },
+    schema::types::ColumnPath,
 };
 
 /// Small enough that a row group without dead rows is common and two cores share a middling file.
 const ROW_GROUP_ROWS: usize = 131_072;
+/// One lookup in a hundred reads a row group that does not have the value.
+const BLOOM_FILTER_FPP: f64 = 0.01;
 
 /// What is known of a column in a file. `None` is "not known".
 #[derive(Debug, Clone, Default)]
@@ -294,12 +298,37 @@ pub(crate) fn with_field_id(field: &Field, id: i32) -> Field {
     field.clone().with_metadata(HashMap::from([id]))
 }
 
-pub(crate) fn writer_properties() -> WriterProperties {
-    WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+/// How the files of a table with these options are written.
+pub(crate) fn writer_properties(options: &TableOptions) -> WriterProperties {
+    let compression = match options.compression {
+        options::Compression::Zstd(level) => {
+            Compression::ZSTD(ZstdLevel::try_new(i32::from(level)).unwrap_or_default())
+        }
+        options::Compression::Snappy => Compression::SNAPPY,
+        options::Compression::None => Compression::UNCOMPRESSED,
+    };
+    let mut properties = WriterProperties::builder()
+        .set_compression(compression)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_created_by(concat!("medlake ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build()
+        .set_created_by(concat!("medlake ", env!("CARGO_PKG_VERSION")).to_owned());
+    for column in &options.bloom_filters {
+        // Made for a full row group and folded to what its values need.
+        let path = ColumnPath::from(column.as_str());
+        properties = properties
+            .set_column_bloom_filter_enabled(path.clone(), true)
+            .set_column_bloom_filter_fpp(path.clone(), BLOOM_FILTER_FPP)
+            .set_column_bloom_filter_max_ndv(path, ROW_GROUP_ROWS as u64);
+    }
+    properties.build()
+}
+
+/// What a data file is, beside its rows.
+#[derive(Debug, Clone)]
+pub(crate) struct FileKind {
+    pub(crate) spec_id: i32,
+    pub(crate) partition: Struct,
+    /// The order its rows are in; none when they are in none.
+    pub(crate) sort_order_id: Option<i32>,
 }
 
 /// Writes one data file row batch by row batch.
@@ -307,6 +336,7 @@ pub(crate) struct DataFileWriter<'a> {
     schema: &'a TableSchema,
     field_ids: &'a [i32],
     storage: Storage,
+    kind: FileKind,
     location: String,
     arrow: SchemaRef,
     writer: ArrowWriter<BufWriter<File>>,
@@ -320,6 +350,8 @@ impl<'a> DataFileWriter<'a> {
         location: String,
         schema: &'a TableSchema,
         field_ids: &'a [i32],
+        kind: FileKind,
+        properties: WriterProperties,
     ) -> Result<Self, LakeError> {
         let fields: Vec<Field> = schema
             .arrow()
@@ -330,15 +362,20 @@ impl<'a> DataFileWriter<'a> {
             .collect();
         let arrow = Arc::new(Schema::new(fields));
         let file = BufWriter::new(scope.create(&location)?);
-        let writer = ArrowWriter::try_new(file, Arc::clone(&arrow), Some(writer_properties()))
+        let writer = ArrowWriter::try_new(file, Arc::clone(&arrow), Some(properties))
             .map_err(parquet_error("write", &location))?;
         let storage = scope.storage().clone();
         let nans = vec![0; field_ids.len()];
-        Ok(Self { schema, field_ids, storage, location, arrow, writer, nans, rows: 0 })
+        Ok(Self { schema, field_ids, storage, kind, location, arrow, writer, nans, rows: 0 })
     }
 
-    /// Appends rows with the table's columns; gives the position of the first.
-    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<u32, LakeError> {
+    /// About how large the file would be, should it end here.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+    }
+
+    /// Appends rows with the table's columns.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
         for (at, column) in batch.columns().iter().enumerate() {
             if let Some(values) = column.as_primitive_opt::<Float64Type>() {
                 let nans = values.iter().flatten().filter(|v| v.is_nan()).count();
@@ -352,13 +389,12 @@ impl<'a> DataFileWriter<'a> {
                 source,
             })?;
         self.writer.write(&batch).map_err(parquet_error("write", &self.location))?;
-        let first = self.rows;
         self.rows += u32::try_from(batch.num_rows()).unwrap_or(u32::MAX);
-        Ok(first)
+        Ok(())
     }
 
     /// Ends the file; gives it and its entry for the manifest.
-    pub(crate) fn finish(mut self, spec_id: i32) -> Result<(Arc<LakeFile>, NewEntry), LakeError> {
+    pub(crate) fn finish(mut self) -> Result<(Arc<LakeFile>, NewEntry), LakeError> {
         let wrong = parquet_error("write", &self.location);
         let footer = Arc::new(self.writer.finish().map_err(&wrong)?);
         let bytes = self.writer.bytes_written() as u64;
@@ -395,8 +431,13 @@ impl<'a> DataFileWriter<'a> {
             .filter_map(|g| g.columns().first())
             .map(|c| c.dictionary_page_offset().unwrap_or_else(|| c.data_page_offset()))
             .collect();
-        let file = DataFileBuilder::default()
+        let mut builder = DataFileBuilder::default();
+        if let Some(id) = self.kind.sort_order_id {
+            builder.sort_order_id(id);
+        }
+        let file = builder
             .content(DataContentType::Data)
+            .partition(self.kind.partition)
             .file_path(self.location.clone())
             .file_format(DataFileFormat::Parquet)
             .record_count(u64::from(self.rows))
@@ -410,6 +451,7 @@ impl<'a> DataFileWriter<'a> {
             .split_offsets(Some(offsets))
             .build()
             .map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
+        let spec_id = self.kind.spec_id;
         let opened = LakeFile::open(&self.storage, self.schema, self.field_ids, spec_id, &file)?;
         self.storage.footers().keep(&self.location, &footer);
         Ok((Arc::new(opened), NewEntry { spec_id, file }))

@@ -24,6 +24,7 @@ use crate::{
     commit::manifest::NewEntry,
     error::LakeError,
     format::data_file::{parquet_error, with_field_id, writer_properties},
+    options::TableOptions,
     storage::{Storage, WriteScope, blocking},
 };
 
@@ -47,8 +48,12 @@ pub(crate) fn write_deletes(
         with_field_id(&Field::new("pos", DataType::Int64, false), POS_ID),
     ]));
     let file = BufWriter::new(scope.create(&location)?);
-    let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(writer_properties()))
-        .map_err(&wrong)?;
+    let mut writer = ArrowWriter::try_new(
+        file,
+        Arc::clone(&schema),
+        Some(writer_properties(&TableOptions::default())),
+    )
+    .map_err(&wrong)?;
     let mut count = 0_u64;
     for (data_file, positions) in dead {
         let all: Vec<i64> = positions.iter().map(i64::from).collect();

@@ -98,9 +98,6 @@ pub(crate) fn table_schema(
         return Ok(None);
     };
     let unsupported = |feature: String| LakeError::Unsupported { table: name.clone(), feature };
-    if !metadata.default_partition_spec().fields().is_empty() {
-        return Err(unsupported("partitions".to_owned()));
-    }
     let mut columns = Vec::new();
     for field in metadata.current_schema().as_struct().fields() {
         let ty = column_type(&field.field_type).ok_or_else(|| {

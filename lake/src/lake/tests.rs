@@ -20,6 +20,7 @@ use crate::{Follower, config::Durability, fault::Fault};
 
 mod history;
 mod identity;
+mod layout;
 
 type Row = Vec<ScalarValue>;
 

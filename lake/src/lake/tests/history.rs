@@ -31,6 +31,37 @@ fn model_tables() -> Vec<Arc<TableSchema>> {
     ]
 }
 
+/// Any way to lay these tables out: by partitions of several kinds, in an order, in files of one batch.
+fn random_layout(rng: &mut StdRng) -> TableOptions {
+    use crate::{PartitionField, SortField, Transform};
+    let partitions = [
+        ("text", Transform::Identity),
+        ("text", Transform::Truncate(4)),
+        ("day", Transform::Year),
+        ("moment", Transform::Hour),
+        ("small", Transform::Bucket(3)),
+        ("flag", Transform::Identity),
+    ];
+    let mut options = TableOptions::default();
+    if rng.random_range(0..2) == 0 {
+        for _ in 0..rng.random_range(1..3) {
+            let (column, transform) = partitions[rng.random_range(0..partitions.len())];
+            if options.partition.iter().all(|p| p.column != column) {
+                options.partition.push(PartitionField { column: column.to_owned(), transform });
+            }
+        }
+    }
+    if rng.random_range(0..2) == 0 {
+        let descending = rng.random_range(0..2) == 0;
+        options.sort.push(SortField { descending, ..SortField::ascending("ratio") });
+        options.sort.push(SortField::ascending("moment"));
+    }
+    if rng.random_range(0..2) == 0 {
+        options.target_file_bytes = 1;
+    }
+    options
+}
+
 fn random_value(rng: &mut StdRng, column: &Column, key: bool) -> ScalarValue {
     if !key && rng.random_range(0..4) == 0 {
         return ScalarValue::try_from(&column.ty.arrow()).unwrap();
@@ -103,7 +134,14 @@ async fn history(seed: u64, steps: usize) {
     let bench = Bench::new();
     let mut lake = bench.open().await;
     let schemas = model_tables();
-    lake.create_tables(&schemas).await.unwrap();
+    // Every other history in the default layout, which keeps the ids of segments.
+    let layout = |rng: &mut StdRng, schema: &Arc<TableSchema>| {
+        let options =
+            if seed.is_multiple_of(2) { TableOptions::default() } else { random_layout(rng) };
+        (Arc::clone(schema), options)
+    };
+    let tables: Vec<_> = schemas.iter().map(|schema| layout(&mut rng, schema)).collect();
+    lake.create_tables_with(&tables).await.unwrap();
     let empty: BTreeMap<String, Model> =
         schemas.iter().map(|s| (s.name().to_string(), Model::new(s))).collect();
     let (mut staged, mut published, mut durable) = (empty.clone(), empty.clone(), empty);
@@ -195,6 +233,8 @@ async fn history(seed: u64, steps: usize) {
                 drop(lake);
                 lake = bench.open().await;
                 check(&lake.read_view(), &durable, &format!("reopened, {note}")).await;
+                let other = layout(&mut rng, &schemas[0]);
+                lake.create_tables_with(&[other]).await.unwrap();
                 staged.clone_from(&durable);
                 published.clone_from(&durable);
                 position = match lake.committed_positions().get(&SourceId::new("mall")) {

@@ -1,0 +1,213 @@
+//! Partitions, sort orders, file sizes.
+
+use arrow::array::AsArray;
+use iceberg::spec::Literal;
+
+use super::*;
+use crate::{
+    Compression, PartitionField, SortField, TableOptions, Transform,
+    commit::{manifest::Entry, table::CommittedTable},
+};
+
+fn events() -> Arc<TableSchema> {
+    let columns = vec![
+        Column::required("id", ColumnType::Int64),
+        Column::nullable("kind", ColumnType::Utf8),
+        Column::nullable("v", ColumnType::Int64),
+    ];
+    table("mall.events", columns, &["id"])
+}
+
+fn event(id: i64, kind: Option<&str>, v: i64) -> Row {
+    vec![
+        ScalarValue::Int64(Some(id)),
+        ScalarValue::Utf8(kind.map(str::to_owned)),
+        ScalarValue::Int64(Some(v)),
+    ]
+}
+
+fn by(column: &str, transform: Transform) -> PartitionField {
+    PartitionField { column: column.to_owned(), transform }
+}
+
+async fn write(lake: &Lake, table: &Arc<TableSchema>, changes: Vec<Change>) {
+    lake.stage(&set(vec![batch(table, changes)])).unwrap();
+    lake.publish();
+    lake.flush().await.unwrap();
+}
+
+/// The table as the catalog has it.
+async fn committed(lake: &Lake, table: &TableSchema) -> CommittedTable {
+    lake.committer.lock().await.tables[table.name()].clone()
+}
+
+fn kinds(entries: impl Iterator<Item = Arc<Entry>>) -> Vec<String> {
+    let mut kinds: Vec<String> = entries
+        .map(|entry| match entry.file.partition().fields().first() {
+            Some(Some(Literal::Primitive(kind))) => {
+                format!("{kind:?} x {}", entry.file.record_count())
+            }
+            Some(_) => format!("null x {}", entry.file.record_count()),
+            None => format!("all x {}", entry.file.record_count()),
+        })
+        .collect();
+    kinds.sort();
+    kinds
+}
+
+#[tokio::test]
+async fn rows_of_different_partitions_never_share_a_file() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = events();
+    let options = TableOptions {
+        partition: vec![by("kind", Transform::Identity)],
+        ..TableOptions::default()
+    };
+    lake.create_tables_with(&[(Arc::clone(&t), options)]).await.unwrap();
+    let kind = |id: i64| [Some("app"), Some("web"), None][usize::try_from(id % 3).unwrap()];
+    let insert = |id| (Op::Insert, None, Some(event(id, kind(id), id)));
+    write(&lake, &t, (0..9).map(insert).collect()).await;
+    let table = committed(&lake, &t).await;
+    let files = kinds(table.data_files().cloned());
+    assert_eq!(files, ["String(\"app\") x 3", "String(\"web\") x 3", "null x 3"]);
+
+    // A row that moves to another partition is deleted where it was, and nowhere else.
+    let moved = (Op::Update, Some(event(0, Some("app"), 0)), Some(event(0, Some("web"), 100)));
+    let gone = (Op::Delete, Some(event(2, None, 2)), None);
+    write(&lake, &t, vec![moved, gone]).await;
+    let table = committed(&lake, &t).await;
+    let files = kinds(table.delete_files().cloned());
+    assert_eq!(files, ["String(\"app\") x 1", "null x 1"]);
+    let expected = [
+        "0,web,100",
+        "1,web,1",
+        "3,app,3",
+        "4,web,4",
+        "5,null,5",
+        "6,app,6",
+        "7,web,7",
+        "8,null,8",
+    ];
+    assert_eq!(rows(&lake.read_view(), "mall.events").await, expected);
+    drop(lake);
+    let lake = bench.open().await;
+    assert_eq!(rows(&lake.read_view(), "mall.events").await, expected);
+    // The index was rebuilt over files of three partitions.
+    write(&lake, &t, vec![(Op::Delete, Some(event(0, Some("web"), 100)), None)]).await;
+    assert_eq!(rows(&lake.read_view(), "mall.events").await, expected[1..]);
+}
+
+#[tokio::test]
+async fn files_are_sorted_and_rows_die_where_they_went() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = events();
+    let sort = vec![
+        SortField { column: "v".to_owned(), descending: true, nulls_last: true },
+        SortField::ascending("id"),
+    ];
+    let options = TableOptions { sort, ..TableOptions::default() };
+    lake.create_tables_with(&[(Arc::clone(&t), options)]).await.unwrap();
+    let insert = |id| (Op::Insert, None, Some(event(id, None, id % 5)));
+    lake.stage(&set(vec![batch(&t, (0..10).map(insert).collect())])).unwrap();
+    lake.publish();
+    // A row that dies while it is written is dead in the file too.
+    let late = async {
+        tokio::task::yield_now().await;
+        lake.stage(&set(vec![batch(&t, vec![(Op::Delete, Some(event(7, None, 2)), None)])]))
+            .unwrap();
+        lake.publish();
+    };
+    let (flushed, ()) = tokio::join!(lake.flush(), late);
+    flushed.unwrap();
+    let order = |view: Arc<ReadView>| async move {
+        let all = session(&view).sql("select id from medlake.mall.events").await.unwrap();
+        let batches = all.collect().await.unwrap();
+        let ids = batches.iter().flat_map(|b| {
+            let ids = b.column(0).as_primitive::<arrow::datatypes::Int64Type>();
+            ids.values().to_vec()
+        });
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(order(lake.read_view()).await, [4, 9, 3, 8, 2, 1, 6, 0, 5]);
+    let table = committed(&lake, &t).await;
+    assert_eq!(table.data_files().next().unwrap().file.sort_order_id(), Some(1));
+
+    write(&lake, &t, vec![(Op::Update, Some(event(3, None, 3)), Some(event(3, None, 9)))]).await;
+    let expected =
+        ["0,null,0", "1,null,1", "2,null,2", "3,null,9", "4,null,4", "5,null,0", "6,null,1"];
+    assert_eq!(rows(&lake.read_view(), "mall.events").await[..7], expected);
+    drop(lake);
+    let lake = bench.open().await;
+    assert_eq!(order(lake.read_view()).await, [4, 9, 8, 2, 1, 6, 0, 5, 3]);
+}
+
+#[tokio::test]
+async fn a_table_is_laid_out_anew_and_keeps_its_files() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = events();
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    let insert = |id: i64| (Op::Insert, None, Some(event(id, Some("app"), id)));
+    write(&lake, &t, (0..4).map(insert).collect()).await;
+    let options = TableOptions {
+        partition: vec![by("id", Transform::Truncate(10)), by("kind", Transform::Bucket(4))],
+        sort: vec![SortField::ascending("v")],
+        bloom_filters: ["kind".to_owned()].into(),
+        compression: Compression::Snappy,
+        target_file_bytes: 1 << 20,
+        ..TableOptions::default()
+    };
+    let declared = [(Arc::clone(&t), options.clone())];
+    lake.create_tables_with(&declared).await.unwrap();
+    let before = committed(&lake, &t).await;
+    assert_eq!(TableOptions::of(&before.metadata), options);
+    lake.create_tables_with(&declared).await.unwrap();
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    assert_eq!(committed(&lake, &t).await.location, before.location, "declared again: nothing");
+    write(&lake, &t, (4..30).map(insert).collect()).await;
+    let delete = |id: i64| (Op::Delete, Some(event(id, Some("app"), id)), None);
+    write(&lake, &t, vec![delete(1), delete(11), delete(21)]).await;
+    let after = committed(&lake, &t).await;
+    let specs = |entries: &mut dyn Iterator<Item = &Arc<Entry>>| {
+        let mut specs: Vec<i32> = entries.map(|e| e.spec_id).collect();
+        specs.sort_unstable();
+        specs
+    };
+    assert_eq!(specs(&mut after.data_files()), [0, 1, 1, 1]);
+    assert_eq!(specs(&mut after.delete_files()), [0, 1, 1]);
+    // Back to no partitions, without the properties.
+    lake.create_tables_with(&[(Arc::clone(&t), TableOptions::default())]).await.unwrap();
+    let back = committed(&lake, &t).await;
+    assert_eq!(TableOptions::of(&back.metadata), TableOptions::default());
+    write(&lake, &t, vec![insert(99)]).await;
+    drop(lake);
+    let lake = bench.open().await;
+    let count = query(&lake.read_view(), "select count(*), sum(v) from medlake.mall.events").await;
+    assert_eq!(count, [format!("28,{}", (0..30).sum::<i64>() - 33 + 99)]);
+}
+
+#[tokio::test]
+async fn a_layout_that_cannot_be_is_refused() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = events();
+    let defaults = TableOptions::default;
+    let partitioned = |partition| TableOptions { partition, ..defaults() };
+    for (options, problem) in [
+        (partitioned(vec![by("no", Transform::Identity)]), "\"no\" is missing"),
+        (partitioned(vec![by("kind", Transform::Day)]), "has no day"),
+        (partitioned(vec![by("id", Transform::Bucket(0))]), "has no bucket[0]"),
+        (partitioned(vec![by("id", Transform::Identity); 2]), "twice"),
+        (TableOptions { sort: vec![SortField::ascending("no")], ..defaults() }, "sort column"),
+        (TableOptions { bloom_filters: ["no".to_owned()].into(), ..defaults() }, "Bloom filter"),
+        (TableOptions { target_file_bytes: 0, ..defaults() }, "zero"),
+        (TableOptions { compression: Compression::Zstd(30), ..defaults() }, "levels"),
+    ] {
+        let error = lake.create_tables_with(&[(Arc::clone(&t), options)]).await.unwrap_err();
+        assert!(matches!(error, LakeError::Options { .. }), "{error}");
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+    assert!(lake.read_view().tables().is_empty());
+}
