@@ -68,6 +68,7 @@ impl Conductor {
     /// Runs until cancelled.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
         let mut flushes = JoinSet::new();
+        let mut upkeep = JoinSet::new();
         let mut flush_at = Instant::now() + self.pace.flush_interval;
         let mut failing = false;
         loop {
@@ -80,7 +81,11 @@ impl Conductor {
                 () = cancel.cancelled() => break,
                 Some(done) = flushes.join_next() => {
                     failing = !self.committed(done.context("the flush task was stopped")?)?;
+                    if upkeep.is_empty() {
+                        upkeep.spawn(maintain(Arc::clone(&self.lake)));
+                    }
                 }
+                Some(done) = upkeep.join_next() => done.context("the upkeep task was stopped")?,
                 () = tokio::time::sleep_until(flush_at), if flushes.is_empty() => {
                     flushes.spawn(commit(Arc::clone(&self.lake), self.ingest.acknowledger()));
                     flush_at = Instant::now() + self.pace.flush_interval;
@@ -98,6 +103,8 @@ impl Conductor {
                 }
             }
         }
+        // What it has written and not committed, it removes.
+        upkeep.shutdown().await;
         while let Some(done) = flushes.join_next().await {
             self.committed(done.context("the flush task was stopped")?)?;
         }
@@ -187,7 +194,6 @@ impl Conductor {
                 tables = report.tables,
                 rows = report.rows,
                 deletes = report.deletes,
-                merged_files = report.merged_files,
                 "committed"
             );
         }
@@ -220,6 +226,26 @@ async fn commit(lake: Arc<Lake>, sources: Acknowledger) -> Result<FlushReport, C
     let report = lake.flush().await.map_err(CommitError::Lake)?;
     sources.acknowledge(&report.positions).await.map_err(CommitError::Source)?;
     Ok(report)
+}
+
+/// Keeps the lake's files few, until nothing is due. Should it fail, nothing is lost but the attempt;
+/// a reason that lasts stops the next commit.
+async fn maintain(lake: Arc<Lake>) {
+    loop {
+        match lake.maintain().await {
+            Ok(report) if report.is_idle() => return,
+            Ok(report) => {
+                if let Some(table) = &report.compacted {
+                    let done = report.compaction;
+                    debug!(%table, from = done.merged_files, to = done.written_files, "merged files");
+                }
+            }
+            Err(error) => {
+                warn!(error = with_causes(&error), "could not maintain the lake; trying again");
+                return;
+            }
+        }
+    }
 }
 
 /// An error with its causes, for one line of log.

@@ -179,7 +179,8 @@ async fn main() -> Result<(), Failure> {
         position += 1;
         lake.stage(&set(ChangeBatch::inserts(Arc::clone(&orders), &after)?, position))?;
         lake.publish();
-        merged += lake.flush().await?.merged_files;
+        lake.flush().await?;
+        merged += lake.maintain().await?.compaction.merged_files;
     }
     say("small flushes", rounds, start);
     println!("{merged} files merged");

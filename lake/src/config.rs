@@ -106,11 +106,12 @@ pub struct LakeConfig {
     pub flush_bytes: u64,
     /// A data file below this size is small.
     pub small_file_bytes: u64,
-    /// More small files than this in one table are merged by the next flush.
+    /// More small files than this in one partition of a table are merged by
+    /// [`Lake::maintain`](crate::Lake::maintain).
     pub small_file_count: usize,
-    /// Files with more than this share of dead rows are rewritten with the next merge, in percent.
+    /// Large files with more than this share of dead rows are rewritten by it, in percent.
     pub dead_percent: u64,
-    /// More delete files than this in one table are merged by the next flush.
+    /// More delete files than this in one partition of a table are merged by it.
     pub delete_file_count: usize,
     /// Snapshots of a table that are always kept.
     pub keep_snapshots: usize,

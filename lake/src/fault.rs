@@ -23,6 +23,12 @@ impl Faults {
         self.0.lock().unwrap().push(fault);
     }
 
+    /// Takes back what did not happen; answers whether there was anything.
+    #[cfg(test)]
+    pub(crate) fn disarm(&self) -> bool {
+        !std::mem::take(&mut *self.0.lock().unwrap()).is_empty()
+    }
+
     /// Whether `fault` happens now; it is used up by that.
     pub(crate) fn hits(&self, fault: Fault) -> bool {
         let mut armed = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,10 @@ use tokio::sync::watch;
 
 use crate::{
     catalog::{self, database::Access},
-    commit::flush::{Altered, Committer, Cut, FlushReport, Settled},
+    commit::{
+        flush::{Altered, Committer, Cut, FlushReport, Settled},
+        write::WrittenTable,
+    },
     config::LakeConfig,
     error::LakeError,
     fault::Faults,
@@ -19,7 +22,7 @@ use crate::{
     options::TableOptions,
     read::view::{ReadView, TableView},
     storage::Storage,
-    table::{TableState, relocate, segment::Segment, shards::Seed},
+    table::{TableState, forward::Carried, relocate, segment::Segment, shards::Seed},
 };
 
 /// Everything that changes with staging, behind one lock that is never held across an await.
@@ -49,11 +52,14 @@ impl State {
 /// One writer, any number of readers. All methods take `&self`; `stage` and `publish` are meant for
 /// one caller, the one that owns the order of changes.
 pub struct Lake {
-    config: Arc<LakeConfig>,
+    pub(crate) config: Arc<LakeConfig>,
     state: Mutex<State>,
     published: watch::Sender<Arc<ReadView>>,
     committed: Mutex<Positions>,
-    committer: tokio::sync::Mutex<Committer>,
+    pub(crate) committer: tokio::sync::Mutex<Committer>,
+    pub(crate) storage: Storage,
+    /// One at a time, so that what one chose is not gone when it is done.
+    pub(crate) maintenance: tokio::sync::Mutex<()>,
     #[cfg_attr(not(test), expect(dead_code, reason = "armed by tests"))]
     pub(crate) faults: Arc<Faults>,
     /// Holds the folder.
@@ -92,14 +98,22 @@ impl Lake {
             version,
             committed_at_micros: state.committed_at_micros,
         };
-        let committer =
-            Committer::new(catalog, epoch, storage, loaded.committed, cut, Arc::clone(&faults));
+        let committer = Committer::new(
+            catalog,
+            epoch,
+            storage.clone(),
+            loaded.committed,
+            cut,
+            Arc::clone(&faults),
+        );
         Ok(Self {
             config: Arc::new(config),
             state: Mutex::new(state),
             published: watch::Sender::new(first),
             committed: Mutex::new(positions),
             committer: tokio::sync::Mutex::new(committer),
+            storage,
+            maintenance: tokio::sync::Mutex::new(()),
             faults,
             _lock: lock,
         })
@@ -349,7 +363,7 @@ impl Lake {
     }
 
     /// Learns what became of an earlier flush whose answer was lost.
-    async fn resolve(&self, committer: &mut Committer) -> Result<(), LakeError> {
+    pub(crate) async fn resolve(&self, committer: &mut Committer) -> Result<(), LakeError> {
         if let Some(settled) = committer.resolve().await? {
             self.install(committer, settled).await;
         }
@@ -359,18 +373,19 @@ impl Lake {
     /// Puts the files of a committed flush in the place of the rows they were written from: in what
     /// is staged, and in the published view, which may be older. Both keep their rows, so nobody is
     /// woken; but the next flush must not find rows in memory that are in files already.
-    async fn install(&self, committer: &mut Committer, settled: Settled) -> FlushReport {
+    pub(crate) async fn install(&self, committer: &mut Committer, settled: Settled) -> FlushReport {
+        let carried = self.carried(&settled);
         {
             let mut state = self.state();
             let published = self.read_view();
             let mut tables = published.tables.clone();
-            for written in &settled.written {
+            for (written, carried) in settled.written.iter().zip(&carried) {
                 let Some(table) = state.tables.get_mut(&written.name) else { continue };
-                let bases = table.install(written);
+                let bases = table.install(written, carried);
                 if let Some(view) = tables.get_mut(&written.name) {
                     let mut segments: BTreeMap<u32, Segment> =
                         view.segments.iter().map(|s| (s.id, s.clone())).collect();
-                    relocate(&mut segments, written, &bases);
+                    relocate(&mut segments, written, &bases, carried);
                     let segments = segments.into_values().collect();
                     *view = Arc::new(TableView::new(Arc::clone(&view.schema), segments));
                 }
@@ -392,7 +407,17 @@ impl Lake {
         report
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// What died in replaced files up to the published view, worked out before anybody has to wait.
+    fn carried(&self, settled: &Settled) -> Vec<Vec<Carried>> {
+        let published = self.read_view();
+        let of_table = |written: &WrittenTable| {
+            let segments = published.tables.get(&written.name).map_or(&[][..], |t| &t.segments[..]);
+            written.replacements.iter().map(|r| Carried::up_to(r, segments)).collect()
+        };
+        settled.written.iter().map(of_table).collect()
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // A panic while the lock was held is a defect that already ended its caller; the state is
         // changed only after all checks, so what is there is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

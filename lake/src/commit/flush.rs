@@ -37,12 +37,10 @@ pub struct FlushReport {
     pub positions: Positions,
     /// Tables that got a new snapshot.
     pub tables: usize,
-    /// Rows written to data files, those of merged files left out.
+    /// Rows written to data files.
     pub rows: u64,
     /// Rows newly deleted by position.
     pub deletes: u64,
-    /// Data files that were merged into larger ones.
-    pub merged_files: usize,
 }
 
 /// How far the committed files of all tables are.
@@ -81,7 +79,6 @@ impl Prepared {
             tables: self.tables.len(),
             rows: self.written.iter().map(|w| w.rows).sum(),
             deletes: self.written.iter().map(|w| w.deletes).sum(),
-            merged_files: self.written.iter().map(|w| w.merged_files).sum(),
         }
     }
 }
@@ -145,20 +142,16 @@ impl Committer {
                     layout: Layout::of(&table.schema, &field_ids, &committed.metadata)?,
                     field_ids,
                     location: committed.metadata.location().to_owned(),
-                    delete_files: committed.delete_files().cloned().collect(),
                     scope: scope.clone(),
                     view: Arc::clone(table),
                 });
             }
         }
         let written: Vec<Result<WrittenTable, LakeError>> = futures::stream::iter(work)
-            .map(|table| {
-                let config = Arc::clone(config);
-                async move {
-                    tokio::task::spawn_blocking(move || table.write(&config))
-                        .await
-                        .map_err(|source| LakeError::Task { source })?
-                }
+            .map(|table| async move {
+                tokio::task::spawn_blocking(move || table.write())
+                    .await
+                    .map_err(|source| LakeError::Task { source })?
             })
             .buffer_unordered(WRITERS)
             .collect()

@@ -55,6 +55,11 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// About how large a file becomes.
+    pub(crate) fn target_file_bytes(&self) -> u64 {
+        self.target_file_bytes
+    }
+
     /// The layout a table's metadata asks for.
     pub(crate) fn of(
         schema: &TableSchema,

@@ -55,7 +55,17 @@ pub(crate) struct TableChange {
     /// Locations of data files that go.
     pub(crate) removed: BTreeSet<String>,
     pub(crate) added_deletes: Vec<NewEntry>,
+    /// Delete files that go, besides those that name nothing but a file in `removed`.
     pub(crate) removed_deletes: BTreeSet<DeleteKey>,
+    /// Whether the same rows are in other files, and nothing else changes.
+    pub(crate) rewrite: bool,
+}
+
+impl TableChange {
+    fn removes_deletes(&self, entry: &DataFile) -> bool {
+        self.removed_deletes.contains(&DeleteKey::of(entry))
+            || entry.referenced_data_file().is_some_and(|file| self.removed.contains(&file))
+    }
 }
 
 /// A table as the catalog has it.
@@ -242,7 +252,7 @@ impl CommittedTable {
         let removed = |e: &Entry| change.removed.contains(e.file.file_path());
         let mut manifests =
             maker.arrange(ManifestContentType::Data, &data, &change.added, &removed).await?;
-        let removed = |e: &Entry| change.removed_deletes.contains(&DeleteKey::of(&e.file));
+        let removed = |e: &Entry| change.removes_deletes(&e.file);
         let deletes = maker
             .arrange(ManifestContentType::Deletes, &deletes, &change.added_deletes, &removed)
             .await?;
@@ -336,10 +346,8 @@ impl CommittedTable {
         let (removed, kept): (Vec<&DataFile>, Vec<&DataFile>) =
             all.into_iter().partition(|f| change.removed.contains(f.file_path()));
         let added_deletes: Vec<&DataFile> = change.added_deletes.iter().map(|e| &e.file).collect();
-        let (removed_deletes, kept_deletes): (Vec<&DataFile>, Vec<&DataFile>) = self
-            .delete_files()
-            .map(|e| &e.file)
-            .partition(|f| change.removed_deletes.contains(&DeleteKey::of(f)));
+        let (removed_deletes, kept_deletes): (Vec<&DataFile>, Vec<&DataFile>) =
+            self.delete_files().map(|e| &e.file).partition(|f| change.removes_deletes(f));
         let numbers = [
             ("added-data-files", added.len() as u64),
             ("deleted-data-files", removed.len() as u64),
@@ -358,7 +366,9 @@ impl CommittedTable {
         let mut additional_properties = progress.properties();
         additional_properties
             .extend(numbers.into_iter().map(|(k, v)| (k.to_owned(), v.to_string())));
-        let operation = if change.removed.is_empty()
+        let operation = if change.rewrite {
+            Operation::Replace
+        } else if change.removed.is_empty()
             && change.added_deletes.is_empty()
             && change.removed_deletes.is_empty()
         {

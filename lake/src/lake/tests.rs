@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{Follower, config::Durability, fault::Fault};
 
+mod compaction;
 mod history;
 mod identity;
 mod layout;
@@ -519,6 +520,7 @@ async fn a_long_run_stays_bounded() {
             old = Some((view, content));
         }
         lake.flush().await.unwrap();
+        lake.maintain().await.unwrap();
         let committer = lake.committer.lock().await;
         let metadata = &committer.tables[t.name()].metadata;
         assert!(metadata.snapshots().len() <= 3);

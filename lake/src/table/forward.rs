@@ -21,6 +21,8 @@ pub(crate) struct Replacement {
     pub(crate) sources: Vec<Source>,
     /// Empty when no row of the sources lived.
     pub(crate) files: Vec<Arc<LakeFile>>,
+    /// Positions of each file that delete files committed with it name; nothing when there are none.
+    pub(crate) deleted: Vec<Arc<RoaringBitmap>>,
 }
 
 /// A segment whose living rows went to other files.
@@ -95,6 +97,18 @@ impl Targets {
         let segment = self.base.checked_add(u32::try_from(file).ok()?)?;
         Some(Location { segment, row: place - self.starts[file] })
     }
+
+    /// Marks the rows at places `first..first + rows` dead, however many.
+    fn kill_all(&self, first: u32, rows: u32, dead: &mut [RoaringBitmap]) {
+        let end = first.saturating_add(rows);
+        let ends = self.starts.iter().skip(1).copied().chain([u32::MAX]);
+        for ((start, next), dead) in self.starts.iter().zip(ends).zip(dead) {
+            let (from, to) = (first.max(*start), end.min(next));
+            if from < to {
+                dead.insert_range(from - start..to - start);
+            }
+        }
+    }
 }
 
 /// Where the rows of one segment went.
@@ -129,22 +143,97 @@ impl Replacement {
         })
     }
 
-    /// Puts the files, as the segments from `base` on, in the place of the sources, in any picture of
-    /// the table at or after the one they were written from. Rows that died since are dead in them.
-    pub(crate) fn relocate(&self, segments: &mut BTreeMap<u32, Segment>, base: u32) {
-        let targets = Targets::new(&self.files, base);
-        let mut dead = vec![RoaringBitmap::new(); self.files.len()];
+    /// The places in the files, by file, of dead rows of the sources that were not left out.
+    pub(crate) fn places<'a>(
+        &self,
+        dead: impl Fn(&Source) -> Option<&'a RoaringBitmap>,
+    ) -> Vec<RoaringBitmap> {
+        let mut carried = Carried::new(self);
         for source in &self.sources {
-            let Some(segment) = segments.remove(&source.segment) else { continue };
-            let late = &*segment.dead - &*source.left_out;
-            for at in late.iter().filter_map(|p| targets.location(source.place(p)?)) {
-                dead[(at.segment - base) as usize].insert(at.row);
+            if let Some(dead) = dead(source) {
+                carried.add(source, &(dead - &*source.left_out));
             }
         }
-        for ((id, file), dead) in (base..).zip(&self.files).zip(dead) {
-            let mut segment = Segment::of_file(id, Arc::clone(file), Arc::default());
+        carried.dead
+    }
+
+    /// Puts the files, as the segments from `base` on, in the place of the sources, in any picture of
+    /// the table at or after the one they were written from. Rows that died since are dead in them.
+    /// `carried` is what was worked out of that before; the less is left, the quicker this is.
+    pub(crate) fn relocate(
+        &self,
+        segments: &mut BTreeMap<u32, Segment>,
+        base: u32,
+        mut carried: Carried,
+    ) {
+        for source in &self.sources {
+            if let Some(segment) = segments.remove(&source.segment) {
+                carried.catch_up(source, &segment);
+            }
+        }
+        let none = Arc::default();
+        let deleted = self.deleted.iter().chain(std::iter::repeat(&none));
+        for (((id, file), dead), deleted) in
+            (base..).zip(&self.files).zip(carried.dead).zip(deleted)
+        {
+            let mut segment = Segment::of_file(id, Arc::clone(file), Arc::clone(deleted));
             segment.dead = Arc::new(dead);
             segments.insert(id, segment);
+        }
+    }
+}
+
+/// The rows of a replacement's files that died since the files were written, up to some picture of
+/// the table. Worked out before the table is locked, so that only what died since is left to do under
+/// the lock.
+#[derive(Debug, Clone)]
+pub(crate) struct Carried {
+    targets: Targets,
+    /// By source segment, what is in `dead` already or was left out.
+    seen: BTreeMap<u32, Arc<RoaringBitmap>>,
+    /// By file.
+    dead: Vec<RoaringBitmap>,
+}
+
+impl Carried {
+    /// Up to the picture the files were written from.
+    fn new(replacement: &Replacement) -> Self {
+        let left_out = |s: &Source| (s.segment, Arc::clone(&s.left_out));
+        Self {
+            targets: Targets::new(&replacement.files, 0),
+            seen: replacement.sources.iter().map(left_out).collect(),
+            dead: vec![RoaringBitmap::new(); replacement.files.len()],
+        }
+    }
+
+    /// Up to a picture with these segments.
+    pub(crate) fn up_to(replacement: &Replacement, segments: &[Segment]) -> Self {
+        let segments: BTreeMap<u32, &Segment> = segments.iter().map(|s| (s.id, s)).collect();
+        let mut carried = Self::new(replacement);
+        for source in &replacement.sources {
+            if let Some(segment) = segments.get(&source.segment) {
+                carried.catch_up(source, segment);
+            }
+        }
+        carried
+    }
+
+    /// Up to the picture this is the source's segment in.
+    fn catch_up(&mut self, source: &Source, segment: &Segment) {
+        let seen = self.seen.insert(source.segment, Arc::clone(&segment.dead));
+        let seen = seen.unwrap_or_default();
+        if !Arc::ptr_eq(&seen, &segment.dead) {
+            self.add(source, &(&*segment.dead - &*seen));
+        }
+    }
+
+    fn add(&mut self, source: &Source, dead: &RoaringBitmap) {
+        if dead.len() == u64::from(source.rows) && source.order.places.is_none() {
+            self.targets.kill_all(source.order.first, source.rows, &mut self.dead);
+            return;
+        }
+        for at in dead.iter().filter_map(|p| self.targets.location(source.place(p)?)) {
+            self.dead[at.segment as usize].insert(at.row);
         }
     }
 }

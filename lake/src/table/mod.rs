@@ -21,7 +21,7 @@ use crate::{
     format::data_file::{LakeFile, conform},
     read::view::TableView,
     table::{
-        forward::Forward,
+        forward::{Carried, Forward},
         key::{KeyCodec, KeyIndex, Keys, Location},
         segment::{HotRows, Segment, SegmentData},
         shards::Seed,
@@ -329,10 +329,10 @@ impl TableState {
         Ok(())
     }
 
-    /// Takes over what a committed flush wrote. Rows that died since the view it was made from are
-    /// dead in the new files too, and are deleted by position in the next flush. Gives the id of the
-    /// first segment of each replacement, for [`relocate`].
-    pub(crate) fn install(&mut self, written: &WrittenTable) -> Vec<u32> {
+    /// Takes over what was committed. Rows that died since the view it was made from are dead in the
+    /// new files too, and are deleted by position in the next flush. Gives the id of the first segment
+    /// of each replacement, for [`relocate`].
+    pub(crate) fn install(&mut self, written: &WrittenTable, carried: &[Carried]) -> Vec<u32> {
         self.view = None;
         let mut bases = Vec::with_capacity(written.replacements.len());
         for replacement in &written.replacements {
@@ -341,21 +341,36 @@ impl TableState {
             self.forwards.extend(replacement.forwards(base));
             bases.push(base);
         }
-        relocate(&mut self.segments, written, &bases);
-        self.repoint();
+        relocate(&mut self.segments, written, &bases, carried);
         bases
     }
 
-    /// Rewrites the index entries of rows that went elsewhere, once they are so many that doing it
-    /// costs each of them little.
-    fn repoint(&mut self) {
+    /// The segments that went whose rows the index should learn the new places of, once these are so
+    /// many that doing it costs each of them little.
+    pub(crate) fn forwarded(&self) -> Vec<u32> {
         let rows: usize = self.forwards.values().map(Forward::rows).sum();
         if self.forwards.len() > FORWARDS || rows > self.index.len() / 4 {
-            let forwards = std::mem::take(&mut self.forwards);
-            for slice in 0..self.index.slices() {
-                let mut to = |at| follow(&forwards, at).unwrap_or(at);
-                self.index.relocate_slice(slice, &mut to);
-            }
+            self.forwards.keys().copied().collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Rewrites the entries of one slice of the index to where their rows are. Answers whether there
+    /// was such a slice. A slice takes about a millisecond, so that others get the lock in between.
+    pub(crate) fn repoint(&mut self, slice: usize) -> bool {
+        let Self { index, forwards, .. } = self;
+        if slice >= index.slices() {
+            return false;
+        }
+        index.relocate_slice(slice, &mut |at| follow(forwards, at).unwrap_or(at));
+        true
+    }
+
+    /// Drops addresses that no index entry needs any more.
+    pub(crate) fn forget(&mut self, forwarded: &[u32]) {
+        for segment in forwarded {
+            self.forwards.remove(segment);
         }
     }
 
@@ -372,12 +387,13 @@ impl TableState {
 }
 
 /// Puts the files of a committed flush in the place of the rows they were written from, in any
-/// picture of the table at or after the one that was flushed. `bases` are the ids of the first segment
-/// of each replacement.
+/// picture of the table at or after the one that was written. `bases` are the ids of the first segment
+/// of each replacement, `carried` what is known already of the rows that died since.
 pub(crate) fn relocate(
     segments: &mut BTreeMap<u32, Segment>,
     written: &WrittenTable,
     bases: &[u32],
+    carried: &[Carried],
 ) {
     for flushed in &written.flushed {
         match (&flushed.file, segments.get_mut(&flushed.segment)) {
@@ -395,8 +411,8 @@ pub(crate) fn relocate(
     for id in &written.dropped {
         segments.remove(id);
     }
-    for (replacement, base) in written.replacements.iter().zip(bases) {
-        replacement.relocate(segments, *base);
+    for ((replacement, base), carried) in written.replacements.iter().zip(bases).zip(carried) {
+        replacement.relocate(segments, *base, carried.clone());
     }
 }
 

@@ -168,7 +168,7 @@ async fn history(seed: u64, steps: usize) {
                 lake.stage(&ChangeSet { batches, ..changes.clone() }).unwrap();
             }
         };
-        match rng.random_range(0..20) {
+        match rng.random_range(0..22) {
             0..8 => stage(&mut rng, &lake, &mut staged),
             8..12 => {
                 let view = lake.publish();
@@ -215,6 +215,39 @@ async fn history(seed: u64, steps: usize) {
                     if faults[0] == Fault::AnswerLost {
                         durable.clone_from(&published);
                     }
+                }
+            }
+            20 => while !lake.maintain().await.unwrap().is_idle() {},
+            21 => {
+                // Rows come, die and are flushed while files are merged, and the commit may fail.
+                let mut by_version =
+                    BTreeMap::from([(lake.read_view().version(), published.clone())]);
+                let broken = rng.random_range(0..4) == 0;
+                let busy = async {
+                    for _ in 0..4 {
+                        tokio::task::yield_now().await;
+                        stage(&mut rng, &lake, &mut staged);
+                        if rng.random_range(0..2) == 0 {
+                            let version = lake.publish().version();
+                            published.clone_from(&staged);
+                            by_version.insert(version, published.clone());
+                        }
+                        if !broken && rng.random_range(0..2) == 0 {
+                            let flushed = lake.flush().await.unwrap();
+                            durable.clone_from(&by_version[&flushed.version]);
+                        }
+                    }
+                };
+                if broken {
+                    // Settles a commit whose answer is still out, so that the fault hits this one.
+                    lake.create_tables(&schemas).await.unwrap();
+                    lake.faults.arm(Fault::BeforeSwap);
+                }
+                let (maintained, ()) = tokio::join!(lake.maintain(), busy);
+                if broken {
+                    assert_eq!(lake.faults.disarm(), maintained.is_ok(), "{note}");
+                } else {
+                    maintained.unwrap();
                 }
             }
             17 => {
