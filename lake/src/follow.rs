@@ -10,7 +10,7 @@ use crate::{
     commit::table::CommittedTable,
     config::LakeConfig,
     error::LakeError,
-    format::{progress::Progress, schema::table_schema},
+    format::{progress::Progress, schema::is_ours},
     open::open_files,
     read::view::{ReadView, TableView},
     storage::Storage,
@@ -131,15 +131,15 @@ async fn load(
     location: String,
 ) -> Result<Followed, LakeError> {
     let committed = CommittedTable::load(storage, name.clone(), location.clone()).await?;
-    let Some(schema) = table_schema(name, &committed.metadata)? else {
+    if !is_ours(&committed.metadata) {
         return Ok(Followed { location, picture: None, progress: None });
-    };
+    }
     let progress = committed.progress()?;
     let segments = (0..)
-        .zip(open_files(storage, &schema, &committed).await?)
+        .zip(open_files(storage, &committed).await?)
         .map(|(id, (file, dead))| Segment::of_file(id, file, Arc::new(dead)))
         .collect();
-    let picture = Arc::new(TableView::new(Arc::new(schema), segments));
+    let picture = Arc::new(TableView::new(Arc::new(committed.shape()?), segments));
     Ok(Followed { location, picture: Some(picture), progress })
 }
 

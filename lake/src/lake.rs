@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use medlake_contract::{ChangeSet, Positions, TableName, TableSchema};
+use medlake_contract::{ChangeSet, Column, Identity, Positions, TableName, TableSchema};
 use tokio::sync::watch;
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     options::TableOptions,
     read::view::{ReadView, TableView},
     storage::Storage,
-    table::{TableState, forward::Carried, relocate, segment::Segment, shards::Seed},
+    table::{TableState, forward::Carried, relocate, segment::Segment},
 };
 
 /// Everything that changes with staging, behind one lock that is never held across an await.
@@ -119,7 +119,11 @@ impl Lake {
         })
     }
 
-    /// Makes the tables that are not there, and adds nullable columns at the end of those that are.
+    /// Makes the tables that are not there, and gives those that are the declared columns. Columns are
+    /// matched by name. A new one may stand anywhere, must be nullable, and is null in the rows there
+    /// are; one that is no longer declared is dropped, and its values do not come back with a later
+    /// column of its name; a type may become wider (`Int32` to `Int64`, `Float32` to `Float64`, a
+    /// decimal to more digits), a required column nullable; all of this inside nested columns too.
     /// Doing it again changes nothing. New tables are in the views from the next publication on, and
     /// at once when nothing is staged. New tables are laid out by the default [`TableOptions`]; those
     /// that are there keep their layout.
@@ -157,9 +161,14 @@ impl Lake {
                     None => new.push((Arc::clone(schema), options.cloned().unwrap_or_default())),
                     Some(table) if table.schema() == schema && options.is_none() => {}
                     Some(table) => {
-                        check_evolution(table.schema(), schema)?;
-                        let (schema, options) = (Arc::clone(schema), options.cloned());
-                        altered.push(Altered { schema, options });
+                        if table.schema() != schema {
+                            check_key(table.schema(), schema)?;
+                        }
+                        altered.push(Altered {
+                            table: schema.name().clone(),
+                            columns: committer.table(schema.name())?.declared(schema)?,
+                            options: options.cloned(),
+                        });
                     }
                 }
             }
@@ -168,24 +177,35 @@ impl Lake {
             committer.create(&new).await?;
             let mut state = self.state();
             for (schema, _) in new {
-                let Some(table) = committer.tables.get(schema.name()) else { continue };
-                let seed = Seed::of(table.metadata.uuid());
-                state.tables.insert(schema.name().clone(), TableState::new(schema, seed)?);
+                let seed = committer.seed(schema.name())?;
+                let table = TableState::new(committer.shape(schema.name())?, seed)?;
+                state.tables.insert(schema.name().clone(), table);
             }
             self.refresh(&mut state);
         }
-        if !altered.is_empty() {
-            committer.alter(&altered).await?;
-            let mut state = self.state();
-            for Altered { schema, .. } in altered {
-                if let Some(table) = state.tables.get_mut(schema.name())
-                    && *table.schema() != schema
-                {
-                    table.evolve(schema)?;
-                }
-            }
-            self.refresh(&mut state);
+        self.alter_all(&mut committer, &altered).await
+    }
+
+    /// Gives tables other columns or another layout.
+    async fn alter_all(
+        &self,
+        committer: &mut Committer,
+        altered: &[Altered],
+    ) -> Result<(), LakeError> {
+        if altered.is_empty() {
+            return Ok(());
         }
+        committer.alter(altered).await?;
+        let mut state = self.state();
+        for Altered { table: name, .. } in altered {
+            let shape = committer.shape(name)?;
+            if let Some(table) = state.tables.get_mut(name)
+                && table.schema() != shape.schema()
+            {
+                table.evolve(shape)?;
+            }
+        }
+        self.refresh(&mut state);
         Ok(())
     }
 
@@ -387,7 +407,7 @@ impl Lake {
                         view.segments.iter().map(|s| (s.id, s.clone())).collect();
                     relocate(&mut segments, written, &bases, carried);
                     let segments = segments.into_values().collect();
-                    *view = Arc::new(TableView::new(Arc::clone(&view.schema), segments));
+                    *view = Arc::new(TableView::new(Arc::clone(&view.shape), segments));
                 }
             }
             self.replace(ReadView {
@@ -424,28 +444,20 @@ impl Lake {
     }
 }
 
-/// Whether a table may become the declared one: only nullable columns added at the end.
-fn check_evolution(stored: &TableSchema, declared: &TableSchema) -> Result<(), LakeError> {
+/// A declared table must have the key of the stored one: rows are known by it.
+fn check_key(stored: &TableSchema, declared: &TableSchema) -> Result<(), LakeError> {
     let wrong = |problem: String| Err(LakeError::Schema { table: stored.name().clone(), problem });
-    if stored.key_indices() != declared.key_indices() {
-        return wrong("the key is another one".to_owned());
-    }
     if stored.identity() != declared.identity() {
         return wrong("its rows are identified in another way".to_owned());
     }
-    for (at, column) in stored.columns().iter().enumerate() {
-        match declared.columns().get(at) {
-            Some(c) if c == column => {}
-            Some(c) if c.name == column.name => {
-                return wrong(format!("column \"{}\" changes its type or nullability", c.name));
-            }
-            _ => return wrong(format!("column \"{}\" is missing or moved", column.name)),
-        }
+    let key = |schema: &TableSchema| -> Vec<Column> {
+        schema.key_indices().iter().map(|&k| schema.columns()[k].clone()).collect()
+    };
+    if key(stored) != key(declared) {
+        return wrong("the key is another one".to_owned());
     }
-    for column in &declared.columns()[stored.columns().len()..] {
-        if !column.nullable {
-            return wrong(format!("new column \"{}\" must be nullable", column.name));
-        }
+    if stored.identity() == Identity::FullRow {
+        return wrong("its rows are identified by all their values".to_owned());
     }
     Ok(())
 }

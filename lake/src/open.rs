@@ -9,7 +9,7 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{DataContentType, DataFileFormat};
-use medlake_contract::{TableName, TableSchema};
+use medlake_contract::TableName;
 use roaring::RoaringBitmap;
 use tokio::runtime::Handle;
 
@@ -17,10 +17,7 @@ use crate::{
     commit::table::CommittedTable,
     error::LakeError,
     format::{
-        data_file::LakeFile,
-        position_deletes::read_deletes,
-        progress::Progress,
-        schema::{field_ids, table_schema},
+        data_file::LakeFile, position_deletes::read_deletes, progress::Progress, schema::is_ours,
     },
     storage::{Storage, blocking},
     table::{TableState, shards::Seed},
@@ -105,18 +102,17 @@ async fn load_table(
     location: String,
 ) -> Result<(CommittedTable, Option<TableState>), LakeError> {
     let committed = CommittedTable::load(storage, name.clone(), location).await?;
-    let Some(schema) = table_schema(&name, &committed.metadata)? else {
+    if !is_ours(&committed.metadata) {
         return Ok((committed, None));
-    };
-    let schema = Arc::new(schema);
-    let ids = field_ids(&schema, &committed.metadata)?;
-    let files = open_files(storage, &schema, &committed).await?;
+    }
+    let shape = Arc::new(committed.shape()?);
+    let files = open_files(storage, &committed).await?;
     let seed = Seed::of(committed.metadata.uuid());
     let runtime = Handle::current();
     // Key columns are decoded: that takes a core for a while.
     let state = blocking(move || {
-        let mut state = TableState::new(schema, seed)?;
-        runtime.block_on(state.load(files, &ids))?;
+        let mut state = TableState::new(shape, seed)?;
+        runtime.block_on(state.load(files))?;
         Ok(state)
     })
     .await?;
@@ -126,11 +122,10 @@ async fn load_table(
 /// The data files of a table, each with its dead positions. Reads delete files and nothing else.
 pub(crate) async fn open_files(
     storage: &Storage,
-    schema: &TableSchema,
     committed: &CommittedTable,
 ) -> Result<Vec<(Arc<LakeFile>, RoaringBitmap)>, LakeError> {
-    let unsupported =
-        |feature: String| LakeError::Unsupported { table: schema.name().clone(), feature };
+    let table = &committed.name;
+    let unsupported = |feature: String| LakeError::Unsupported { table: table.clone(), feature };
     for file in committed.delete_files().map(|entry| &entry.file) {
         if file.content_type() != DataContentType::PositionDeletes
             || file.file_format() != DataFileFormat::Parquet
@@ -145,7 +140,7 @@ pub(crate) async fn open_files(
     let deletes: Vec<String> =
         committed.delete_files().map(|entry| entry.file.file_path().to_owned()).collect();
     let mut parts = futures::stream::iter(deletes)
-        .map(|location| async move { read_deletes(storage, schema.name(), &location).await })
+        .map(|location| async move { read_deletes(storage, table, &location).await })
         .buffer_unordered(READERS);
     let mut dead: HashMap<String, RoaringBitmap> = HashMap::new();
     while let Some(part) = parts.next().await {
@@ -153,14 +148,13 @@ pub(crate) async fn open_files(
             *dead.entry(data_file).or_default() |= positions;
         }
     }
-    let ids = field_ids(schema, &committed.metadata)?;
     let mut files = Vec::new();
     for entry in committed.data_files() {
         if entry.file.file_format() != DataFileFormat::Parquet {
             let format = entry.file.file_format();
             return Err(unsupported(format!("data files of format {format:?}")));
         }
-        let file = LakeFile::open(storage, schema, &ids, entry.spec_id, &entry.file)?;
+        let file = LakeFile::open(storage, table, entry.spec_id, &entry.file)?;
         let mut dead = dead.remove(&file.location).unwrap_or_default();
         dead.remove_range(file.rows..);
         files.push((Arc::new(file), dead));

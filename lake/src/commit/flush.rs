@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures::StreamExt;
+use iceberg::spec::Schema;
 use medlake_contract::{Positions, SourceId, TableName, TableSchema};
 use uuid::Uuid;
 
@@ -19,10 +20,11 @@ use crate::{
     config::LakeConfig,
     error::LakeError,
     fault::{Fault, Faults},
-    format::{data_file::LakeFile, progress::Progress, schema::field_ids},
+    format::{data_file::LakeFile, progress::Progress, schema::Shape},
     options::TableOptions,
     read::view::ReadView,
     storage::{Storage, WriteScope},
+    table::shards::Seed,
 };
 
 /// Tables written at the same time.
@@ -137,10 +139,8 @@ impl Committer {
         for (name, table) in &view.tables {
             let Some(committed) = self.tables.get(name) else { continue };
             if is_dirty(table) {
-                let field_ids = field_ids(&table.schema, &committed.metadata)?;
                 work.push(TableWork {
-                    layout: Layout::of(&table.schema, &field_ids, &committed.metadata)?,
-                    field_ids,
+                    layout: Layout::of(&table.shape, &committed.metadata)?,
                     location: committed.metadata.location().to_owned(),
                     scope: scope.clone(),
                     view: Arc::clone(table),
@@ -345,18 +345,28 @@ impl Committer {
         Ok(())
     }
 
-    /// Adds columns to tables and lays them out anew, in one catalog transaction. Tables that are as
-    /// declared stay as they are.
+    /// The columns of a table, as they are stored.
+    pub(crate) fn shape(&self, table: &TableName) -> Result<Arc<Shape>, LakeError> {
+        self.table(table)?.shape().map(Arc::new)
+    }
+
+    /// What a table's index is seeded with.
+    pub(crate) fn seed(&self, table: &TableName) -> Result<Seed, LakeError> {
+        Ok(Seed::of(self.table(table)?.metadata.uuid()))
+    }
+
+    pub(crate) fn table(&self, name: &TableName) -> Result<&CommittedTable, LakeError> {
+        self.tables.get(name).ok_or_else(|| LakeError::UnknownTable { table: name.clone() })
+    }
+
+    /// Gives tables other columns and lays them out anew, in one catalog transaction. Tables that are
+    /// as asked for stay as they are.
     pub(crate) async fn alter(&mut self, altered: &[Altered]) -> Result<(), LakeError> {
         let scope = self.storage.begin();
         let alter = |altered: &Altered| {
-            let name = altered.schema.name();
-            let before = self
-                .tables
-                .get(name)
-                .ok_or_else(|| LakeError::UnknownTable { table: name.clone() })?;
-            let Some((next, cleanup)) =
-                before.alter(&scope, &altered.schema, altered.options.as_ref())?
+            let before = self.table(&altered.table)?;
+            let columns = altered.columns.clone();
+            let Some((next, cleanup)) = before.alter(&scope, columns, altered.options.as_ref())?
             else {
                 return Ok(None);
             };
@@ -395,9 +405,10 @@ async fn persisted<T>(scope: &WriteScope, written: Result<T, LakeError>) -> Resu
     persisted
 }
 
-/// What a table that is there is declared to be.
+/// What becomes of a table that is there.
 pub(crate) struct Altered {
-    pub(crate) schema: Arc<TableSchema>,
+    pub(crate) table: TableName,
+    pub(crate) columns: Schema,
     /// None when its layout stays.
     pub(crate) options: Option<TableOptions>,
 }

@@ -11,7 +11,6 @@ use arrow::{
     row::{RowConverter, Rows, SortField},
 };
 use iceberg::spec::{NullOrder, PrimitiveType, SortDirection, Struct, TableMetadata, Transform};
-use medlake_contract::TableSchema;
 use parquet::file::properties::WriterProperties;
 use uuid::Uuid;
 
@@ -21,6 +20,7 @@ use crate::{
     format::{
         data_file::{DataFileWriter, FileKind, LakeFile, writer_properties},
         partition,
+        schema::Shape,
     },
     options::TableOptions,
     storage::WriteScope,
@@ -61,15 +61,13 @@ impl Layout {
     }
 
     /// The layout a table's metadata asks for.
-    pub(crate) fn of(
-        schema: &TableSchema,
-        field_ids: &[i32],
-        metadata: &TableMetadata,
-    ) -> Result<Self, LakeError> {
-        let unsupported =
-            |feature: String| LakeError::Unsupported { table: schema.name().clone(), feature };
+    pub(crate) fn of(shape: &Shape, metadata: &TableMetadata) -> Result<Self, LakeError> {
+        let unsupported = |feature: String| LakeError::Unsupported {
+            table: shape.schema().name().clone(),
+            feature,
+        };
         let term = |what: &str, source_id: i32, transform: Transform, options: SortOptions| {
-            let column = field_ids.iter().position(|id| *id == source_id);
+            let column = shape.fields().iter().position(|field| field.id == source_id);
             match column {
                 Some(column) if transform != Transform::Unknown => {
                     Ok(Term { column, transform, options })
@@ -133,8 +131,7 @@ pub(crate) struct WrittenRows {
 pub(crate) struct RowWriter<'a> {
     layout: &'a Layout,
     scope: &'a WriteScope,
-    schema: &'a TableSchema,
-    field_ids: &'a [i32],
+    shape: &'a Shape,
     /// The table's.
     location: &'a str,
     open: Option<DataFileWriter<'a>>,
@@ -152,15 +149,13 @@ impl<'a> RowWriter<'a> {
     pub(crate) fn new(
         layout: &'a Layout,
         scope: &'a WriteScope,
-        schema: &'a TableSchema,
-        field_ids: &'a [i32],
+        shape: &'a Shape,
         location: &'a str,
     ) -> Self {
         Self {
             layout,
             scope,
-            schema,
-            field_ids,
+            shape,
             location,
             open: None,
             waiting: Vec::new(),
@@ -199,7 +194,7 @@ impl<'a> RowWriter<'a> {
         }
         let arrow = |source| LakeError::Arrow {
             doing: "sort rows",
-            table: self.schema.name().clone(),
+            table: self.shape.schema().name().clone(),
             source,
         };
         let (partitions, values) = encode(&self.layout.partition, &batches).map_err(arrow)?;
@@ -231,13 +226,13 @@ impl<'a> RowWriter<'a> {
             let first = same.first().map_or(0, |row| *row as usize);
             let partition = self.partition(&values, first).map_err(|source| LakeError::Arrow {
                 doing: "partition rows",
-                table: self.schema.name().clone(),
+                table: self.shape.schema().name().clone(),
                 source,
             })?;
             for rows in same.chunks(BATCH_ROWS) {
                 let indices: Vec<(usize, usize)> = rows.iter().map(|row| at(*row)).collect();
                 let batch = interleave_record_batch(&sources, &indices).map_err(|source| {
-                    let table = self.schema.name().clone();
+                    let table = self.shape.schema().name().clone();
                     LakeError::Arrow { doing: "sort rows", table, source }
                 })?;
                 self.append(&batch, &partition)?;
@@ -283,12 +278,7 @@ impl<'a> RowWriter<'a> {
                 };
                 let properties = self.layout.properties.clone();
                 self.open.insert(DataFileWriter::create(
-                    self.scope,
-                    location,
-                    self.schema,
-                    self.field_ids,
-                    kind,
-                    properties,
+                    self.scope, location, self.shape, kind, properties,
                 )?)
             }
         };

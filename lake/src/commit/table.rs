@@ -11,8 +11,8 @@ use iceberg::{
     MetadataLocation, TableCreation,
     io::FileIO,
     spec::{
-        DataFile, MAIN_BRANCH, ManifestContentType, ManifestListWriter, Operation, Snapshot,
-        Summary, TableMetadata, TableMetadataBuilder,
+        DataFile, MAIN_BRANCH, ManifestContentType, ManifestListWriter, Operation, Schema,
+        Snapshot, Summary, TableMetadata, TableMetadataBuilder,
     },
 };
 use medlake_contract::{TableName, TableSchema};
@@ -26,8 +26,12 @@ use crate::{
     error::LakeError,
     format::{
         data_file::LakeFile,
+        evolve::{Ids, declared},
         progress::Progress,
-        schema::{IDENTITY_PROPERTY, KEY_PROPERTY, iceberg_schema, identity_word, metadata_error},
+        schema::{
+            IDENTITY_PROPERTY, KEY_PROPERTY, Shape, build_schema, check_defaults, iceberg_schema,
+            identity_word, metadata_error,
+        },
     },
     options::TableOptions,
     storage::{Listed, Storage, WriteScope},
@@ -93,7 +97,7 @@ impl CommittedTable {
         options: &TableOptions,
     ) -> Result<Self, LakeError> {
         let name = schema.name();
-        let columns = iceberg_schema(schema, None)?;
+        let columns = iceberg_schema(schema)?;
         options.check(name, &columns)?;
         let wrong = |e| metadata_error("create the metadata", name)(e);
         let key: Vec<&str> =
@@ -134,12 +138,7 @@ impl CommittedTable {
         name: TableName,
         location: String,
     ) -> Result<Self, LakeError> {
-        let json = storage.read(&location).await?;
-        let metadata: TableMetadata =
-            serde_json::from_slice(&json).map_err(|e| LakeError::Corrupt {
-                table: name.clone(),
-                problem: format!("metadata file \"{location}\": {e}"),
-            })?;
+        let metadata = read_metadata(&name, &location, &storage.read(&location).await?)?;
         let mut manifests = Vec::new();
         if let Some(snapshot) = metadata.current_snapshot() {
             let list = snapshot.manifest_list();
@@ -150,6 +149,11 @@ impl CommittedTable {
             manifests = stream::iter(reading).buffered(READERS).try_collect().await?;
         }
         Ok(Self { name, metadata, location, manifests, retired: Vec::new() })
+    }
+
+    /// The columns.
+    pub(crate) fn shape(&self) -> Result<Shape, LakeError> {
+        Shape::of(&self.name, &self.metadata)
     }
 
     /// The living data files.
@@ -174,17 +178,24 @@ impl CommittedTable {
         }
     }
 
+    /// The schema of the table when it is declared with these columns from now on.
+    pub(crate) fn declared(&self, schema: &TableSchema) -> Result<Schema, LakeError> {
+        let before = self.metadata.current_schema();
+        let mut ids = Ids::after(self.metadata.last_column_id());
+        let fields = declared(before, &mut ids, schema)
+            .map_err(|problem| LakeError::Schema { table: self.name.clone(), problem })?;
+        build_schema(&self.name, fields, before.identifier_field_ids())
+    }
+
     /// The same table with these columns, and laid out like this from now on; writes its metadata
     /// file. None when it is so already.
     pub(crate) fn alter(
         &self,
         scope: &WriteScope,
-        schema: &TableSchema,
+        columns: Schema,
         options: Option<&TableOptions>,
     ) -> Result<Option<(Self, Cleanup)>, LakeError> {
         let wrong = |e| metadata_error("change the metadata", &self.name)(e);
-        let before = (self.metadata.current_schema().as_ref(), self.metadata.last_column_id());
-        let columns = iceberg_schema(schema, Some(before))?;
         let stored = TableOptions::of(&self.metadata);
         let options = options.filter(|declared| **declared != stored);
         let same_columns = columns.as_struct() == self.metadata.current_schema().as_struct();
@@ -489,6 +500,22 @@ impl Cleanup {
     pub(crate) async fn run(self, storage: &Storage) {
         storage.remove(self.locations).await;
     }
+}
+
+/// What a metadata file says.
+fn read_metadata(
+    table: &TableName,
+    location: &str,
+    bytes: &[u8],
+) -> Result<TableMetadata, LakeError> {
+    let damaged = |e: serde_json::Error| LakeError::Corrupt {
+        table: table.clone(),
+        problem: format!("metadata file \"{location}\": {e}"),
+    };
+    let json: serde_json::Value = serde_json::from_slice(bytes).map_err(damaged)?;
+    let metadata = serde_json::from_slice(bytes).map_err(damaged)?;
+    check_defaults(table, &metadata, &json)?;
+    Ok(metadata)
 }
 
 fn write_metadata(

@@ -78,7 +78,6 @@ impl WrittenTable {
 /// One table to write.
 pub(crate) struct TableWork {
     pub(crate) view: Arc<TableView>,
-    pub(crate) field_ids: Vec<i32>,
     /// `file://.../<namespace>/<table>`
     pub(crate) location: String,
     pub(crate) layout: Layout,
@@ -187,13 +186,7 @@ impl TableWork {
     }
 
     fn writer(&self) -> RowWriter<'_> {
-        RowWriter::new(
-            &self.layout,
-            &self.scope,
-            &self.view.schema,
-            &self.field_ids,
-            &self.location,
-        )
+        RowWriter::new(&self.layout, &self.scope, &self.view.shape, &self.location)
     }
 
     fn arrow_error(&self, source: ArrowError) -> LakeError {

@@ -1,6 +1,10 @@
 //! What stands in files: schemas, data files, delete files, snapshot summaries.
 
+pub(crate) mod adapt;
+pub(crate) mod bounds;
 pub(crate) mod data_file;
+pub(crate) mod evolve;
+pub(crate) mod parquet_schema;
 pub(crate) mod partition;
 pub(crate) mod position_deletes;
 pub(crate) mod progress;

@@ -23,7 +23,10 @@ use roaring::RoaringBitmap;
 use crate::{
     commit::manifest::NewEntry,
     error::LakeError,
-    format::data_file::{parquet_error, with_field_id, writer_properties},
+    format::{
+        data_file::{parquet_error, writer_properties},
+        schema::with_field_id,
+    },
     options::TableOptions,
     storage::{Storage, WriteScope, blocking},
 };

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{Follower, config::Durability, fault::Fault};
 
+mod columns;
 mod compaction;
 mod history;
 mod identity;
@@ -415,52 +416,6 @@ async fn a_lost_answer_is_resolved_by_reading_again() {
         assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,5", "2,6"]);
     }
     assert_eq!(rows(&bench.open().await.read_view(), "mall.numbers").await, ["1,5", "2,6"]);
-}
-
-#[tokio::test]
-async fn columns_are_added_at_the_end() {
-    let bench = Bench::new();
-    let old = numbers();
-    let mut columns = old.columns().to_vec();
-    columns.push(Column::nullable("note", ColumnType::Utf8));
-    let new = table("mall.numbers", columns, &["id"]);
-    let noted = |id: i64, note: &str| {
-        let mut row = number(id, 0);
-        row.push(ScalarValue::Utf8(Some(note.to_owned())));
-        (Op::Insert, None, Some(row))
-    };
-    {
-        let lake = bench.open().await;
-        lake.create_tables(&[Arc::clone(&old)]).await.unwrap();
-        lake.stage(&set(vec![batch(&old, vec![insert(1, 1)])])).unwrap();
-        lake.publish();
-        lake.flush().await.unwrap();
-        lake.stage(&set(vec![batch(&old, vec![insert(2, 2)])])).unwrap();
-        lake.publish();
-        lake.create_tables(&[Arc::clone(&new)]).await.unwrap();
-        lake.create_tables(&[Arc::clone(&new)]).await.unwrap();
-        lake.stage(&set(vec![batch(&new, vec![noted(3, "x")])])).unwrap();
-        let view = lake.publish();
-        assert_eq!(rows(&view, "mall.numbers").await, ["1,1,null", "2,2,null", "3,0,x"]);
-        lake.flush().await.unwrap();
-        let named = "select id from medlake.mall.numbers where note = 'x'";
-        assert_eq!(query(&lake.read_view(), named).await, ["3"]);
-        let unnamed = "select id from medlake.mall.numbers where note is null";
-        assert_eq!(query(&lake.read_view(), unnamed).await, ["1", "2"]);
-        let error = lake.create_tables(&[Arc::clone(&old)]).await.unwrap_err();
-        assert!(error.to_string().contains("mall.numbers"), "{error}");
-    }
-    let lake = bench.open().await;
-    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,1,null", "2,2,null", "3,0,x"]);
-    for wrong in [
-        vec![Column::required("id", ColumnType::Int64), Column::nullable("v", ColumnType::Utf8)],
-        vec![Column::required("id", ColumnType::Int64)],
-        [new.columns(), &[Column::required("must", ColumnType::Int64)]].concat(),
-    ] {
-        let wrong = table("mall.numbers", wrong, &["id"]);
-        let error = lake.create_tables(&[wrong]).await.unwrap_err();
-        assert!(matches!(error, LakeError::Schema { .. }), "{error}");
-    }
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use std::{
 
 use arrow::error::ArrowError;
 use futures::TryStreamExt;
-use medlake_contract::{TableName, TableSchema};
+use medlake_contract::TableName;
 use roaring::RoaringBitmap;
 use tokio::runtime::Handle;
 
@@ -36,7 +36,7 @@ use crate::{
     },
     config::LakeConfig,
     error::LakeError,
-    format::schema::field_ids,
+    format::schema::Shape,
     lake::Lake,
     read::view::TableView,
     storage::WriteScope,
@@ -113,8 +113,7 @@ impl Drop for Stop {
 
 /// What to merge in one table.
 pub(crate) struct Plan {
-    schema: Arc<TableSchema>,
-    field_ids: Vec<i32>,
+    shape: Arc<Shape>,
     layout: Layout,
     /// `file://.../<namespace>/<table>`
     location: String,
@@ -151,14 +150,12 @@ impl Plan {
         for entry in committed.delete_files().filter(|e| e.file.content_offset().is_none()) {
             deletes.entry(entry.partition()).or_default().push(DeleteKey::of(&entry.file));
         }
-        let field_ids = field_ids(&view.schema, &committed.metadata)?;
-        let layout = Layout::of(&view.schema, &field_ids, &committed.metadata)?;
+        let layout = Layout::of(&view.shape, &committed.metadata)?;
         // Else what is merged into files of this size would be small again.
         let small_bytes = limits.small_bytes.min(layout.target_file_bytes() / 2);
         let limits = Limits { small_bytes, ..limits };
         let mut plan = Self {
-            schema: Arc::clone(&view.schema),
-            field_ids,
+            shape: Arc::clone(&view.shape),
             layout,
             location: committed.metadata.location().to_owned(),
             groups: HashMap::new(),
@@ -208,7 +205,7 @@ impl Plan {
         scope: &WriteScope,
         stop: &AtomicBool,
     ) -> Result<Option<WrittenTable>, LakeError> {
-        let mut written = WrittenTable::empty(self.schema.name().clone());
+        let mut written = WrittenTable::empty(self.shape.schema().name().clone());
         written.change = TableChange {
             removed: self.sources().map(|(_, f)| f.file.location.clone()).collect(),
             removed_deletes: self.delete_files.clone(),
@@ -221,7 +218,7 @@ impl Plan {
             }
         }
         for (partition, dead) in &self.dead {
-            let name = self.schema.name();
+            let name = self.shape.schema().name();
             let entry =
                 write_position_deletes(scope, &self.location, name, dead, partition.clone())?;
             written.change.added_deletes.push(entry);
@@ -237,14 +234,14 @@ impl Plan {
         stop: &AtomicBool,
         written: &mut WrittenTable,
     ) -> Result<bool, LakeError> {
-        let mut writer =
-            RowWriter::new(&self.layout, scope, &self.schema, &self.field_ids, &self.location);
+        let all: Vec<usize> = (0..self.shape.fields().len()).collect();
+        let mut writer = RowWriter::new(&self.layout, scope, &self.shape, &self.location);
         let runtime = Handle::current();
         let mut merged = Vec::with_capacity(sources.len());
         let mut place = 0_u32;
         for (segment, rows) in sources {
             let first_place = place;
-            let reading = rows.file.read(self.schema.arrow(), &self.field_ids);
+            let reading = rows.file.read(&self.shape, &all);
             let mut batches = runtime.block_on(reading)?;
             while let Some((first, batch)) = runtime.block_on(batches.try_next())? {
                 if stop.load(Ordering::Acquire) {
@@ -279,10 +276,12 @@ impl Plan {
 
     /// Whether all that was merged is there still, unchanged but for rows that died.
     fn holds(&self, committer: &Committer, now: &TableView) -> bool {
-        let Some(committed) = committer.tables.get(self.schema.name()) else { return false };
+        let Some(committed) = committer.tables.get(self.shape.schema().name()) else {
+            return false;
+        };
         let files: BTreeSet<&str> = committed.data_files().map(|e| e.file.file_path()).collect();
         let segments: BTreeSet<u32> = now.segments.iter().map(|s| s.id).collect();
-        now.schema == self.schema
+        now.schema == *self.shape.schema()
             && self.sources().all(|(segment, rows)| {
                 segments.contains(segment) && files.contains(rows.file.location.as_str())
             })
@@ -308,7 +307,7 @@ impl Plan {
                     let entry = write_position_deletes(
                         scope,
                         &self.location,
-                        self.schema.name(),
+                        self.shape.schema().name(),
                         &dead,
                         partition_of(file),
                     )?;
@@ -321,7 +320,7 @@ impl Plan {
     }
 
     fn arrow_error(&self, source: ArrowError) -> LakeError {
-        LakeError::Arrow { doing: "merge files", table: self.schema.name().clone(), source }
+        LakeError::Arrow { doing: "merge files", table: self.shape.schema().name().clone(), source }
     }
 }
 
@@ -413,7 +412,7 @@ impl Lake {
         let files = merged.scope.clone();
         let mut committer = self.committer.lock().await;
         let scope = self.storage.begin();
-        let name = merged.plan.schema.name().clone();
+        let name = merged.plan.shape.schema().name().clone();
         let prepared = match self.resolve(&mut committer).await {
             Ok(()) => self.prepare_compaction(&committer, merged, &scope).await,
             Err(error) => Err(error),
@@ -441,7 +440,7 @@ impl Lake {
         scope: &WriteScope,
     ) -> Result<Option<(Prepared, CompactReport)>, LakeError> {
         let Merged { plan, mut written, scope: files } = merged;
-        let now = self.state().tables.get_mut(plan.schema.name()).map(TableState::view);
+        let now = self.state().tables.get_mut(plan.shape.schema().name()).map(TableState::view);
         let Some(now) = now.filter(|now| plan.holds(committer, now)) else { return Ok(None) };
         let mut report = plan.report();
         for file in written.replacements.iter().flat_map(|r| &r.files) {

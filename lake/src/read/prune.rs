@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{ArrayRef, BooleanArray, UInt64Array},
     compute::cast,
-    datatypes::SchemaRef,
+    datatypes::Field,
 };
 use datafusion::{
     common::{Column, Statistics, pruning::PruningStatistics, stats::Precision},
@@ -15,15 +15,17 @@ use datafusion::{
 };
 
 use parquet::{
-    arrow::{
-        arrow_reader::{ArrowReaderMetadata, statistics::StatisticsConverter},
-        parquet_column,
-    },
-    file::metadata::RowGroupMetaData,
+    arrow::arrow_reader::{ArrowReaderMetadata, statistics::StatisticsConverter},
+    file::{metadata::RowGroupMetaData, statistics::Statistics as ChunkStatistics},
 };
 
 use crate::{
-    format::data_file::{Bounds, LakeFile},
+    format::{
+        adapt::{Adapter, Constants, Origin},
+        bounds::Bounds,
+        data_file::LakeFile,
+        schema::Shape,
+    },
     table::segment::{FileRows, Segment},
 };
 
@@ -33,7 +35,7 @@ pub(crate) fn prune_files(
     files: &FileStatistics<'_>,
 ) -> Option<Vec<bool>> {
     PruningPredicateBuilder::new()
-        .with_file_schema(Arc::clone(files.schema))
+        .with_file_schema(Arc::clone(files.shape.schema().arrow()))
         .build(Arc::clone(predicate))
         // One that fails rules nothing out.
         .and_then(|predicate| predicate.prune(files).ok())
@@ -45,8 +47,9 @@ pub(crate) fn prune_files(
 pub(crate) fn statistics(
     files: &[(&Segment, &FileRows)],
     hot: &[&Segment],
-    schema: &SchemaRef,
+    shape: &Shape,
 ) -> Statistics {
+    let schema = shape.schema().arrow();
     let mut statistics = Statistics::new_unknown(schema);
     let hot_rows: u64 = hot.iter().map(|s| s.live_rows()).sum();
     let rows: u64 = files.iter().map(|(s, _)| s.live_rows()).sum::<u64>() + hot_rows;
@@ -54,9 +57,10 @@ pub(crate) fn statistics(
     statistics.num_rows = exact(rows);
     statistics.total_byte_size = exact(bytes).to_inexact();
     let partly = hot_rows > 0 || files.iter().any(|(s, _)| !s.dead.is_empty());
-    for (field, known) in schema.fields().iter().zip(&mut statistics.column_statistics) {
+    let columns = schema.fields().iter().zip(&mut statistics.column_statistics);
+    for (at, (field, known)) in columns.enumerate() {
         let bounds: Vec<Bounds> =
-            files.iter().map(|(_, f)| bounds_of(&f.file, field.name())).collect();
+            files.iter().map(|(_, f)| bounds_of(&f.file, shape, at)).collect();
         let nulls: Option<u64> = bounds.iter().map(|b| b.nulls).sum();
         if let Some(nulls) = nulls {
             known.null_count = exact(nulls);
@@ -99,28 +103,33 @@ fn exact(count: u64) -> Precision<usize> {
     usize::try_from(count).map_or(Precision::Absent, Precision::Exact)
 }
 
-/// What is known of a column; one the file does not have is null in every row.
-fn bounds_of(file: &LakeFile, column: &str) -> Bounds {
-    file.bounds
-        .get(column)
-        .cloned()
-        .unwrap_or_else(|| Bounds { nulls: Some(u64::from(file.rows)), ..Bounds::default() })
+/// What is known of the column in this place of the table.
+pub(crate) fn bounds_of(file: &LakeFile, shape: &Shape, at: usize) -> Bounds {
+    match (shape.fields().get(at), shape.schema().columns().get(at)) {
+        (Some(field), Some(column)) => file.bounds.of_column(field, &column.ty),
+        _ => Bounds::default(),
+    }
+}
+
+fn place_of(shape: &Shape, column: &Column) -> Option<usize> {
+    shape.schema().arrow().column_with_name(&column.name).map(|(at, _)| at)
 }
 
 /// Bounds of whole files, for pruning.
 pub(crate) struct FileStatistics<'a> {
     pub(crate) files: &'a [(&'a Segment, &'a FileRows)],
-    pub(crate) schema: &'a SchemaRef,
+    pub(crate) shape: &'a Shape,
 }
 
 impl FileStatistics<'_> {
     fn values(&self, column: &Column, pick: fn(Bounds) -> Option<ScalarValue>) -> Option<ArrayRef> {
-        let field = self.schema.field_with_name(&column.name).ok()?;
+        let at = place_of(self.shape, column)?;
+        let field = self.shape.schema().arrow().field(at);
         let null = ScalarValue::try_from(field.data_type()).ok()?;
         let values = self
             .files
             .iter()
-            .map(|(_, f)| pick(bounds_of(&f.file, &column.name)).unwrap_or_else(|| null.clone()));
+            .map(|(_, f)| pick(bounds_of(&f.file, self.shape, at)).unwrap_or_else(|| null.clone()));
         ScalarValue::iter_to_array(values).ok()
     }
 }
@@ -139,7 +148,8 @@ impl PruningStatistics for FileStatistics<'_> {
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        let counts = self.files.iter().map(|(_, f)| bounds_of(&f.file, &column.name).nulls);
+        let at = place_of(self.shape, column)?;
+        let counts = self.files.iter().map(|(_, f)| bounds_of(&f.file, self.shape, at).nulls);
         Some(Arc::new(counts.collect::<UInt64Array>()))
     }
 
@@ -162,7 +172,7 @@ pub(crate) struct GroupStatistics<'a> {
     pub(crate) file: &'a LakeFile,
     pub(crate) metadata: &'a ArrowReaderMetadata,
     pub(crate) group: &'a RowGroupMetaData,
-    pub(crate) table: &'a SchemaRef,
+    pub(crate) shape: &'a Shape,
 }
 
 impl GroupStatistics<'_> {
@@ -170,57 +180,70 @@ impl GroupStatistics<'_> {
         self.group.num_rows().unsigned_abs()
     }
 
-    fn has(&self, column: &str) -> bool {
-        self.metadata.schema().column_with_name(column).is_some()
+    /// Where the file has the column; none when it cannot be read at all.
+    fn origin(&self, at: usize) -> Option<Origin> {
+        let file = self.metadata.schema();
+        let adapter = Adapter::new(self.shape, &[at], file, &Constants::new()).ok()?;
+        adapter.origin(0).cloned()
     }
 
     /// Bounds do not speak of NaN, so they count only where the file as a whole is known to have
     /// none: then it has bounds of its own.
-    fn converter(&self, column: &str) -> Option<StatisticsConverter<'_>> {
-        let (file, parquet) = (self.metadata.schema(), self.metadata.parquet_schema());
-        let field = file.field_with_name(column).ok()?;
-        if field.data_type().is_floating() && bounds_of(self.file, column).min.is_none() {
-            return None;
+    fn converted(
+        &self,
+        at: usize,
+        pick: impl Fn(&StatisticsConverter<'_>) -> Option<ArrayRef>,
+    ) -> Option<ArrayRef> {
+        match self.origin(at)? {
+            Origin::Nested => None,
+            Origin::Constant(value) => value.to_array().ok(),
+            Origin::Leaf { ty, .. }
+                if ty.is_floating() && bounds_of(self.file, self.shape, at).min.is_none() =>
+            {
+                None
+            }
+            Origin::Leaf { leaf, ty, .. } => {
+                let field = Field::new("", ty, true);
+                let parquet = self.metadata.parquet_schema();
+                pick(&StatisticsConverter::from_column_index(leaf, &field, parquet).ok()?)
+            }
         }
-        let (leaf, _) = parquet_column(parquet, file, column)?;
-        StatisticsConverter::from_column_index(leaf, field, parquet).ok()
     }
 
     fn values(
         &self,
-        column: &str,
-        pick: fn(&StatisticsConverter<'_>, &RowGroupMetaData) -> Option<ArrayRef>,
+        at: usize,
+        pick: impl Fn(&StatisticsConverter<'_>) -> Option<ArrayRef>,
     ) -> Option<ArrayRef> {
-        let ty = self.table.field_with_name(column).ok()?.data_type();
-        let values = pick(&self.converter(column)?, self.group)?;
+        let ty = self.shape.schema().arrow().field(at).data_type();
+        let values = self.converted(at, pick)?;
         if values.data_type() == ty { Some(values) } else { cast(&values, ty).ok() }
     }
 
-    fn min(&self, column: &str) -> Option<ArrayRef> {
-        self.values(column, |c, group| c.row_group_mins([group]).ok())
+    fn min(&self, at: usize) -> Option<ArrayRef> {
+        self.values(at, |c| c.row_group_mins([self.group]).ok())
     }
 
-    fn max(&self, column: &str) -> Option<ArrayRef> {
-        self.values(column, |c, group| c.row_group_maxes([group]).ok())
+    fn max(&self, at: usize) -> Option<ArrayRef> {
+        self.values(at, |c| c.row_group_maxes([self.group]).ok())
     }
 
     /// The least and the greatest value of the table's column in this place, where known.
     pub(crate) fn bounds(&self, column: usize) -> (Option<ScalarValue>, Option<ScalarValue>) {
-        let name = self.table.field(column).name();
         let first = |values: Option<ArrayRef>| {
             ScalarValue::try_from_array(&values?, 0).ok().filter(|value| !value.is_null())
         };
-        (first(self.min(name)), first(self.max(name)))
+        (first(self.min(column)), first(self.max(column)))
     }
 }
 
 impl PruningStatistics for GroupStatistics<'_> {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.min(&column.name)
+        self.min(place_of(self.shape, column)?)
     }
 
     fn max_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.max(&column.name)
+        self.max(place_of(self.shape, column)?)
     }
 
     fn num_containers(&self) -> usize {
@@ -228,11 +251,19 @@ impl PruningStatistics for GroupStatistics<'_> {
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        if !self.has(&column.name) {
-            return Some(Arc::new(UInt64Array::from(vec![self.rows()])));
+        let at = place_of(self.shape, column)?;
+        match self.origin(at)? {
+            Origin::Nested => None,
+            Origin::Constant(value) => {
+                let nulls = if value.is_null() { self.rows() } else { 0 };
+                Some(Arc::new(UInt64Array::from(vec![nulls])))
+            }
+            Origin::Leaf { leaf, .. } => {
+                let statistics = self.group.column(leaf).statistics();
+                let nulls = statistics.and_then(ChunkStatistics::null_count_opt);
+                Some(Arc::new(UInt64Array::from(vec![nulls])))
+            }
         }
-        let converter = self.converter(&column.name)?.with_missing_null_counts_as_zero(false);
-        Some(Arc::new(converter.row_group_null_counts([self.group]).ok()?))
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {

@@ -9,20 +9,21 @@ use datafusion::{
 };
 use medlake_contract::{Positions, TableName, TableSchema};
 
-use crate::{read::provider::LakeTable, table::segment::Segment};
+use crate::{format::schema::Shape, read::provider::LakeTable, table::segment::Segment};
 
 /// One table in a view.
 #[derive(Debug)]
 pub(crate) struct TableView {
+    pub(crate) shape: Arc<Shape>,
     pub(crate) schema: Arc<TableSchema>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) row_count: u64,
 }
 
 impl TableView {
-    pub(crate) fn new(schema: Arc<TableSchema>, segments: Vec<Segment>) -> Self {
+    pub(crate) fn new(shape: Arc<Shape>, segments: Vec<Segment>) -> Self {
         let row_count = segments.iter().map(Segment::live_rows).sum();
-        Self { schema, segments, row_count }
+        Self { schema: Arc::clone(shape.schema()), shape, segments, row_count }
     }
 }
 

@@ -86,6 +86,10 @@ impl KeyCodec {
         Ok(Self { columns, seed, kind })
     }
 
+    pub(crate) fn seed(&self) -> Seed {
+        self.seed
+    }
+
     /// The places in the table of the columns that identify a row, in the order
     /// [`Self::keys_of_columns`] takes them.
     pub(crate) fn columns(&self) -> &[usize] {

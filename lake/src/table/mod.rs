@@ -18,7 +18,7 @@ use roaring::RoaringBitmap;
 use crate::{
     commit::write::WrittenTable,
     error::LakeError,
-    format::data_file::{LakeFile, conform},
+    format::{adapt::Adapter, data_file::LakeFile, schema::Shape},
     read::view::TableView,
     table::{
         forward::{Carried, Forward},
@@ -43,6 +43,7 @@ pub(crate) struct CheckedChanges {
 
 #[derive(Debug)]
 pub(crate) struct TableState {
+    shape: Arc<Shape>,
     schema: Arc<TableSchema>,
     codec: KeyCodec,
     pub(crate) index: KeyIndex,
@@ -58,7 +59,8 @@ pub(crate) struct TableState {
 
 impl TableState {
     /// An empty table; `seed` is of its id.
-    pub(crate) fn new(schema: Arc<TableSchema>, seed: Seed) -> Result<Self, LakeError> {
+    pub(crate) fn new(shape: Arc<Shape>, seed: Seed) -> Result<Self, LakeError> {
+        let schema = Arc::clone(shape.schema());
         let codec = KeyCodec::new(&schema, seed).map_err(|source| LakeError::Arrow {
             doing: "encode the key",
             table: schema.name().clone(),
@@ -68,6 +70,7 @@ impl TableState {
             index: codec.index(0),
             codec,
             schema,
+            shape,
             segments: BTreeMap::new(),
             next_segment: 1,
             forwards: BTreeMap::new(),
@@ -214,20 +217,26 @@ impl TableState {
         id
     }
 
-    /// The columns the table has from now on; rows in memory get nulls for new ones.
-    pub(crate) fn evolve(&mut self, schema: Arc<TableSchema>) -> Result<(), LakeError> {
+    /// The columns the table has from now on; rows in memory take them on.
+    pub(crate) fn evolve(&mut self, shape: Arc<Shape>) -> Result<(), LakeError> {
+        let adapter = Adapter::between(&self.shape, &shape)?;
         for segment in self.segments.values_mut() {
             let SegmentData::Hot(hot) = &mut segment.data else { continue };
             for batch in &mut hot.batches {
-                let wider = conform(batch, schema.arrow()).map_err(|source| LakeError::Arrow {
-                    doing: "add columns",
-                    table: schema.name().clone(),
+                let adapted = adapter.adapt(batch).map_err(|source| LakeError::Arrow {
+                    doing: "change the columns",
+                    table: self.schema.name().clone(),
                     source,
                 })?;
-                *batch = Arc::new(wider);
+                *batch = Arc::new(adapted);
             }
         }
-        self.schema = schema;
+        // The key is the same, but its columns may stand elsewhere.
+        self.codec = KeyCodec::new(shape.schema(), self.codec.seed()).map_err(|source| {
+            LakeError::Arrow { doing: "encode the key", table: self.schema.name().clone(), source }
+        })?;
+        self.schema = Arc::clone(shape.schema());
+        self.shape = shape;
         self.view = None;
         Ok(())
     }
@@ -237,22 +246,18 @@ impl TableState {
     pub(crate) async fn load(
         &mut self,
         files: Vec<(Arc<LakeFile>, RoaringBitmap)>,
-        field_ids: &[i32],
     ) -> Result<(), LakeError> {
-        let key_schema = self.schema.arrow().project(self.codec.columns()).map(Arc::new);
         let arrow = |source: ArrowError| LakeError::Arrow {
             doing: "rebuild the key index",
             table: self.schema.name().clone(),
             source,
         };
-        let key_schema = key_schema.map_err(arrow)?;
-        let key_ids: Vec<i32> = self.codec.columns().iter().map(|&c| field_ids[c]).collect();
         let live: u64 = files.iter().map(|(f, dead)| u64::from(f.rows) - dead.len()).sum();
         self.index = self.codec.index(usize::try_from(live).unwrap_or(0));
         for (file, dead) in files {
             let id = self.next_segment;
             self.next_segment += 1;
-            let mut batches = file.read(&key_schema, &key_ids).await?;
+            let mut batches = file.read(&self.shape, self.codec.columns()).await?;
             while let Some((first, batch)) = batches.try_next().await? {
                 let keys = self.codec.keys_of_columns(batch.columns()).map_err(arrow)?;
                 for (at, row) in (first..).take(batch.num_rows()).enumerate() {
@@ -378,7 +383,7 @@ impl TableState {
     pub(crate) fn view(&mut self) -> Arc<TableView> {
         let view = self.view.get_or_insert_with(|| {
             Arc::new(TableView::new(
-                Arc::clone(&self.schema),
+                Arc::clone(&self.shape),
                 self.segments.values().cloned().collect(),
             ))
         });

@@ -10,7 +10,7 @@ use arrow::{
     error::ArrowError,
     record_batch::{RecordBatch, RecordBatchOptions},
 };
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use futures::{
     FutureExt,
     future::{BoxFuture, MaybeDone, maybe_done},
@@ -26,11 +26,16 @@ use parquet::{
     },
 };
 
-use crate::read::scan::{
-    columns::Adapter,
-    filter::{Bound, Condition, expected_share, meet},
-    metrics::ScanMetrics,
-    work::{Group, Unit, Work, living},
+use crate::{
+    format::{
+        adapt::{Adapter, Constants},
+        schema::Shape,
+    },
+    read::scan::{
+        filter::{Bound, Condition, expected_share, meet},
+        metrics::ScanMetrics,
+        work::{Group, Unit, Work, living},
+    },
 };
 
 /// When fewer rows than this share are expected to meet the filters, their columns are decoded first
@@ -227,6 +232,11 @@ fn hot(work: &Work, batch: &RecordBatch, live: Option<BooleanBuffer>) -> Result<
     })
 }
 
+fn adapter(shape: &Shape, places: &[usize], file: &SchemaRef) -> Result<Adapter> {
+    Adapter::new(shape, places, file, &Constants::new())
+        .map_err(|e| DataFusionError::External(Box::new(e)))
+}
+
 /// Reads a row group; none when no row of it can be wanted.
 async fn read(
     work: &Work,
@@ -234,10 +244,10 @@ async fn read(
     metrics: &ScanMetrics,
     batch_size: usize,
 ) -> Result<Option<Running>> {
-    let table = work.scan.view.schema.arrow();
+    let shape = &work.scan.view.shape;
     if !work.scan.refined.is_empty()
-        && let Some(pruning) = work.filters.pruning(table)
-        && group.is_ruled_out(&pruning, table)
+        && let Some(pruning) = work.filters.pruning(shape.schema().arrow())
+        && group.is_ruled_out(&pruning, shape)
     {
         metrics.groups_pruned.add(1);
         return Ok(None);
@@ -248,16 +258,16 @@ async fn read(
     let places: &[usize] = if late { &work.scan.projection } else { &needed.all };
     let file = group.file.metadata.schema();
     let columns = project(work, places)?;
-    let adapter = Adapter::new(Arc::clone(&columns), file);
+    let adapter = adapter(shape, places, file)?;
     let parquet = group.file.metadata.parquet_schema();
-    let mask = |adapter: &Adapter| ProjectionMask::roots(parquet, adapter.leaves().to_vec());
+    let mask = |adapter: &Adapter| ProjectionMask::leaves(parquet, adapter.leaves().to_vec());
     let mut builder = ParquetPushDecoderBuilder::new_with_metadata(group.file.metadata.clone())
         .with_row_groups(vec![group.index])
         .with_projection(mask(&adapter))
         .with_batch_size(batch_size);
     if late {
         let columns = project(work, &needed.for_conditions)?;
-        let adapter = Adapter::new(Arc::clone(&columns), file);
+        let adapter = self::adapter(shape, &needed.for_conditions, file)?;
         let conditions = bind(&needed.conditions, &columns)?;
         let leaves = mask(&adapter);
         let evaluate = move |batch: RecordBatch| {

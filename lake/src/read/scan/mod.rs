@@ -4,7 +4,6 @@
 //! gives up dynamic filters and ordering where it has such lists, and finds columns by name. Why and
 //! what it costs: `docs/decisions/0014-own-scan.md`.
 
-mod columns;
 mod decode;
 mod filter;
 mod metrics;
@@ -53,7 +52,7 @@ use futures::StreamExt;
 
 use crate::{
     read::{
-        prune::{FileStatistics, prune_files, statistics},
+        prune::{FileStatistics, bounds_of, prune_files, statistics},
         scan::{decode::Partition, metrics::ScanMetrics, work::Work},
         view::TableView,
     },
@@ -143,7 +142,7 @@ impl LakeScan {
             .collect();
         if let Some(predicate) = &predicate {
             let all: Vec<_> = files.iter().map(|(_, f)| *f).collect();
-            let statistics = FileStatistics { files: &all, schema: self.table() };
+            let statistics = FileStatistics { files: &all, shape: &self.view.shape };
             if let Some(kept) = prune_files(predicate, &statistics) {
                 let mut kept = kept.into_iter();
                 files.retain(|_| kept.next().unwrap_or(true));
@@ -151,7 +150,7 @@ impl LakeScan {
         }
         let kept: Vec<_> = files.iter().map(|(_, f)| *f).collect();
         let hot: Vec<&Segment> = self.view.segments.iter().filter(|s| s.file().is_none()).collect();
-        let mut statistics = Arc::new(statistics(&kept, &hot, self.table()));
+        let mut statistics = Arc::new(statistics(&kept, &hot, &self.view.shape));
         if let Some(predicate) = predicate {
             // What a filter leaves is estimated as DataFusion does it.
             let input = Arc::new(EmptyExec::new(Arc::clone(self.table())));
@@ -173,10 +172,10 @@ impl LakeScan {
     fn ordered_files(&self) -> Vec<usize> {
         let mut files = self.files.to_vec();
         if let Some(order) = self.order {
-            let name = self.table().field(order.column).name();
             let bound = |at: &usize| {
-                let bounds = self.view.segments.get(*at)?.file()?.file.bounds.get(name)?;
-                if order.descending { bounds.max.clone() } else { bounds.min.clone() }
+                let file = &self.view.segments.get(*at)?.file()?.file;
+                let bounds = bounds_of(file, &self.view.shape, order.column);
+                if order.descending { bounds.max } else { bounds.min }
             };
             files.sort_by(|a, b| order.compare(bound(a).as_ref(), bound(b).as_ref()));
         }

@@ -9,10 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use arrow::{
-    array::BooleanBufferBuilder, buffer::BooleanBuffer, datatypes::SchemaRef,
-    record_batch::RecordBatch,
-};
+use arrow::{array::BooleanBufferBuilder, buffer::BooleanBuffer, record_batch::RecordBatch};
 use datafusion::{
     error::{DataFusionError, Result},
     physical_optimizer::pruning::PruningPredicate,
@@ -25,7 +22,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use roaring::RoaringBitmap;
 
 use crate::{
-    format::data_file::LakeFile,
+    format::{data_file::LakeFile, schema::Shape},
     read::{
         prune::{FileStatistics, GroupStatistics},
         scan::{LakeScan, SortHint, filter::Filters, metrics::ScanMetrics},
@@ -127,10 +124,10 @@ impl Work {
         let Some(rows) = segment.file() else {
             return async { Ok(Arc::default()) }.boxed().shared();
         };
-        let schema = Arc::clone(self.scan.view.schema.arrow());
-        let pruning = self.filters.pruning(&schema);
+        let shape = Arc::clone(&self.scan.view.shape);
+        let pruning = self.filters.pruning(shape.schema().arrow());
         if let Some(pruning) = &pruning {
-            let statistics = FileStatistics { files: &[(segment, rows)], schema: &schema };
+            let statistics = FileStatistics { files: &[(segment, rows)], shape: &shape };
             if ruled_out(pruning, &statistics) {
                 metrics.files_pruned.add(1);
                 return async { Ok(Arc::default()) }.boxed().shared();
@@ -144,11 +141,11 @@ impl Work {
             let mut groups = open.groups();
             let before = groups.len();
             if let Some(pruning) = &pruning {
-                groups.retain(|group| !group.is_ruled_out(pruning, &schema));
+                groups.retain(|group| !group.is_ruled_out(pruning, &shape));
             }
             groups_pruned.add(before - groups.len());
             if let Some(order) = order {
-                order.sort(&mut groups, &schema);
+                order.sort(&mut groups, &shape);
             }
             Ok(Arc::new(groups.into_iter().map(Unit::Group).collect()))
         }
@@ -217,16 +214,16 @@ impl OpenFile {
 }
 
 impl Group {
-    pub(super) fn is_ruled_out(&self, pruning: &PruningPredicate, table: &SchemaRef) -> bool {
-        ruled_out(pruning, &self.statistics(table))
+    pub(super) fn is_ruled_out(&self, pruning: &PruningPredicate, shape: &Shape) -> bool {
+        ruled_out(pruning, &self.statistics(shape))
     }
 
-    fn statistics<'a>(&'a self, table: &'a SchemaRef) -> GroupStatistics<'a> {
+    fn statistics<'a>(&'a self, shape: &'a Shape) -> GroupStatistics<'a> {
         GroupStatistics {
             file: &self.file.file,
             metadata: &self.file.metadata,
             group: self.file.metadata.metadata().row_group(self.index),
-            table,
+            shape,
         }
     }
 }
@@ -241,11 +238,11 @@ fn ruled_out<S: datafusion::common::pruning::PruningStatistics>(
 
 impl SortHint {
     /// Those that may hold the first rows come first.
-    fn sort(&self, groups: &mut [Group], table: &SchemaRef) {
+    fn sort(&self, groups: &mut [Group], shape: &Shape) {
         let mut keyed: Vec<_> = groups
             .iter()
             .map(|group| {
-                let (min, max) = group.statistics(table).bounds(self.column);
+                let (min, max) = group.statistics(shape).bounds(self.column);
                 (if self.descending { max } else { min }, group.clone())
             })
             .collect();
