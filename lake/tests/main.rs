@@ -9,3 +9,4 @@ mod servers;
 mod catalogs;
 mod engines;
 mod layout;
+mod scan;

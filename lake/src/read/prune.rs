@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{ArrayRef, BooleanArray, UInt64Array},
     compute::cast,
-    datatypes::Field,
+    datatypes::{DataType, Field},
 };
 use datafusion::{
     common::{Column, Statistics, pruning::PruningStatistics, stats::Precision},
@@ -208,6 +208,21 @@ impl GroupStatistics<'_> {
                 pick(&StatisticsConverter::from_column_index(leaf, &field, parquet).ok()?)
             }
         }
+    }
+
+    /// Which of the file's leaves speaks of the column, and in which type: the table's when `same`.
+    pub(crate) fn leaf(&self, column: &Column) -> Option<(usize, DataType, bool)> {
+        let at = place_of(self.shape, column)?;
+        let Origin::Leaf { leaf, ty, same } = self.origin(at)? else { return None };
+        Some((leaf, ty, same))
+    }
+
+    /// As [`Self::leaf`], when its bounds speak of all values.
+    pub(crate) fn bounded_leaf(&self, column: &Column) -> Option<(usize, DataType)> {
+        let (leaf, ty, _) = self.leaf(column)?;
+        let at = place_of(self.shape, column)?;
+        let whole = !ty.is_floating() || bounds_of(self.file, self.shape, at).min.is_some();
+        whole.then_some((leaf, ty))
     }
 
     fn values(

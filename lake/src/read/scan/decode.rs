@@ -33,6 +33,7 @@ use crate::{
     },
     read::scan::{
         filter::{Bound, Condition, expected_share, meet},
+        inside::selection,
         metrics::ScanMetrics,
         work::{Group, Unit, Work, living},
     },
@@ -280,10 +281,18 @@ async fn read(
         };
         let predicate = ArrowPredicateFn::new(leaves, evaluate);
         builder = builder.with_row_filter(RowFilter::new(vec![Box::new(predicate)]));
-        if let Some(live) = &live {
-            builder = builder.with_row_selection(RowSelection::from_boolean_buffer(live.clone()));
-        }
         metrics.groups_late.add(1);
+    }
+    // Where only some pages are read, or rows are picked before all columns are decoded, the reader
+    // leaves out the dead rows. Else they are taken out with those that do not meet the filters.
+    let selected = match (&group.wanted, &live) {
+        (Some(wanted), live) => Some(selection(wanted, live.as_ref(), group.rows as usize)),
+        (None, Some(live)) if late => Some(RowSelection::from_boolean_buffer(live.clone())),
+        (None, _) => None,
+    };
+    let live = live.filter(|_| selected.is_none());
+    if let Some(selected) = selected {
+        builder = builder.with_row_selection(selected);
     }
     let mut decoder = builder.build()?;
     let mut reader = group.file.file.reader();
@@ -299,8 +308,7 @@ async fn read(
         }
     };
     metrics.groups_read.add(1);
-    let (live, conditions) =
-        if late { (None, Vec::new()) } else { (live, bind(&needed.conditions, &columns)?) };
+    let conditions = if late { Vec::new() } else { bind(&needed.conditions, &columns)? };
     Ok(Some(Running {
         batches: Batches::Decoded { reader, adapter, live, position: 0 },
         conditions,

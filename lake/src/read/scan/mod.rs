@@ -6,6 +6,7 @@
 
 mod decode;
 mod filter;
+mod inside;
 mod metrics;
 mod work;
 
@@ -59,6 +60,9 @@ use crate::{
     table::segment::{FileRows, Segment},
 };
 
+/// A stream of its own for fewer rows costs more than it saves.
+const ROWS_WORTH_A_STREAM: u64 = 16_384;
+
 /// Which rows an operator above wants first. The scan goes there first; it promises no order.
 #[derive(Debug, Clone, Copy)]
 struct SortHint {
@@ -108,6 +112,7 @@ impl LakeScan {
         partitions: usize,
     ) -> Result<Self> {
         let schema = Arc::new(Schema::new(view.schema.arrow().project(projection)?.fields));
+        let worth = usize::try_from(view.row_count / ROWS_WORTH_A_STREAM).unwrap_or(usize::MAX);
         let scan = Self {
             view,
             files: Arc::default(),
@@ -118,7 +123,8 @@ impl LakeScan {
             refined: Vec::new(),
             order: None,
             limit,
-            partitions,
+            // Fixed from here on: the plan above is built for this many.
+            partitions: partitions.min(worth).max(1),
             metrics: ExecutionPlanMetricsSet::new(),
         };
         scan.planned()
@@ -158,8 +164,11 @@ impl LakeScan {
             statistics = filter.statistics_from_inputs(&[statistics], &StatisticsArgs::new())?;
         }
         self.files = files.into_iter().map(|(at, _)| at).collect();
-        self.statistics =
-            Arc::new(Arc::unwrap_or_clone(statistics).project(Some(&self.projection)));
+        let mut statistics = Arc::unwrap_or_clone(statistics).project(Some(&self.projection));
+        if self.limit.is_some() {
+            statistics = statistics.to_inexact();
+        }
+        self.statistics = Arc::new(statistics);
         Ok(self)
     }
 
@@ -311,7 +320,8 @@ impl DataSource for LakeScan {
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn DataSource>> {
-        Some(Arc::new(Self { limit, ..self.clone() }))
+        let statistics = Arc::new(Statistics::clone(&self.statistics).to_inexact());
+        Some(Arc::new(Self { limit, statistics, ..self.clone() }))
     }
 
     fn fetch(&self) -> Option<usize> {

@@ -11,6 +11,7 @@ use std::{
 
 use arrow::{array::BooleanBufferBuilder, buffer::BooleanBuffer, record_batch::RecordBatch};
 use datafusion::{
+    common::pruning::PruningStatistics,
     error::{DataFusionError, Result},
     physical_optimizer::pruning::PruningPredicate,
 };
@@ -25,7 +26,12 @@ use crate::{
     format::{data_file::LakeFile, schema::Shape},
     read::{
         prune::{FileStatistics, GroupStatistics},
-        scan::{LakeScan, SortHint, filter::Filters, metrics::ScanMetrics},
+        scan::{
+            LakeScan, SortHint,
+            filter::Filters,
+            inside::{ColumnCondition, Rows, bloom_rules_out, column_conditions, wanted_rows},
+            metrics::ScanMetrics,
+        },
     },
     table::segment::{Segment, SegmentData},
 };
@@ -47,6 +53,8 @@ pub(super) struct Group {
     /// Position of its first row in the file.
     pub(super) first: u32,
     pub(super) rows: u32,
+    /// The rows in pages that may hold some that are wanted; none when all do.
+    pub(super) wanted: Option<Arc<Rows>>,
 }
 
 /// What a partition does next.
@@ -71,7 +79,8 @@ struct Queue {
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) scan: LakeScan,
-    pub(super) filters: Arc<Filters>,
+    pub(super) filters: Filters,
+    column_conditions: Arc<[ColumnCondition]>,
     queue: Mutex<Queue>,
 }
 
@@ -85,7 +94,8 @@ impl Work {
         }
         queue.files.extend(scan.ordered_files());
         Self {
-            filters: Arc::new(Filters::new(&scan.filters, &scan.refined)),
+            filters: Filters::new(&scan.filters, &scan.refined),
+            column_conditions: column_conditions(&scan.filters, scan.table()).into(),
             scan: scan.clone(),
             queue: Mutex::new(queue),
         }
@@ -135,13 +145,25 @@ impl Work {
         }
         let (file, dead) = (Arc::clone(&rows.file), Arc::clone(&segment.dead));
         let order = self.scan.order;
+        let conditions = Arc::clone(&self.column_conditions);
         let groups_pruned = metrics.groups_pruned.clone();
         async move {
-            let open = open_file(file, dead).await?;
-            let mut groups = open.groups();
+            let mut groups = open_file(Arc::clone(&file), dead).await?.groups();
             let before = groups.len();
             if let Some(pruning) = &pruning {
                 groups.retain(|group| !group.is_ruled_out(pruning, &shape));
+                let mut kept = Vec::with_capacity(groups.len());
+                let mut reader = file.reader();
+                for mut group in groups {
+                    if bloom_rules_out(&group, pruning, &shape, &mut reader).await {
+                        continue;
+                    }
+                    group.wanted = wanted_rows(&group, &conditions, &shape).map(Arc::new);
+                    if group.wanted.as_ref().is_none_or(|wanted| !wanted.is_empty()) {
+                        kept.push(group);
+                    }
+                }
+                groups = kept;
             }
             groups_pruned.add(before - groups.len());
             if let Some(order) = order {
@@ -205,7 +227,8 @@ impl OpenFile {
             let rows = u32::try_from(group.num_rows()).unwrap_or(u32::MAX);
             let end = first.saturating_add(rows);
             if file.dead.range_cardinality(first..end) < u64::from(rows) {
-                groups.push(Group { file: Arc::clone(&file), index, first, rows });
+                let file = Arc::clone(&file);
+                groups.push(Group { file, index, first, rows, wanted: None });
             }
             first = end;
         }
@@ -218,7 +241,7 @@ impl Group {
         ruled_out(pruning, &self.statistics(shape))
     }
 
-    fn statistics<'a>(&'a self, shape: &'a Shape) -> GroupStatistics<'a> {
+    pub(super) fn statistics<'a>(&'a self, shape: &'a Shape) -> GroupStatistics<'a> {
         GroupStatistics {
             file: &self.file.file,
             metadata: &self.file.metadata,
@@ -229,10 +252,7 @@ impl Group {
 }
 
 /// A predicate that cannot be evaluated rules nothing out.
-fn ruled_out<S: datafusion::common::pruning::PruningStatistics>(
-    pruning: &PruningPredicate,
-    statistics: &S,
-) -> bool {
+pub(super) fn ruled_out(pruning: &PruningPredicate, statistics: &impl PruningStatistics) -> bool {
     pruning.prune(statistics).is_ok_and(|kept| !kept.iter().any(|kept| *kept))
 }
 
