@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt};
-use iceberg::spec::{DataContentType, DataFileFormat};
+use iceberg::spec::{DataContentType, DataFile, DataFileFormat};
 use medlake_contract::TableName;
 use roaring::RoaringBitmap;
 use tokio::runtime::Handle;
@@ -17,7 +17,11 @@ use crate::{
     commit::table::CommittedTable,
     error::LakeError,
     format::{
-        data_file::LakeFile, position_deletes::read_deletes, progress::Progress, schema::is_ours,
+        data_file::LakeFile,
+        deletion_vectors::{is_vector, read_vectors},
+        position_deletes::read_deletes,
+        progress::Progress,
+        schema::is_ours,
     },
     storage::{Storage, blocking},
     table::{TableState, shards::Seed},
@@ -126,7 +130,9 @@ pub(crate) async fn open_files(
 ) -> Result<Vec<(Arc<LakeFile>, RoaringBitmap)>, LakeError> {
     let table = &committed.name;
     let unsupported = |feature: String| LakeError::Unsupported { table: table.clone(), feature };
-    for file in committed.delete_files().map(|entry| &entry.file) {
+    let (vectors, positions): (Vec<&DataFile>, Vec<&DataFile>) =
+        committed.delete_files().map(|entry| &entry.file).partition(|file| is_vector(file));
+    for file in &positions {
         if file.content_type() != DataContentType::PositionDeletes
             || file.file_format() != DataFileFormat::Parquet
         {
@@ -137,8 +143,9 @@ pub(crate) async fn open_files(
             )));
         }
     }
+    let mut vectors = read_vectors(storage, table, &vectors).await?;
     let deletes: Vec<String> =
-        committed.delete_files().map(|entry| entry.file.file_path().to_owned()).collect();
+        positions.into_iter().map(|file| file.file_path().to_owned()).collect();
     let mut parts = futures::stream::iter(deletes)
         .map(|location| async move { read_deletes(storage, table, &location).await })
         .buffer_unordered(READERS);
@@ -155,7 +162,9 @@ pub(crate) async fn open_files(
             return Err(unsupported(format!("data files of format {format:?}")));
         }
         let file = LakeFile::open(storage, table, entry.spec_id, &entry.file)?;
-        let mut dead = dead.remove(&file.location).unwrap_or_default();
+        // A vector says all that is dead; position deletes beside it are outdated.
+        let dead = vectors.remove(&file.location).or_else(|| dead.remove(&file.location));
+        let mut dead = dead.unwrap_or_default();
         dead.remove_range(file.rows..);
         files.push((Arc::new(file), dead));
     }

@@ -21,6 +21,24 @@ const ZSTD_LEVEL: u8 = 3;
 pub enum FormatVersion {
     /// Dead rows in position delete files: what most engines read.
     V2,
+    /// Dead rows in deletion vectors, one a data file, and rows with ids.
+    V3,
+}
+
+impl FormatVersion {
+    pub(crate) fn of(metadata: &TableMetadata) -> Self {
+        match metadata.format_version() {
+            spec::FormatVersion::V1 | spec::FormatVersion::V2 => Self::V2,
+            spec::FormatVersion::V3 => Self::V3,
+        }
+    }
+
+    pub(crate) fn iceberg(self) -> spec::FormatVersion {
+        match self {
+            Self::V2 => spec::FormatVersion::V2,
+            Self::V3 => spec::FormatVersion::V3,
+        }
+    }
 }
 
 /// What of a column's value decides the partition of a row (Iceberg specification, "Partition
@@ -195,7 +213,7 @@ impl TableOptions {
             _ => Compression::Zstd(level().unwrap_or(ZSTD_LEVEL).clamp(1, 22)),
         };
         Self {
-            format_version: FormatVersion::V2,
+            format_version: FormatVersion::of(metadata),
             partition,
             sort,
             target_file_bytes: number(TARGET_FILE_BYTES).unwrap_or(defaults.target_file_bytes),

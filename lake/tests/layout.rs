@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use medlake_lake::{PartitionField, SortField, TableOptions, Transform};
+use medlake_lake::{FormatVersion, PartitionField, SortField, TableOptions, Transform};
 
 use crate::{fixtures, parts};
 
@@ -58,4 +58,49 @@ async fn engines_read_a_partitioned_table_whose_layout_changed() {
         let some = (3_000..4_000).map(|k| 10 * k).sum::<i64>();
         assert_eq!(read[format!("{engine}_some")], serde_json::json!([1_000, some]), "{read}");
     }
+}
+
+#[tokio::test]
+async fn engines_read_deletion_vectors() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = fixtures::lake(folder.path()).await;
+    let partition = PartitionField { column: "channel".to_owned(), transform: Transform::Identity };
+    let options = |format_version| TableOptions {
+        format_version,
+        partition: vec![partition.clone()],
+        ..TableOptions::default()
+    };
+    let declare = async |version| {
+        lake.create_tables_with(&[(fixtures::orders(), options(version))]).await.unwrap();
+    };
+    // Position deletes first, then vectors beside them, then vectors in their place.
+    declare(FormatVersion::V2).await;
+    fixtures::write(&lake, &fixtures::upserts((0..3_000).map(|k| (k, k)), 1)).await;
+    fixtures::write(&lake, &fixtures::upserts((0..300).map(|k| (k, 2 * k)), 2)).await;
+    declare(FormatVersion::V3).await;
+    fixtures::write(&lake, &fixtures::upserts((250..251).map(|k| (k, 3 * k)), 3)).await;
+    let amounts = |changed: i64| {
+        (0..300).map(|k| 2 * k).sum::<i64>() + 250 + (300..3_000).sum::<i64>() + changed
+    };
+    let check = |vectors: i64, rows: i64, amount: i64| {
+        let folder = folder.path().to_str().unwrap();
+        let arguments = [folder, "mall.orders", "amount_fen", "order_id < 1000"];
+        let read = parts::python("read_layout.py", &arguments);
+        let read: serde_json::Value = serde_json::from_str(&read).unwrap();
+        assert_eq!(read["format_version"], 3, "{read}");
+        assert_eq!(read["delete_files"], vectors, "{read}");
+        for engine in ["pyiceberg", "duckdb"] {
+            assert_eq!(
+                read[format!("{engine}_all")],
+                serde_json::json!([rows, amount]),
+                "{engine}: {read}"
+            );
+        }
+    };
+    // Order 250 is of one channel: the other keeps its position deletes.
+    check(2, 3_000, amounts(0));
+    fixtures::write(&lake, &fixtures::upserts((1_000..2_000).map(|k| (k, k + 1)), 4)).await;
+    fixtures::write(&lake, &fixtures::upserts((1_500..3_500).map(|k| (k, k + 2)), 5)).await;
+    let changed = 500 + 2 * 2_000 + (3_000..3_500).sum::<i64>();
+    check(2, 3_500, amounts(changed));
 }

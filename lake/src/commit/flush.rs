@@ -142,6 +142,7 @@ impl Committer {
                 work.push(TableWork {
                     layout: Layout::of(&table.shape, &committed.metadata)?,
                     location: committed.metadata.location().to_owned(),
+                    delete_files: committed.delete_files().cloned().collect(),
                     scope: scope.clone(),
                     view: Arc::clone(table),
                 });

@@ -22,7 +22,7 @@ use crate::{
         partition,
         schema::Shape,
     },
-    options::TableOptions,
+    options::{FormatVersion, TableOptions},
     storage::WriteScope,
     table::forward::Order,
 };
@@ -52,6 +52,7 @@ pub(crate) struct Layout {
     sort_order_id: Option<i32>,
     target_file_bytes: u64,
     properties: WriterProperties,
+    pub(crate) format_version: FormatVersion,
 }
 
 impl Layout {
@@ -111,6 +112,7 @@ impl Layout {
             sort,
             target_file_bytes: options.target_file_bytes,
             properties: writer_properties(&options),
+            format_version: options.format_version,
         })
     }
 

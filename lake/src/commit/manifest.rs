@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use iceberg::{
     io::FileIO,
     spec::{
-        DataFile, ManifestContentType, ManifestFile, ManifestList, ManifestWriter,
-        ManifestWriterBuilder, Struct, TableMetadata,
+        DataFile, DataFileBuilder, FormatVersion, ManifestContentType, ManifestFile, ManifestList,
+        ManifestWriter, ManifestWriterBuilder, Struct, TableMetadata,
     },
 };
 use medlake_contract::TableName;
@@ -53,6 +53,8 @@ pub(crate) struct Entry {
     pub(crate) snapshot_id: i64,
     pub(crate) sequence: i64,
     pub(crate) file_sequence: i64,
+    /// The id of the file's first row, from format v3 on; the others follow.
+    pub(crate) first_row_id: Option<i64>,
 }
 
 impl Entry {
@@ -132,7 +134,9 @@ impl ManifestMaker<'_> {
         let mut writer = self.writer(&memory, &location, content, spec_id)?;
         let mut entries = Vec::new();
         for entry in old.iter().flat_map(|m| &m.entries) {
-            let file = entry.file.clone();
+            let file = with_row_ids(&entry.file, entry.first_row_id).map_err(|problem| {
+                LakeError::Corrupt { table: self.table.name.clone(), problem }
+            })?;
             if removed(entry) {
                 writer
                     .add_delete_file(file, entry.sequence, Some(entry.file_sequence))
@@ -158,6 +162,7 @@ impl ManifestMaker<'_> {
                 snapshot_id: self.snapshot_id,
                 sequence: self.sequence,
                 file_sequence: self.sequence,
+                first_row_id: None,
             }));
         }
         let mut file = writer.write_manifest_file().await.map_err(wrong)?;
@@ -196,25 +201,29 @@ impl ManifestMaker<'_> {
             Arc::clone(schema),
             spec.as_ref().clone(),
         );
-        Ok(match content {
-            ManifestContentType::Data => builder.build_v2_data(),
-            ManifestContentType::Deletes => builder.build_v2_deletes(),
+        let vectors = metadata.format_version() >= FormatVersion::V3;
+        Ok(match (content, vectors) {
+            (ManifestContentType::Data, false) => builder.build_v2_data(),
+            (ManifestContentType::Deletes, false) => builder.build_v2_deletes(),
+            (ManifestContentType::Data, true) => builder.build_v3_data(),
+            (ManifestContentType::Deletes, true) => builder.build_v3_deletes(),
         })
     }
 }
 
-/// Writes to files what the library wrote to memory: all bytes pass one place.
+/// Writes to files what the library wrote to memory: all bytes pass one place. Answers how many.
 pub(crate) async fn copy_out(
     memory: &FileIO,
     scope: &WriteScope,
     location: &str,
     table: &TableName,
-) -> Result<(), LakeError> {
+) -> Result<u64, LakeError> {
     let input =
         memory.new_input(location).map_err(metadata_error("read back a manifest", table))?;
     let bytes = input.read().await.map_err(metadata_error("read back a manifest", table))?;
+    let size = bytes.len() as u64;
     scope.write(location, bytes);
-    Ok(())
+    Ok(size)
 }
 
 pub(crate) async fn read_manifest_list(
@@ -245,6 +254,7 @@ pub(crate) async fn read_manifest(
     let (all, _) = manifest.into_parts();
     let spec_id = file.partition_spec_id;
     let mut entries = Vec::new();
+    let mut ids = RowIds::of(&file);
     for entry in all.into_iter().filter(|e| e.is_alive()) {
         let (Some(snapshot_id), Some(sequence), Some(file_sequence)) =
             (entry.snapshot_id, entry.sequence_number, entry.file_sequence_number)
@@ -255,7 +265,85 @@ pub(crate) async fn read_manifest(
             });
         };
         let file = entry.data_file().clone();
-        entries.push(Arc::new(Entry { spec_id, file, snapshot_id, sequence, file_sequence }));
+        let first_row_id = file.first_row_id().or_else(|| ids.next(file.record_count()));
+        entries.push(Arc::new(Entry {
+            spec_id,
+            file,
+            snapshot_id,
+            sequence,
+            file_sequence,
+            first_row_id,
+        }));
     }
     Ok(Manifest { file, entries })
+}
+
+/// Gives ids to the rows of manifests that have none yet, from `next` on (format v3, "Row Lineage");
+/// answers the first id not given. Rows that were there before the table was of that format get
+/// theirs with its first snapshot.
+pub(crate) fn assign_row_ids(manifests: &mut [Manifest], next: u64) -> u64 {
+    let mut next = next;
+    for manifest in manifests.iter_mut().filter(|m| m.file.content == ManifestContentType::Data) {
+        if manifest.file.first_row_id.is_none() {
+            manifest.file.first_row_id = Some(next);
+            let counts = [manifest.file.existing_rows_count, manifest.file.added_rows_count];
+            next = counts.into_iter().flatten().fold(next, u64::saturating_add);
+        }
+        let mut ids = RowIds::of(&manifest.file);
+        for entry in &mut manifest.entries {
+            if entry.first_row_id.is_none() {
+                let entry = Arc::make_mut(entry);
+                entry.first_row_id = ids.next(entry.file.record_count());
+            }
+        }
+    }
+    next
+}
+
+/// The ids that files without their own inherit from their manifest, in the order of its entries.
+struct RowIds(Option<i64>);
+
+impl RowIds {
+    fn of(manifest: &ManifestFile) -> Self {
+        Self(manifest.first_row_id.and_then(|id| i64::try_from(id).ok()))
+    }
+
+    fn next(&mut self, rows: u64) -> Option<i64> {
+        let first = self.0?;
+        self.0 = i64::try_from(rows).ok().and_then(|rows| first.checked_add(rows));
+        Some(first)
+    }
+}
+
+/// The same entry with the id of its first row written out: it inherits none from another manifest.
+fn with_row_ids(file: &DataFile, first_row_id: Option<i64>) -> Result<DataFile, String> {
+    if first_row_id.is_none() || file.first_row_id() == first_row_id {
+        return Ok(file.clone());
+    }
+    let mut builder = DataFileBuilder::default();
+    if let Some(id) = file.sort_order_id() {
+        builder.sort_order_id(id);
+    }
+    builder
+        .content(file.content_type())
+        .file_path(file.file_path().to_owned())
+        .file_format(file.file_format())
+        .partition(file.partition().clone())
+        .record_count(file.record_count())
+        .file_size_in_bytes(file.file_size_in_bytes())
+        .column_sizes(file.column_sizes().clone())
+        .value_counts(file.value_counts().clone())
+        .null_value_counts(file.null_value_counts().clone())
+        .nan_value_counts(file.nan_value_counts().clone())
+        .lower_bounds(file.lower_bounds().clone())
+        .upper_bounds(file.upper_bounds().clone())
+        .key_metadata(file.key_metadata().map(<[u8]>::to_vec))
+        .split_offsets(file.split_offsets().map(<[i64]>::to_vec))
+        .equality_ids(file.equality_ids())
+        .first_row_id(first_row_id)
+        .referenced_data_file(file.referenced_data_file())
+        .content_offset(file.content_offset())
+        .content_size_in_bytes(file.content_size_in_bytes())
+        .build()
+        .map_err(|e| e.to_string())
 }

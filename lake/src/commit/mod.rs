@@ -4,4 +4,5 @@ pub(crate) mod flush;
 pub(crate) mod layout;
 pub(crate) mod manifest;
 pub(crate) mod table;
+pub(crate) mod vectors;
 pub(crate) mod write;

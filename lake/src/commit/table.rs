@@ -11,8 +11,8 @@ use iceberg::{
     MetadataLocation, TableCreation,
     io::FileIO,
     spec::{
-        DataFile, MAIN_BRANCH, ManifestContentType, ManifestListWriter, Operation, Schema,
-        Snapshot, Summary, TableMetadata, TableMetadataBuilder,
+        DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestListWriter, Operation,
+        Schema, Snapshot, Summary, TableMetadata, TableMetadataBuilder,
     },
 };
 use medlake_contract::{TableName, TableSchema};
@@ -20,12 +20,13 @@ use uuid::Uuid;
 
 use crate::{
     commit::manifest::{
-        DeleteKey, Entry, Manifest, ManifestMaker, NewEntry, copy_out, read_manifest,
-        read_manifest_list,
+        DeleteKey, Entry, Manifest, ManifestMaker, NewEntry, assign_row_ids, copy_out,
+        read_manifest, read_manifest_list,
     },
     error::LakeError,
     format::{
         data_file::LakeFile,
+        deletion_vectors::is_vector,
         evolve::{Ids, declared},
         progress::Progress,
         schema::{
@@ -58,6 +59,7 @@ pub(crate) struct TableChange {
     pub(crate) added: Vec<NewEntry>,
     /// Locations of data files that go.
     pub(crate) removed: BTreeSet<String>,
+    /// A deletion vector among them takes the place of all earlier deletes of its data file alone.
     pub(crate) added_deletes: Vec<NewEntry>,
     /// Delete files that go, besides those that name nothing but a file in `removed`.
     pub(crate) removed_deletes: BTreeSet<DeleteKey>,
@@ -66,9 +68,18 @@ pub(crate) struct TableChange {
 }
 
 impl TableChange {
-    fn removes_deletes(&self, entry: &DataFile) -> bool {
-        self.removed_deletes.contains(&DeleteKey::of(entry))
-            || entry.referenced_data_file().is_some_and(|file| self.removed.contains(&file))
+    /// Tells of a delete file that was there whether it goes.
+    fn outdates(&self) -> impl Fn(&DataFile) -> bool + Sync {
+        let vectors = self.added_deletes.iter().filter(|e| is_vector(&e.file));
+        let replaced: BTreeSet<String> =
+            vectors.filter_map(|e| e.file.referenced_data_file()).collect();
+        let (removed, keys) = (&self.removed, &self.removed_deletes);
+        move |file| {
+            keys.contains(&DeleteKey::of(file))
+                || file
+                    .referenced_data_file()
+                    .is_some_and(|of| removed.contains(&of) || replaced.contains(&of))
+        }
     }
 }
 
@@ -118,6 +129,7 @@ impl CommittedTable {
         let creation = TableCreation::builder()
             .name(name.table().to_owned())
             .location(table_location.clone())
+            .format_version(options.format_version.iceberg())
             .partition_spec(options.partition_spec(name, &columns)?)
             .sort_order(options.sort_order(name, &columns)?)
             .schema(columns)
@@ -208,6 +220,14 @@ impl CommittedTable {
         }
         if let Some(options) = options {
             options.check(&self.name, &columns)?;
+            if options.format_version < stored.format_version {
+                return Err(LakeError::Options {
+                    table: self.name.clone(),
+                    problem: "the version of its format cannot be lowered".to_owned(),
+                });
+            }
+            builder =
+                builder.upgrade_format_version(options.format_version.iceberg()).map_err(wrong)?;
             if options.partition != stored.partition {
                 let spec = options.partition_spec(&self.name, &columns)?;
                 builder = builder.add_default_partition_spec(spec).map_err(wrong)?;
@@ -263,7 +283,8 @@ impl CommittedTable {
         let removed = |e: &Entry| change.removed.contains(e.file.file_path());
         let mut manifests =
             maker.arrange(ManifestContentType::Data, &data, &change.added, &removed).await?;
-        let removed = |e: &Entry| change.removes_deletes(&e.file);
+        let outdated = change.outdates();
+        let removed = |e: &Entry| outdated(&e.file);
         let deletes = maker
             .arrange(ManifestContentType::Deletes, &deletes, &change.added_deletes, &removed)
             .await?;
@@ -282,8 +303,19 @@ impl CommittedTable {
             }
         }
 
-        let manifest_list =
-            self.write_manifest_list(scope, snapshot_id, sequence, &manifests).await?;
+        let row_ids = (self.metadata.format_version() >= FormatVersion::V3).then(|| {
+            let first = self.metadata.next_row_id();
+            (first, assign_row_ids(&mut manifests, first))
+        });
+        let manifest_list = self
+            .write_manifest_list(
+                scope,
+                snapshot_id,
+                sequence,
+                row_ids.map(|(first, _)| first),
+                &manifests,
+            )
+            .await?;
         let timestamp_ms = (now_micros / 1_000).max(self.metadata.last_updated_ms());
         let snapshot = Snapshot::builder()
             .with_snapshot_id(snapshot_id)
@@ -292,8 +324,11 @@ impl CommittedTable {
             .with_timestamp_ms(timestamp_ms)
             .with_manifest_list(manifest_list)
             .with_summary(summary)
-            .with_schema_id(self.metadata.current_schema_id())
-            .build();
+            .with_schema_id(self.metadata.current_schema_id());
+        let snapshot = match row_ids {
+            Some((first, next)) => snapshot.with_row_range(first, next - first).build(),
+            None => snapshot.build(),
+        };
         let expired = self.expired(retention, timestamp_ms);
         for id in &expired {
             if let Some(old) = self.metadata.snapshot_by_id(*id) {
@@ -357,8 +392,10 @@ impl CommittedTable {
         let (removed, kept): (Vec<&DataFile>, Vec<&DataFile>) =
             all.into_iter().partition(|f| change.removed.contains(f.file_path()));
         let added_deletes: Vec<&DataFile> = change.added_deletes.iter().map(|e| &e.file).collect();
+        let outdated = change.outdates();
         let (removed_deletes, kept_deletes): (Vec<&DataFile>, Vec<&DataFile>) =
-            self.delete_files().map(|e| &e.file).partition(|f| change.removes_deletes(f));
+            self.delete_files().map(|e| &e.file).partition(|f| outdated(f));
+        let vectors = |files: &[&DataFile]| files.iter().filter(|f| is_vector(f)).count() as u64;
         let numbers = [
             ("added-data-files", added.len() as u64),
             ("deleted-data-files", removed.len() as u64),
@@ -366,6 +403,8 @@ impl CommittedTable {
             ("deleted-records", rows(&removed)),
             ("added-delete-files", added_deletes.len() as u64),
             ("removed-delete-files", removed_deletes.len() as u64),
+            ("added-dvs", vectors(&added_deletes)),
+            ("removed-dvs", vectors(&removed_deletes)),
             ("added-position-deletes", rows(&added_deletes)),
             ("removed-position-deletes", rows(&removed_deletes)),
             ("total-records", rows(&kept) + rows(&added)),
@@ -395,6 +434,7 @@ impl CommittedTable {
         scope: &WriteScope,
         snapshot_id: i64,
         sequence: i64,
+        first_row_id: Option<u64>,
         manifests: &[Manifest],
     ) -> Result<String, LakeError> {
         let location = format!(
@@ -405,12 +445,12 @@ impl CommittedTable {
         let wrong = |e| metadata_error("write the manifest list", &self.name)(e);
         let memory = FileIO::new_with_memory();
         let output = memory.new_output(&location).map_err(wrong)?;
-        let mut writer = ManifestListWriter::v2(
-            output.writer().await.map_err(wrong)?,
-            snapshot_id,
-            self.metadata.current_snapshot_id(),
-            sequence,
-        );
+        let output = output.writer().await.map_err(wrong)?;
+        let parent = self.metadata.current_snapshot_id();
+        let mut writer = match first_row_id {
+            None => ManifestListWriter::v2(output, snapshot_id, parent, sequence),
+            Some(_) => ManifestListWriter::v3(output, snapshot_id, parent, sequence, first_row_id),
+        };
         writer.add_manifests(manifests.iter().map(|m| m.file.clone())).map_err(wrong)?;
         writer.close().await.map_err(wrong)?;
         copy_out(&memory, scope, &location, &self.name).await?;

@@ -9,16 +9,19 @@ use arrow::error::ArrowError;
 use iceberg::spec::Struct;
 use medlake_contract::TableName;
 use roaring::RoaringBitmap;
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::{
     commit::{
         layout::{Layout, RowWriter},
-        manifest::NewEntry,
+        manifest::{Entry, NewEntry},
         table::TableChange,
+        vectors::VectorWriter,
     },
     error::LakeError,
     format::{data_file::LakeFile, position_deletes::write_deletes},
+    options::FormatVersion,
     read::view::TableView,
     storage::WriteScope,
     table::{
@@ -81,6 +84,8 @@ pub(crate) struct TableWork {
     /// `file://.../<namespace>/<table>`
     pub(crate) location: String,
     pub(crate) layout: Layout,
+    /// The delete files the table has.
+    pub(crate) delete_files: Vec<Arc<Entry>>,
     pub(crate) scope: WriteScope,
 }
 
@@ -110,7 +115,17 @@ impl TableWork {
             written.dropped.push(segment.id);
             written.change.removed.insert(file.file.location.clone());
         }
-        self.write_deletes(&living, &mut written)?;
+        if self.layout.format_version >= FormatVersion::V3 {
+            let vectors = VectorWriter {
+                scope: &self.scope,
+                table: self.view.schema.name(),
+                location: &self.location,
+            };
+            let writing = vectors.write_fresh(&living, &self.delete_files, &mut written);
+            Handle::current().block_on(writing)?;
+        } else {
+            self.write_deletes(&living, &mut written)?;
+        }
         Ok(written)
     }
 
@@ -193,6 +208,9 @@ impl TableWork {
         LakeError::Arrow { doing: "write rows", table: self.view.schema.name().clone(), source }
     }
 }
+
+/// A segment of rows in a file.
+pub(crate) type FileSegment<'a> = (&'a Segment, &'a FileRows);
 
 /// Writes a delete file for data files of one partition into the folder of a table.
 pub(crate) fn write_position_deletes(

@@ -32,12 +32,14 @@ use crate::{
         layout::{Layout, RowWriter},
         manifest::DeleteKey,
         table::{CommittedTable, TableChange},
+        vectors::VectorWriter,
         write::{Partition, WrittenTable, partition_of, write_position_deletes},
     },
     config::LakeConfig,
     error::LakeError,
     format::schema::Shape,
     lake::Lake,
+    options::FormatVersion,
     read::view::TableView,
     storage::WriteScope,
     table::{
@@ -165,8 +167,10 @@ impl Plan {
         let mut bytes = 0;
         for (partition, files) in groups {
             let chosen = choose(limits, &files, &mut bytes);
-            let merges_deletes =
-                deletes.get(&partition).is_some_and(|files| files.len() > limits.delete_files);
+            // What vectors say of a file is replaced by the next flush of its deaths: position deletes
+            // that were there before the table was of that format are merged there.
+            let merges_deletes = plan.layout.format_version == FormatVersion::V2
+                && deletes.get(&partition).is_some_and(|files| files.len() > limits.delete_files);
             for (segment, file) in files {
                 if chosen.contains(&segment.id) {
                     let sources = plan.groups.entry(partition.clone()).or_default();
@@ -282,13 +286,14 @@ impl Plan {
         let files: BTreeSet<&str> = committed.data_files().map(|e| e.file.file_path()).collect();
         let segments: BTreeSet<u32> = now.segments.iter().map(|s| s.id).collect();
         now.schema == *self.shape.schema()
+            && FormatVersion::of(&committed.metadata) == self.layout.format_version
             && self.sources().all(|(segment, rows)| {
                 segments.contains(segment) && files.contains(rows.file.location.as_str())
             })
     }
 
-    /// Deletes in the new files what flushes deleted in the old ones since. Blocking, and little.
-    fn delete_late(
+    /// Deletes in the new files what flushes deleted in the old ones since. Blocks for a little.
+    async fn delete_late(
         &self,
         scope: &WriteScope,
         now: &TableView,
@@ -301,6 +306,17 @@ impl Plan {
             .collect();
         for replacement in &mut written.replacements {
             let late = replacement.places(|source| committed.get(&source.segment).copied());
+            if self.layout.format_version == FormatVersion::V3 {
+                let vectors = VectorWriter {
+                    scope,
+                    table: self.shape.schema().name(),
+                    location: &self.location,
+                };
+                let files = replacement.files.iter().map(AsRef::as_ref).zip(&late).collect();
+                written.change.added_deletes.extend(vectors.write(files).await?);
+                replacement.deleted.extend(late.into_iter().map(Arc::new));
+                continue;
+            }
             for (file, late) in replacement.files.iter().zip(late) {
                 if !late.is_empty() {
                     let dead = BTreeMap::from([(file.location.clone(), late.clone())]);
@@ -447,7 +463,7 @@ impl Lake {
             report.written_files += 1;
             report.written_bytes += file.bytes;
         }
-        plan.delete_late(scope, &now, &mut written)?;
+        plan.delete_late(scope, &now, &mut written).await?;
         let held = |_: &TableName| {
             let file = |(_, f): &(u32, FileRows)| (f.file.location.clone(), Arc::clone(&f.file));
             plan.sources().map(file).collect()

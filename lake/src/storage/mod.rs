@@ -89,7 +89,6 @@ impl Storage {
     }
 
     /// Reads parts of a file.
-    #[allow(dead_code, reason = "for what reads single blobs of a file")]
     pub(crate) async fn read_ranges(
         &self,
         location: &str,

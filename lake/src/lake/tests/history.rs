@@ -3,6 +3,7 @@
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::{FormatVersion, TableOptions};
 
 fn model_tables() -> Vec<Arc<TableSchema>> {
     let values = || {
@@ -134,13 +135,17 @@ async fn history(seed: u64, steps: usize) {
     let bench = Bench::new();
     let mut lake = bench.open().await;
     let schemas = model_tables();
-    // Every other history in the default layout, which keeps the ids of segments.
-    let layout = |rng: &mut StdRng, schema: &Arc<TableSchema>| {
+    // Every other history in the default layout, which keeps the ids of segments. Two in four are of
+    // format v3 in the end: one table is raised to it at the first reopening.
+    let layout = |rng: &mut StdRng, schema: &Arc<TableSchema>, format_version| {
         let options =
             if seed.is_multiple_of(2) { TableOptions::default() } else { random_layout(rng) };
-        (Arc::clone(schema), options)
+        (Arc::clone(schema), TableOptions { format_version, ..options })
     };
-    let tables: Vec<_> = schemas.iter().map(|schema| layout(&mut rng, schema)).collect();
+    let version = if seed % 4 < 2 { FormatVersion::V2 } else { FormatVersion::V3 };
+    let versions = [FormatVersion::V2, version, version];
+    let tables: Vec<_> =
+        schemas.iter().zip(versions).map(|(schema, v)| layout(&mut rng, schema, v)).collect();
     lake.create_tables_with(&tables).await.unwrap();
     let empty: BTreeMap<String, Model> =
         schemas.iter().map(|s| (s.name().to_string(), Model::new(s))).collect();
@@ -266,7 +271,7 @@ async fn history(seed: u64, steps: usize) {
                 drop(lake);
                 lake = bench.open().await;
                 check(&lake.read_view(), &durable, &format!("reopened, {note}")).await;
-                let other = layout(&mut rng, &schemas[0]);
+                let other = layout(&mut rng, &schemas[0], version);
                 lake.create_tables_with(&[other]).await.unwrap();
                 staged.clone_from(&durable);
                 published.clone_from(&durable);

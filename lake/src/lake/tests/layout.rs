@@ -5,7 +5,7 @@ use iceberg::spec::Literal;
 
 use super::*;
 use crate::{
-    Compression, PartitionField, SortField, TableOptions, Transform,
+    Compression, FormatVersion, PartitionField, SortField, TableOptions, Transform,
     commit::{manifest::Entry, table::CommittedTable},
 };
 
@@ -210,4 +210,102 @@ async fn a_layout_that_cannot_be_is_refused() {
         assert!(error.to_string().contains(problem), "{error}");
     }
     assert!(lake.read_view().tables().is_empty());
+}
+
+fn v3() -> TableOptions {
+    TableOptions { format_version: FormatVersion::V3, ..TableOptions::default() }
+}
+
+type Counted<T> = Vec<(T, u64)>;
+
+/// The vectors of a table, as data file and count, and the ids of first rows with the counts.
+fn lines_of_v3(table: &CommittedTable) -> (Counted<String>, Counted<i64>) {
+    let mut vectors: Counted<String> = table
+        .delete_files()
+        .map(|e| (e.file.referenced_data_file().unwrap(), e.file.record_count()))
+        .collect();
+    vectors.sort();
+    let mut ids: Counted<i64> =
+        table.data_files().map(|e| (e.first_row_id.unwrap(), e.file.record_count())).collect();
+    ids.sort_unstable();
+    (vectors, ids)
+}
+
+#[tokio::test]
+async fn a_vector_says_all_that_is_dead_in_its_file_and_replaces_the_one_before() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = numbers();
+    lake.create_tables_with(&[(Arc::clone(&t), v3())]).await.unwrap();
+    for part in 0..3 {
+        write(&lake, &t, (0..10).map(|n| insert(part * 10 + n, n)).collect()).await;
+    }
+    write(&lake, &t, vec![delete(0, 0), delete(1, 1), delete(10, 0)]).await;
+    write(&lake, &t, vec![delete(2, 2), update(20, 0, 7)]).await;
+    let table = committed(&lake, &t).await;
+    let (vectors, ids) = lines_of_v3(&table);
+    assert_eq!(
+        vectors.iter().map(|v| v.1).collect::<std::collections::BTreeSet<_>>(),
+        [1, 3].into()
+    );
+    assert_eq!(vectors.len(), 3, "one a data file: {vectors:?}");
+    assert_eq!(ids, [(0, 10), (10, 10), (20, 10), (30, 1)]);
+    assert_eq!(table.metadata.next_row_id(), 31);
+    let expected = rows(&lake.read_view(), "mall.numbers").await;
+    assert_eq!(expected.len(), 26);
+    let puffins = || {
+        let all = files(bench.folder.path(), "mall/numbers/data");
+        all.into_iter().filter(|f| f.ends_with(".puffin")).count()
+    };
+    drop(lake);
+    let lake = bench.open().await;
+    let table = committed(&lake, &t).await;
+    assert_eq!(lines_of_v3(&table), (vectors, ids), "read as it was written");
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, expected);
+    // Snapshots that name the older vectors expire; the files go when none of their vectors is left.
+    for step in 0..6 {
+        write(&lake, &t, vec![update(21, step, step + 1)]).await;
+    }
+    let named: std::collections::BTreeSet<String> =
+        committed(&lake, &t).await.delete_files().map(|e| e.file.file_path().to_owned()).collect();
+    assert!(puffins() >= named.len(), "{named:?}");
+    assert!(puffins() <= named.len() + 5, "old vectors are removed");
+}
+
+#[tokio::test]
+async fn a_table_is_raised_to_v3_where_it_stands() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = numbers();
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    write(&lake, &t, (0..10).map(|n| insert(n, n)).collect()).await;
+    write(&lake, &t, (10..20).map(|n| insert(n, n)).collect()).await;
+    write(&lake, &t, vec![delete(0, 0), delete(10, 10)]).await;
+    lake.create_tables_with(&[(Arc::clone(&t), v3())]).await.unwrap();
+    // Nothing died since: the position deletes hold good.
+    write(&lake, &t, vec![insert(20, 20)]).await;
+    let table = committed(&lake, &t).await;
+    assert_eq!(table.delete_files().filter(|e| e.file.content_offset().is_none()).count(), 1);
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await.len(), 19);
+    drop(lake);
+    let lake = bench.open().await;
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await.len(), 19);
+    // A row dies in one file: vectors take the place of the deletes of both.
+    write(&lake, &t, vec![delete(1, 1)]).await;
+    let table = committed(&lake, &t).await;
+    let (vectors, ids) = lines_of_v3(&table);
+    assert_eq!(vectors.iter().map(|v| v.1).sum::<u64>(), 3, "{vectors:?}");
+    assert_eq!(vectors.len(), 2, "{vectors:?}");
+    // Rows from before have ids too, none twice.
+    for pair in ids.windows(2) {
+        assert!(pair[0].0 + i64::try_from(pair[0].1).unwrap() <= pair[1].0, "{ids:?}");
+    }
+    let lower = lake.create_tables_with(&[(Arc::clone(&t), TableOptions::default())]).await;
+    let error = lower.unwrap_err();
+    assert!(error.to_string().contains("cannot be lowered"), "{error}");
+    drop(lake);
+    let lake = bench.open().await;
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await.len(), 18);
+    write(&lake, &t, vec![delete(2, 2), delete(12, 12)]).await;
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await.len(), 16);
 }
