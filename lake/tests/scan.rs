@@ -319,3 +319,25 @@ async fn only_what_a_query_needs_is_read() {
     let (late, _) = run("select * from mall.lines where fen = 77").await;
     assert!(counted(&late, "row_groups_late") > 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_row_cannot_fail_a_query() {
+    let random = &mut StdRng::seed_from_u64(5);
+    let folder = tempfile::tempdir().unwrap();
+    let lake = fixtures::lake(folder.path()).await;
+    lake.create_tables(&[lines()]).await.unwrap();
+    let first = rows(0..5_000, random);
+    let all = change(&lake, &first.slice(0, 0), &first, &[]);
+    lake.flush().await.unwrap();
+    // The row goes that the division fails on.
+    let gone: Vec<bool> = (0..all.num_rows()).map(|id| id == 4).collect();
+    let more = rows(5_000..5_010, random);
+    let living = change(&lake, &all, &more, &gone);
+
+    let context = SessionContext::new();
+    let schema = lake.read_view().catalog().schema("mall").unwrap();
+    context.catalog("datafusion").unwrap().register_schema("mall", schema).unwrap();
+    let sql = "select id from mall.lines where 1000000 / (id - 4) > -1000000 and id >= 0";
+    let found = context.sql(sql).await.unwrap().collect().await.unwrap();
+    assert_eq!(text(&found).len(), living.num_rows());
+}

@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use arrow::{
-    array::{Array, AsArray, BooleanArray},
-    compute::{and, prep_null_mask_filter},
+    array::{Array, AsArray, BooleanArray, BooleanBufferBuilder},
+    compute::{and, filter_record_batch, prep_null_mask_filter},
     datatypes::SchemaRef,
     record_batch::RecordBatch,
 };
@@ -122,13 +122,30 @@ pub(super) fn meet(
         if rows.as_ref().is_some_and(|rows| !rows.has_true()) {
             break;
         }
-        let met = condition.evaluate(batch)?;
+        let met = match (condition.evaluate(batch), &rows) {
+            (Ok(met), _) => met,
+            (Err(error), None) => return Err(error),
+            // A row that is dead, or left out already, must not fail the query.
+            (Err(_), Some(rows)) => {
+                spread(&condition.evaluate(&filter_record_batch(batch, rows)?)?, rows)
+            }
+        };
         rows = Some(match rows {
             None => met,
             Some(rows) => and(&rows, &met)?,
         });
     }
     Ok(rows.filter(|rows| rows.has_false()))
+}
+
+/// Answers for the rows in `rows` as answers for all, false for the others.
+fn spread(answers: &BooleanArray, rows: &BooleanArray) -> BooleanArray {
+    let mut all = BooleanBufferBuilder::new(rows.len());
+    all.append_n(rows.len(), false);
+    for (answer, row) in rows.values().set_indices().enumerate() {
+        all.set_bit(row, answers.value(answer));
+    }
+    BooleanArray::new(all.finish(), None)
 }
 
 /// All conditions of a scan.
