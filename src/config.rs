@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use medlake_lake::CatalogConfig;
+use medlake_lake::{CatalogConfig, S3Config, S3Credentials, Secret, Warehouse};
 use serde_norway::Value;
 
 /// Everything that can be set, with its default.
@@ -43,6 +43,10 @@ pub(crate) struct IngestConfig {
 pub(crate) struct LakeSettings {
     /// Where the catalog is.
     pub(crate) catalog: CatalogConfig,
+    /// Where the tables are.
+    pub(crate) warehouse: Warehouse,
+    /// How object stores are reached.
+    pub(crate) s3: S3Config,
     /// How long changes may stay in memory before they are committed to files.
     pub(crate) flush_interval: Duration,
     /// How many rows may stay in memory before they are committed to files.
@@ -79,6 +83,8 @@ impl Default for Config {
             ingest: IngestConfig { cut_rows: 100_000, cut_bytes: 128 << 20 },
             lake: LakeSettings {
                 catalog: CatalogConfig::default(),
+                warehouse: Warehouse::default(),
+                s3: S3Config::default(),
                 flush_interval: Duration::from_secs(5),
                 flush_rows: 400_000,
             },
@@ -100,7 +106,8 @@ impl fmt::Display for Config {
         writeln!(f, "data: {}", data.display())?;
         writeln!(f, "operational:\n  listen: {}", operational.listen)?;
         writeln!(f, "ingest:\n  cut_rows: {}\n  cut_bytes: {}", ingest.cut_rows, ingest.cut_bytes)?;
-        writeln!(f, "lake:\n  catalog: {}", lake.catalog)?;
+        writeln!(f, "lake:\n  catalog: {}\n  warehouse: {}", lake.catalog, lake.warehouse)?;
+        write_s3(f, &lake.s3)?;
         writeln!(f, "  flush_interval_ms: {}", lake.flush_interval.as_millis())?;
         writeln!(f, "  flush_rows: {}", lake.flush_rows)?;
         writeln!(f, "query:\n  http: {}\n  postgres: {}", query.http, query.postgres)?;
@@ -113,6 +120,22 @@ impl fmt::Display for Config {
             simulate.orders_per_second, simulate.seed
         )
     }
+}
+
+fn write_s3(f: &mut fmt::Formatter<'_>, s3: &S3Config) -> fmt::Result {
+    writeln!(f, "  s3:")?;
+    if let Some(endpoint) = &s3.endpoint {
+        writeln!(f, "    endpoint: {endpoint}")?;
+    }
+    writeln!(f, "    region: {}", s3.region)?;
+    if let S3Credentials::Keys { access_key_id, session_token, .. } = &s3.credentials {
+        writeln!(f, "    access_key_id: {access_key_id}\n    secret_access_key: \"***\"")?;
+        if session_token.is_some() {
+            writeln!(f, "    session_token: \"***\"")?;
+        }
+    }
+    writeln!(f, "    anonymous: {}", s3.credentials == S3Credentials::Anonymous)?;
+    writeln!(f, "    path_style: {}\n    allow_http: {}", s3.path_style, s3.allow_http)
 }
 
 /// One thing wrong with the configuration, and where it was said.
@@ -172,6 +195,8 @@ impl Config {
             },
             lake: LakeSettings {
                 catalog: t.secret("lake.catalog", d.lake.catalog),
+                warehouse: t.take("lake.warehouse", d.lake.warehouse, |_| None),
+                s3: t.s3(d.lake.s3),
                 flush_interval: t.millis("lake.flush_interval_ms", d.lake.flush_interval),
                 flush_rows: t.take("lake.flush_rows", d.lake.flush_rows, at_least(1)),
             },
@@ -302,6 +327,55 @@ impl Taker<'_> {
         })
     }
 
+    fn s3(&mut self, d: S3Config) -> S3Config {
+        let endpoint =
+            self.take("lake.s3.endpoint", d.endpoint.unwrap_or_default(), |e: &String| {
+                let known = ["", "http://", "https://"].iter().any(|scheme| {
+                    if scheme.is_empty() { e.is_empty() } else { e.starts_with(scheme) }
+                });
+                (!known).then(|| "must begin with http:// or https://".to_owned())
+            });
+        let region = self.take("lake.s3.region", d.region, |_| None);
+        let access_key_id = self.take("lake.s3.access_key_id", String::new(), |_| None);
+        let secret_access_key = self.secret("lake.s3.secret_access_key", String::new());
+        let session_token = self.secret("lake.s3.session_token", String::new());
+        let anonymous = self.take("lake.s3.anonymous", false, |_| None);
+        let path_style = self.take("lake.s3.path_style", d.path_style, |_| None);
+        let allow_http = self.take("lake.s3.allow_http", d.allow_http, |_| None);
+        let mut wrong = |key: &str, problem: &str| {
+            self.problems.push(Problem {
+                key: key.to_owned(),
+                said_in: "lake.s3".to_owned(),
+                problem: problem.to_owned(),
+            });
+        };
+        if access_key_id.is_empty() != secret_access_key.is_empty() {
+            wrong("lake.s3.secret_access_key", "must be set together with lake.s3.access_key_id");
+        }
+        if access_key_id.is_empty() && !session_token.is_empty() {
+            wrong("lake.s3.session_token", "needs the keys it was lent with");
+        }
+        if anonymous && !access_key_id.is_empty() {
+            wrong("lake.s3.anonymous", "must be false when there are keys");
+        }
+        if endpoint.starts_with("http://") && !allow_http {
+            wrong("lake.s3.endpoint", "is not encrypted; set lake.s3.allow_http to allow that");
+        }
+        let credentials = if anonymous {
+            S3Credentials::Anonymous
+        } else if access_key_id.is_empty() {
+            S3Credentials::Machine
+        } else {
+            S3Credentials::Keys {
+                access_key_id,
+                secret_access_key: Secret::new(secret_access_key),
+                session_token: (!session_token.is_empty()).then(|| Secret::new(session_token)),
+            }
+        };
+        let endpoint = (!endpoint.is_empty()).then_some(endpoint);
+        S3Config { endpoint, region, credentials, path_style, allow_http }
+    }
+
     fn millis(&mut self, key: &'static str, default: Duration) -> Duration {
         let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
         let positive = |ms: &u64| (*ms == 0).then(|| "must be at least 1".to_owned());
@@ -371,6 +445,31 @@ mod tests {
             load(&[("MEDLAKE__LAKE__CATALOG", "oracle://medlake:geheim@db")]).unwrap_err();
         assert!(problems[0].contains("lake.catalog"), "{problems:?}");
         assert!(!problems[0].contains("geheim"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_bucket_and_its_keys_are_taken_and_the_keys_never_shown() {
+        let good = [
+            ("MEDLAKE__LAKE__WAREHOUSE", "s3://lake/shop"),
+            ("MEDLAKE__LAKE__S3__ENDPOINT", "http://127.0.0.1:9000"),
+            ("MEDLAKE__LAKE__S3__ALLOW_HTTP", "true"),
+            ("MEDLAKE__LAKE__S3__ACCESS_KEY_ID", "medlake"),
+            ("MEDLAKE__LAKE__S3__SECRET_ACCESS_KEY", "geheim"),
+        ];
+        let config = load(&good).unwrap();
+        assert_eq!(config.lake.warehouse.to_string(), "s3://lake/shop");
+        let expected = S3Credentials::Keys {
+            access_key_id: "medlake".to_owned(),
+            secret_access_key: Secret::new("geheim"),
+            session_token: None,
+        };
+        assert_eq!(config.lake.s3.credentials, expected);
+        assert!(!format!("{config} {config:?}").contains("geheim"));
+        let problems = load(&good[..2]).unwrap_err();
+        assert!(problems[0].contains("allow_http"), "{problems:?}");
+        let problems = load(&[good[4], ("MEDLAKE__LAKE__WAREHOUSE", "lake")]).unwrap_err();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(!problems.join(" ").contains("geheim"), "{problems:?}");
     }
 
     #[test]

@@ -196,6 +196,8 @@ fn start_doors(parts: &mut Parts, server: QueryServer, http: TcpListener, postgr
 fn lake_settings(config: &Config) -> LakeConfig {
     LakeConfig {
         catalog: config.lake.catalog.clone(),
+        warehouse: config.lake.warehouse.clone(),
+        s3: config.lake.s3.clone(),
         catalog_name: CATALOG.to_owned(),
         flush_rows: config.lake.flush_rows,
         ..LakeConfig::new(config.data.join("lake"), clock::machine())

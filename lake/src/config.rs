@@ -1,5 +1,7 @@
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
+use crate::warehouse::{S3Config, Warehouse};
+
 /// The time now, in microseconds since 1970 (UTC). Passed in, so that a test or a replay chooses it.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
@@ -89,9 +91,13 @@ impl FromStr for CatalogConfig {
 /// "at every flush".
 #[derive(Clone)]
 pub struct LakeConfig {
-    /// Folder of the catalog database (`catalog.db`) and the tables (`warehouse/`). Created when
-    /// missing.
+    /// Folder of what is kept on this machine: the lock, and by default the catalog database
+    /// (`catalog.db`) and the tables (`warehouse/`). Created when missing.
     pub root: PathBuf,
+    /// Where the tables are.
+    pub warehouse: Warehouse,
+    /// How object stores are reached: that of the warehouse, and those of tables of others.
+    pub s3: S3Config,
     /// Where the catalog is.
     pub catalog: CatalogConfig,
     /// The catalog's name, as other engines give it.
@@ -131,6 +137,8 @@ impl LakeConfig {
     pub fn new(root: impl Into<PathBuf>, clock: Clock) -> Self {
         Self {
             root: root.into(),
+            warehouse: Warehouse::default(),
+            s3: S3Config::default(),
             catalog: CatalogConfig::default(),
             catalog_name: "medlake".to_owned(),
             clock,
@@ -153,6 +161,8 @@ impl fmt::Debug for LakeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LakeConfig")
             .field("root", &self.root)
+            .field("warehouse", &self.warehouse)
+            .field("s3", &self.s3)
             .field("catalog", &self.catalog)
             .field("catalog_name", &self.catalog_name)
             .field("durability", &self.durability)

@@ -201,4 +201,35 @@ mod tests {
         assert_eq!(rows(), 4);
         assert!(!follower.refresh().await.unwrap(), "nothing was committed since");
     }
+
+    #[tokio::test]
+    async fn data_files_are_not_looked_at_before_they_are_scanned() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = LakeConfig::new(folder.path(), Arc::new(|| 0));
+        let lake = Lake::open(config.clone()).await.unwrap();
+        let columns = vec![Column::required("order_id", ColumnType::Int64)];
+        let orders = TableSchema::new("mall.orders".parse().unwrap(), columns, &["order_id"]);
+        let orders = Arc::new(orders.unwrap());
+        lake.create_tables(&[Arc::clone(&orders)]).await.unwrap();
+        for file in 1..=3 {
+            lake.stage(&inserts(&orders, vec![file, 10 * file], file.unsigned_abs())).unwrap();
+            lake.publish();
+            lake.flush().await.unwrap();
+        }
+        let data = folder.path().join("warehouse/mall/orders/data");
+        let files: Vec<_> = std::fs::read_dir(&data).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(files.len(), 3);
+        for file in &files {
+            let bytes = std::fs::metadata(file).unwrap().len();
+            std::fs::write(file, vec![0; usize::try_from(bytes).unwrap()]).unwrap();
+        }
+        let follower = Follower::open(&config).await.unwrap();
+        let view = Arc::clone(&follower.watch().borrow());
+        assert_eq!(view.tables()[0].row_count, 6);
+        let session = datafusion::prelude::SessionContext::new();
+        session.register_catalog("lake", view.catalog());
+        let scan = session.sql("select sum(order_id) from lake.mall.orders").await.unwrap();
+        let error = scan.collect().await.unwrap_err().to_string();
+        assert!(error.contains("read the footer of") && error.contains(".parquet"), "{error}");
+    }
 }

@@ -55,6 +55,7 @@ mod options;
 mod read;
 mod storage;
 mod table;
+mod warehouse;
 
 pub use commit::flush::FlushReport;
 pub use config::{CatalogConfig, Clock, Durability, LakeConfig, Secret};
@@ -64,3 +65,4 @@ pub use lake::Lake;
 pub use maintain::{MaintenanceReport, compact::CompactReport};
 pub use options::{Compression, FormatVersion, PartitionField, SortField, TableOptions, Transform};
 pub use read::view::{ReadView, TableInfo};
+pub use warehouse::{S3Config, S3Credentials, Warehouse};

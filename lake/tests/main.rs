@@ -4,9 +4,11 @@
 
 mod fixtures;
 mod parts;
+mod s3_server;
 mod servers;
 
 mod catalogs;
 mod engines;
 mod layout;
+mod s3;
 mod scan;

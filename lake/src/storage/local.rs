@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use uuid::Uuid;
 
 use super::{Listed, blocking, failed};
 use crate::error::LakeError;
@@ -36,7 +37,6 @@ pub(super) fn read_ranges(file: &File, ranges: &[Range<u64>]) -> io::Result<Vec<
         .collect()
 }
 
-#[allow(dead_code, reason = "for what checks files against their metadata")]
 pub(super) fn size(path: &Path) -> io::Result<Option<u64>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata.len())),
@@ -57,6 +57,15 @@ pub(super) fn remove(path: &Path) {
 pub(super) fn create(path: &Path) -> io::Result<File> {
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
     File::create_new(path)
+}
+
+/// Creates a file that goes when the last handle of it does, or the process.
+pub(super) fn create_nameless(folder: &Path) -> io::Result<File> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(Uuid::new_v4().to_string());
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    fs::remove_file(path)?;
+    Ok(file)
 }
 
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -6,13 +6,21 @@
 mod footers;
 mod local;
 mod reader;
+mod remote;
 mod scope;
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    io::{self, ErrorKind},
+    ops::Range,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use medlake_contract::TableName;
+use object_store::{ObjectStore, path::Path};
 
 pub(crate) use footers::FooterCache;
 pub(crate) use reader::RangeReader;
@@ -21,7 +29,9 @@ pub(crate) use scope::WriteScope;
 use crate::{
     config::{Durability, LakeConfig},
     error::LakeError,
+    warehouse::{S3Config, Warehouse, split_s3},
 };
+use remote::Object;
 
 /// The warehouse, and whatever else locations lead to. Cheap to clone; clones share all caches.
 #[derive(Debug, Clone)]
@@ -33,12 +43,18 @@ struct Inner {
     warehouse: String,
     durability: Durability,
     footers: FooterCache,
+    s3: S3Config,
+    /// Connections, by bucket.
+    buckets: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+    /// Where files are written on their way to a bucket.
+    spool: PathBuf,
 }
 
 /// A location, understood.
 #[derive(Debug, Clone)]
 enum Place {
     Local(PathBuf),
+    Remote(Object),
 }
 
 /// A file that was found.
@@ -51,15 +67,28 @@ pub(crate) struct Listed {
 }
 
 impl Storage {
-    /// The storage of a lake; makes its warehouse when missing.
+    /// The storage of a lake. A folder is made when it is missing; a bucket must be there.
     pub(crate) async fn open(config: &LakeConfig) -> Result<Self, LakeError> {
-        let folder = config.root.join("warehouse");
-        let warehouse = blocking(move || local::make_folder(&folder)).await?;
-        Ok(Self(Arc::new(Inner {
+        let warehouse = match &config.warehouse {
+            Warehouse::Local => make_folder(config.root.join("warehouse")).await?,
+            Warehouse::Folder(folder) => make_folder(folder.clone()).await?,
+            s3 @ Warehouse::S3 { .. } => s3.to_string(),
+        };
+        let storage = Self(Arc::new(Inner {
             warehouse,
             durability: config.durability,
             footers: FooterCache::new(config.footer_cache_bytes),
-        })))
+            s3: config.s3.clone(),
+            buckets: Mutex::default(),
+            spool: config.root.join("spool"),
+        }));
+        if let Place::Remote(_) = storage.place(&storage.0.warehouse)? {
+            // Asked at once, so that what is wrong is said here and not by the first flush: whether it
+            // lets us in (a listing does not tell that apart from other failures), and is there.
+            storage.size(&format!("{}/lake", storage.0.warehouse)).await?;
+            storage.list(&storage.0.warehouse).next().await.transpose()?;
+        }
+        Ok(storage)
     }
 
     /// Where a new table goes.
@@ -69,10 +98,14 @@ impl Storage {
 
     /// Whether a location is in the warehouse.
     pub(crate) fn holds(&self, location: &str) -> bool {
-        match (place(location), place(&self.0.warehouse)) {
+        match (self.place(location), self.place(&self.0.warehouse)) {
             (Ok(Place::Local(path)), Ok(Place::Local(warehouse))) => {
                 path.starts_with(&warehouse)
                     || path.canonicalize().is_ok_and(|path| path.starts_with(warehouse))
+            }
+            (Ok(Place::Remote(object)), Ok(Place::Remote(warehouse))) => {
+                split_s3(location).map(|s| s.0) == split_s3(&self.0.warehouse).map(|s| s.0)
+                    && object.path.prefix_matches(&warehouse.path)
             }
             _ => false,
         }
@@ -80,11 +113,12 @@ impl Storage {
 
     /// Reads a whole file.
     pub(crate) async fn read(&self, location: &str) -> Result<Bytes, LakeError> {
-        match place(location)? {
+        match self.place(location)? {
             Place::Local(path) => {
                 let failed = failed("read", location);
                 blocking(move || std::fs::read(path).map_err(failed)).await.map(Bytes::from)
             }
+            Place::Remote(object) => object.read().await.map_err(failed("read", location)),
         }
     }
 
@@ -99,17 +133,17 @@ impl Storage {
 
     /// For reading parts of one file one after the other.
     pub(crate) fn reader(&self, location: &str) -> RangeReader {
-        RangeReader::new(location.to_owned())
+        RangeReader::new(self.clone(), location.to_owned())
     }
 
     /// The size of a file in bytes; none when it is not there.
-    #[allow(dead_code, reason = "for what checks files against their metadata")]
     pub(crate) async fn size(&self, location: &str) -> Result<Option<u64>, LakeError> {
-        match place(location)? {
+        match self.place(location)? {
             Place::Local(path) => {
                 let failed = failed("inspect", location);
                 blocking(move || local::size(&path).map_err(failed)).await
             }
+            Place::Remote(object) => object.size().await.map_err(failed("inspect", location)),
         }
     }
 
@@ -119,14 +153,16 @@ impl Storage {
         if locations.is_empty() {
             return;
         }
-        let mut paths = Vec::new();
+        let (mut paths, mut objects) = (Vec::new(), Vec::new());
         for location in locations {
             self.0.footers.forget(&location);
-            match place(&location) {
+            match self.place(&location) {
                 Ok(Place::Local(path)) => paths.push(path),
+                Ok(Place::Remote(object)) => objects.push(object),
                 Err(error) => tracing::warn!(%error, "could not remove a file no longer needed"),
             }
         }
+        remote::remove(objects).await;
         let removed = blocking(move || {
             paths.iter().for_each(|path| local::remove(path));
             Ok(())
@@ -139,8 +175,14 @@ impl Storage {
     /// The files below a prefix, which is a folder without a slash at its end. Their locations begin
     /// with the prefix as it is given. A folder that is not there is empty.
     pub(crate) fn list(&self, prefix: &str) -> BoxStream<'static, Result<Listed, LakeError>> {
-        match place(prefix) {
+        match self.place(prefix) {
             Ok(Place::Local(path)) => local::list(prefix.to_owned(), path).boxed(),
+            Ok(Place::Remote(object)) => {
+                // Scheme and bucket as they are given.
+                let key = split_s3(prefix).map_or("", |(_, key)| key);
+                let root = prefix[..prefix.len() - key.len()].trim_end_matches('/');
+                object.list(root.to_owned())
+            }
             Err(error) => futures::stream::iter([Err(error)]).boxed(),
         }
     }
@@ -154,24 +196,45 @@ impl Storage {
     pub(crate) fn footers(&self) -> &FooterCache {
         &self.0.footers
     }
-}
 
-fn place(location: &str) -> Result<Place, LakeError> {
-    let path = location
-        .strip_prefix("file://")
-        .or_else(|| location.strip_prefix("file:"))
-        .unwrap_or(location);
-    if path.starts_with('/') {
-        return Ok(Place::Local(PathBuf::from(path)));
+    fn place(&self, location: &str) -> Result<Place, LakeError> {
+        let wrong = failed("find", location);
+        if let Some((bucket, key)) = split_s3(location) {
+            let path = Path::parse(key).map_err(|e| wrong(io::Error::other(e)))?;
+            return Ok(Place::Remote(Object { store: self.bucket(bucket).map_err(wrong)?, path }));
+        }
+        let path = location
+            .strip_prefix("file://")
+            .or_else(|| location.strip_prefix("file:"))
+            .unwrap_or(location);
+        if path.starts_with('/') {
+            return Ok(Place::Local(PathBuf::from(path)));
+        }
+        Err(wrong(io::Error::new(
+            ErrorKind::Unsupported,
+            "only absolute paths and addresses of scheme file and s3 are understood",
+        )))
     }
-    let problem = std::io::Error::new(
-        std::io::ErrorKind::Unsupported,
-        "only absolute paths and addresses of scheme file are understood",
-    );
-    Err(failed("find", location)(problem))
+
+    fn bucket(&self, bucket: &str) -> io::Result<Arc<dyn ObjectStore>> {
+        let mut buckets = self.0.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = buckets.get(bucket) {
+            return Ok(Arc::clone(store));
+        }
+        let store = remote::connect(&self.0.s3, bucket)?;
+        buckets.insert(bucket.to_owned(), Arc::clone(&store));
+        Ok(store)
+    }
 }
 
-fn failed(doing: &'static str, location: &str) -> impl Fn(std::io::Error) -> LakeError + use<> {
+async fn make_folder(folder: PathBuf) -> Result<String, LakeError> {
+    blocking(move || local::make_folder(&folder)).await
+}
+
+fn failed(
+    doing: &'static str,
+    location: &str,
+) -> impl Fn(io::Error) -> LakeError + Clone + Send + Sync + use<> {
     let location = location.to_owned();
     move |source| LakeError::File { doing, location: location.clone(), source }
 }

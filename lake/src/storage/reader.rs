@@ -9,24 +9,25 @@ use parquet::{
     errors::{ParquetError, Result as ParquetResult},
 };
 
-use super::{Place, blocking, failed, local, place};
+use super::{Place, Storage, blocking, failed, local};
 use crate::error::LakeError;
 
 /// Reads parts of one file. A local one stays open from the first part on.
 #[derive(Debug)]
 pub(crate) struct RangeReader {
+    storage: Storage,
     location: String,
     open: Option<Arc<File>>,
 }
 
 impl RangeReader {
-    pub(super) fn new(location: String) -> Self {
-        Self { location, open: None }
+    pub(super) fn new(storage: Storage, location: String) -> Self {
+        Self { storage, location, open: None }
     }
 
     /// The parts in the order asked for.
     pub(crate) async fn read(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, LakeError> {
-        match place(&self.location)? {
+        match self.storage.place(&self.location)? {
             Place::Local(path) => {
                 let wrong = failed("read", &self.location);
                 let open = self.open.clone();
@@ -41,6 +42,9 @@ impl RangeReader {
                 .await?;
                 self.open = Some(open);
                 Ok(parts)
+            }
+            Place::Remote(object) => {
+                object.read_ranges(&ranges).await.map_err(failed("read", &self.location))
             }
         }
     }

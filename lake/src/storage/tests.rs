@@ -4,6 +4,10 @@ use futures::TryStreamExt;
 use tempfile::TempDir;
 
 use super::*;
+use crate::{S3Credentials, config::Secret};
+
+#[path = "../../tests/s3_server.rs"]
+mod s3_server;
 
 async fn storage(folder: &TempDir) -> Storage {
     Storage::open(&LakeConfig::new(folder.path(), Arc::new(|| 0))).await.unwrap()
@@ -77,4 +81,74 @@ async fn addresses_of_other_programs_are_understood() {
         let error = storage.read(strange).await.unwrap_err();
         assert_eq!(error.kind(), medlake_contract::Kind::Unsupported, "{error}");
     }
+}
+
+/// What a bucket must do for us, on a real one: write only where nothing is, read parts, list, remove.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_is_as_good_as_a_folder() {
+    let server = s3_server::S3Server::start();
+    let folder = TempDir::new().unwrap();
+    let config = LakeConfig {
+        warehouse: "s3://bucket/some/where".parse().unwrap(),
+        s3: S3Config {
+            endpoint: Some(server.endpoint()),
+            credentials: S3Credentials::Keys {
+                access_key_id: s3_server::ACCESS_KEY.to_owned(),
+                secret_access_key: Secret::new(s3_server::SECRET_KEY),
+                session_token: None,
+            },
+            allow_http: true,
+            ..S3Config::default()
+        },
+        ..LakeConfig::new(folder.path(), Arc::new(|| 0))
+    };
+    let missing = Storage::open(&config).await.unwrap_err();
+    assert!(missing.to_string().contains("s3://bucket/some/where"), "{missing}");
+    server.make_bucket("bucket").await;
+    let storage = Storage::open(&config).await.unwrap();
+    let table = storage.table_location(&"mall.orders".parse().unwrap());
+    assert_eq!(table, "s3://bucket/some/where/mall/orders");
+    let at = |name: &str| format!("{table}/{name}");
+    let scope = storage.begin();
+    scope.create(&at("data/dt=2026-01-01%2000/x y.bin")).unwrap().write_all(b"0123456789").unwrap();
+    scope.write(&at("metadata/v1.json"), "first");
+    scope.persist().await.unwrap();
+    let odd = at("data/dt=2026-01-01%2000/x y.bin");
+    let parts = storage.read_ranges(&odd, vec![7..10, 0..2, 3..3]).await.unwrap();
+    assert_eq!(parts, ["789", "01", ""]);
+    storage.read_ranges(&odd, std::iter::once(5..11).collect()).await.unwrap_err();
+    let both = [(odd.clone(), 10), (at("metadata/v1.json"), 5)];
+    assert_eq!(listed(&storage, &table).await, both);
+    let hadoop = table.replace("s3://", "s3a://");
+    assert!(listed(&storage, &hadoop).await.iter().all(|(l, _)| l.starts_with("s3a://bucket/")));
+    assert_eq!(storage.read(&format!("{hadoop}/metadata/v1.json")).await.unwrap(), "first");
+    assert!(storage.holds(&table) && storage.holds(&hadoop));
+    assert!(
+        !storage.holds("s3://bucket/some/where-else/x") && !storage.holds("s3://other/some/where")
+    );
+
+    // Two writers of one name: the second is told, and what the first wrote stays.
+    let second = storage.begin();
+    second.write(&at("metadata/v0.json"), "second");
+    second.write(&at("metadata/v1.json"), "second");
+    second.create(&odd).unwrap().write_all(b"second").unwrap();
+    let error = second.persist().await.unwrap_err();
+    let LakeError::File { source, .. } = &error else { panic!("{error}") };
+    assert_eq!(source.kind(), ErrorKind::AlreadyExists, "{error:?}");
+    second.discard().await;
+    assert_eq!(listed(&storage, &table).await, both);
+    assert_eq!(storage.read(&at("metadata/v1.json")).await.unwrap(), "first");
+    assert_eq!(storage.size(&odd).await.unwrap(), Some(10));
+
+    // More than one request removes.
+    let many = storage.begin();
+    (0..1_100).for_each(|n| many.write(&at(&format!("data/{n}.bin")), vec![0; n]));
+    many.persist().await.unwrap();
+    assert_eq!(listed(&storage, &table).await.len(), 1_102);
+    many.discard().await;
+    assert_eq!(listed(&storage, &table).await, both);
+    storage.remove(vec![odd.clone(), odd.clone(), at("never")]).await;
+    assert_eq!(storage.size(&odd).await.unwrap(), None);
+    let error = storage.read(&odd).await.unwrap_err();
+    assert!(error.to_string().contains("x y.bin"), "{error}");
 }
