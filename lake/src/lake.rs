@@ -4,15 +4,17 @@ use std::{
     collections::BTreeMap,
     fs::File,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use medlake_contract::{ChangeSet, Column, Identity, Positions, TableName, TableSchema};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
-    catalog::{self, database::Access},
+    catalog::{self, Cause, database::Access},
     commit::{
         flush::{Altered, Committer, Cut, FlushReport, Settled},
+        table::CommittedTable,
         write::WrittenTable,
     },
     config::LakeConfig,
@@ -22,11 +24,18 @@ use crate::{
     options::TableOptions,
     read::view::{ReadView, TableView},
     storage::Storage,
-    table::{TableState, forward::Carried, relocate, segment::Segment},
+    table::{TableState, absorb::Foreign, forward::Carried, relocate, segment::Segment},
 };
 
+/// How often a flush is tried while other programs commit to its tables.
+const TRIES: u32 = 6;
+/// The wait before the second try; doubled with each.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+/// How long what is staged may stay unpublished while a flush waits for it.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Everything that changes with staging, behind one lock that is never held across an await.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct State {
     pub(crate) tables: BTreeMap<TableName, TableState>,
     pub(crate) positions: Positions,
@@ -34,9 +43,32 @@ pub(crate) struct State {
     pub(crate) version: u64,
     /// Whether something was staged since the last publication.
     pub(crate) ahead: bool,
+    /// What other programs committed, to be taken in once nothing is staged beyond what is published.
+    absorbing: Option<Absorbing>,
+}
+
+struct Absorbing {
+    tables: Arc<BTreeMap<TableName, Foreign>>,
+    done: oneshot::Sender<()>,
 }
 
 impl State {
+    /// Takes in what other programs committed, if somebody waits for it. Nothing may be staged beyond
+    /// what is published or about to be.
+    fn absorb(&mut self) {
+        let Some(Absorbing { tables, done }) = self.absorbing.take() else { return };
+        if done.is_closed() {
+            return;
+        }
+        for (name, foreign) in &*tables {
+            if let Some(table) = self.tables.get_mut(name) {
+                table.absorb(foreign);
+            }
+        }
+        // Whoever goes away just now finds it done when it is tried again.
+        let _ = done.send(());
+    }
+
     fn view(&mut self, version: u64) -> Arc<ReadView> {
         Arc::new(ReadView {
             version,
@@ -300,6 +332,11 @@ impl Lake {
         if !state.ahead {
             return self.read_view();
         }
+        state.absorb();
+        self.publish_state(&mut state)
+    }
+
+    fn publish_state(&self, state: &mut State) -> Arc<ReadView> {
         state.version += 1;
         state.ahead = false;
         let version = state.version;
@@ -350,12 +387,70 @@ impl Lake {
     /// Writes everything published so far into files and commits all touched tables in one catalog
     /// transaction. Staging and publishing go on meanwhile; a second flush waits for the first.
     ///
+    /// What other programs committed to the tables meanwhile (rows added, files compacted) is taken
+    /// in first, with the next publication, and what was changed here is committed on top of it.
+    /// Marts do not hear of it.
+    ///
     /// # Errors
     /// [`LakeError::Fenced`] and [`LakeError::CommitConflict`] are final: the process must stop.
     /// After any other error nothing is lost and the next flush tries again.
     pub async fn flush(&self) -> Result<FlushReport, LakeError> {
         let mut committer = self.committer.lock().await;
         self.resolve(&mut committer).await?;
+        if committer.is_behind().await? {
+            self.take_in(&mut committer).await?;
+        }
+        let mut wait = FIRST_WAIT;
+        for _ in 1..TRIES {
+            match self.flush_once(&mut committer).await {
+                Err(LakeError::CommitConflict { table }) => {
+                    tracing::info!(%table, "another program committed; doing it again on top");
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                    self.take_in(&mut committer).await?;
+                }
+                ended => return ended,
+            }
+        }
+        self.flush_once(&mut committer).await
+    }
+
+    /// Takes in what other programs committed.
+    async fn take_in(&self, committer: &mut Committer) -> Result<(), LakeError> {
+        let staged = {
+            let mut state = self.state();
+            let tables = state.tables.iter_mut();
+            tables.map(|(n, t)| (n.clone(), (t.view(), Arc::clone(t.codec())))).collect()
+        };
+        let rebased = committer.rebase(&staged).await?;
+        drop(staged);
+        let (tables, committed): (BTreeMap<TableName, Foreign>, Vec<CommittedTable>) = rebased
+            .into_iter()
+            .map(|r| ((r.committed.name.clone(), r.foreign), r.committed))
+            .unzip();
+        let (done, absorbed) = oneshot::channel();
+        {
+            let mut state = self.state();
+            state.absorbing = Some(Absorbing { tables: Arc::new(tables), done });
+            if !state.ahead {
+                state.absorb();
+                self.publish_state(&mut state);
+            }
+        }
+        match tokio::time::timeout(PUBLISHED_WITHIN, absorbed).await {
+            Ok(Ok(())) => committer.rebased(committed),
+            _ => {
+                let source = Cause::from("what is staged was not published in time");
+                return Err(LakeError::Catalog {
+                    doing: "take in another program's commit",
+                    source,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_once(&self, committer: &mut Committer) -> Result<FlushReport, LakeError> {
         let view = {
             let mut state = self.state();
             let view = self.read_view();
@@ -377,7 +472,7 @@ impl Lake {
         };
         drop(view);
         let settled = committer.commit(prepared).await?;
-        let report = self.install(&mut committer, settled).await;
+        let report = self.install(committer, settled).await;
         committer.sweep_one(&self.config).await;
         Ok(report)
     }

@@ -2,6 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
+use arrow::{
+    array::{AsArray, RecordBatch, new_null_array},
+    datatypes::Int64Type,
+};
+use datafusion::prelude::SessionContext;
+use medlake_contract::{ChangeBatch, ChangeSet, Op};
 use medlake_lake::{CatalogConfig, Follower, Lake, LakeConfig, LakeError};
 
 use crate::{
@@ -24,6 +30,111 @@ async fn open(folder: &Path, url: &str, catalog_name: &str) -> Lake {
     lake
 }
 
+/// What another program does to the table.
+fn foreign(url: &str, action: &[&str]) {
+    let arguments: Vec<&Path> =
+        std::iter::once(url).chain(action.iter().copied()).map(Path::new).collect();
+    parts::python("write_sql_catalog.py", &arguments);
+}
+
+/// Rows and the sum of their amounts, as our engine reads them.
+async fn sums(lake: &Lake) -> (i64, i64) {
+    let context = SessionContext::new();
+    context.register_catalog("lake", lake.read_view().catalog());
+    let sql = "select count(*), sum(amount_fen) from lake.mall.orders";
+    let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+    let number = |column: usize| batches[0].column(column).as_primitive::<Int64Type>().value(0);
+    (number(0), number(1))
+}
+
+#[tokio::test]
+async fn what_other_programs_commit_is_taken_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(LakeConfig::new(folder.path(), clock())).await.unwrap();
+    lake.create_tables(&[orders()]).await.unwrap();
+    let url = format!("sqlite:///{}", folder.path().join("catalog.db").display());
+    let (folder, url) = (folder.path(), url.as_str());
+    write(&lake, &upserts((0..1_000).map(|k| (k, 1)), 1)).await;
+    write(&lake, &upserts((0..100).map(|k| (k, 2)), 2)).await;
+    assert_eq!(sums(&lake).await, (1_000, 1_100));
+
+    // New rows, and one of a key that is there: the later one counts.
+    foreign(url, &["append", "2000:10,2001:10,500:10"]);
+    lake.flush().await.unwrap();
+    assert_eq!(sums(&lake).await, (1_002, 1_100 + 20 + 9));
+    // They can be changed as any other.
+    write(&lake, &upserts([(2_000, 30), (500, 30)], 3)).await;
+    assert_eq!(sums(&lake).await, (1_002, 1_100 + 30 + 10 + 29));
+    check_outside(folder, &lake).await;
+
+    // Rows move to other files while some of them change here: these stay as changed, the deleted one
+    // does not come back.
+    lake.stage(&upserts([(5, 50), (3_000, 50)], 4)).unwrap();
+    lake.stage(&delete(6, 5)).unwrap();
+    lake.publish();
+    let before = sums(&lake).await;
+    foreign(url, &["rewrite"]);
+    lake.flush().await.unwrap();
+    assert_eq!(sums(&lake).await, before);
+    check_outside(folder, &lake).await;
+    write(&lake, &upserts([(7, 70), (6, 60)], 6)).await;
+    assert_eq!(sums(&lake).await, (before.0 + 1, before.1 + 68 + 60));
+    check_outside(folder, &lake).await;
+
+    // Rows are deleted, one of them changed here meanwhile: it stays.
+    lake.stage(&upserts([(150, 99)], 7)).unwrap();
+    lake.publish();
+    let before = sums(&lake).await;
+    foreign(url, &["delete", "100:200"]);
+    lake.flush().await.unwrap();
+    assert_eq!(sums(&lake).await, (before.0 - 99, before.1 - 99));
+    check_outside(folder, &lake).await;
+
+    // What is staged and not published is taken to be newer, too.
+    lake.stage(&upserts([(8, 80)], 8)).unwrap();
+    let flush = async {
+        let flushed = lake.flush().await;
+        assert!(flushed.is_ok(), "{flushed:?}");
+    };
+    let before = sums(&lake).await;
+    foreign(url, &["rewrite"]);
+    let publish = async {
+        tokio::task::yield_now().await;
+        lake.publish();
+    };
+    tokio::join!(flush, publish);
+    lake.flush().await.unwrap();
+    assert_eq!(sums(&lake).await, (before.0, before.1 + 78));
+
+    // And all of it is there after a restart, the positions included.
+    let (now, positions) = (sums(&lake).await, lake.committed_positions());
+    foreign(url, &["append", "9000:1"]);
+    drop(lake);
+    let lake = Lake::open(LakeConfig::new(folder, clock())).await.unwrap();
+    assert_eq!(lake.committed_positions(), positions);
+    assert_eq!(sums(&lake).await, (now.0 + 1, now.1 + 1));
+}
+
+/// Deletes one order.
+fn delete(key: i64, change_id: u64) -> ChangeSet {
+    let inserted = upserts([(key, 0)], change_id);
+    let row = inserted.batches[0].after().clone();
+    let none = RecordBatch::try_new(
+        row.schema(),
+        row.columns().iter().map(|c| new_null_array(c.data_type(), 1)).collect(),
+    );
+    let batch = ChangeBatch::new(orders(), vec![Op::Delete], row, none.unwrap());
+    ChangeSet { batches: vec![batch.unwrap()], ..inserted }
+}
+
+/// Whether PyIceberg sees the same.
+async fn check_outside(folder: &Path, lake: &Lake) {
+    let url = format!("sqlite:///{}", folder.join("catalog.db").display());
+    let (rows, amounts) = sums(lake).await;
+    let read = parts::python("read_sql_catalog.py", &[Path::new(&url)]);
+    assert_eq!(read.trim(), format!("mall.orders {rows} {amounts}"));
+}
+
 fn row_count(lake: &Lake) -> u64 {
     lake.read_view().tables()[0].row_count
 }
@@ -44,6 +155,7 @@ async fn on(kind: Kind) {
     a_table_of_an_older_jdbc_catalog_is_opened(&server).await;
     a_later_writer_ends_the_earlier_one(&server).await;
     a_deadlock_passes(&server).await;
+    a_commit_between_ours_is_committed_on_top_of(&server).await;
     a_lost_answer_is_resolved_and_a_lost_commit_is_made_again(&server).await;
     the_server_may_die_and_come_back(&mut server).await;
 }
@@ -130,6 +242,53 @@ async fn a_deadlock_passes(server: &DatabaseServer) {
             "select 1 from information_schema.innodb_trx where trx_state = 'LOCK WAIT'"
         ),
     }
+}
+
+/// The other program commits after the lake has looked and written its files: while it waits for the
+/// writer's row, which the test holds.
+async fn a_commit_between_ours_is_committed_on_top_of(server: &DatabaseServer) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = server.url(server.port);
+    server.execute("delete from iceberg_tables where catalog_name = 'medlake'").await;
+    let lake = open(folder.path(), &url, "medlake").await;
+    write(&lake, &upserts((0..100).map(|k| (k, k)), 1)).await;
+    lake.stage(&upserts((90..110).map(|k| (k, 1_000)), 2)).unwrap();
+    lake.publish();
+    let writer = "update medlake_writer set epoch = epoch where catalog_name = 'medlake'";
+    macro_rules! meanwhile {
+        ($pool:ty, $waits:literal) => {{
+            let pool = <$pool>::connect(&url).await.unwrap();
+            let mut held = pool.begin().await.unwrap();
+            sqlx::query(writer).execute(&mut *held).await.unwrap();
+            let other = async {
+                let end = std::time::Instant::now() + Duration::from_secs(20);
+                while sqlx::query($waits).fetch_optional(&pool).await.unwrap().is_none() {
+                    assert!(std::time::Instant::now() < end, "nobody waits for the row");
+                    tokio::time::sleep(Duration::from_millis(150)).await;
+                }
+                let url = url.clone();
+                let append = tokio::task::spawn_blocking(move || {
+                    foreign(&url, &["append", "200:7,95:7"]);
+                });
+                append.await.unwrap();
+                held.commit().await.unwrap();
+            };
+            tokio::join!(lake.flush(), other).0.unwrap()
+        }};
+    }
+    let report = match server.kind {
+        Kind::Postgres => meanwhile!(sqlx::PgPool, "select 1 from pg_locks where not granted"),
+        Kind::MariaDb => meanwhile!(
+            sqlx::MySqlPool,
+            "select 1 from information_schema.innodb_trx where trx_state = 'LOCK WAIT'"
+        ),
+    };
+    assert_eq!((report.rows, report.positions), (20, lake.committed_positions()));
+    // Of key 95 ours is the later commit; key 200 is new.
+    let amounts = (0..90).sum::<i64>() + 20 * 1_000 + 7;
+    let read = parts::python("read_sql_catalog.py", &[Path::new(&url)]);
+    assert_eq!(read.trim(), format!("mall.orders 111 {amounts}"));
+    assert_eq!(sums(&lake).await, (111, amounts));
 }
 
 async fn a_lost_answer_is_resolved_and_a_lost_commit_is_made_again(server: &DatabaseServer) {

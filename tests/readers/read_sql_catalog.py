@@ -1,7 +1,7 @@
 """Reads every table of a catalog database with PyIceberg and prints, per table, its name, the number
 of rows and the sum of amount_fen.
 
-usage: read_sql_catalog.py postgres://... | mysql://...
+usage: read_sql_catalog.py postgres://... | mysql://... | sqlite:///...
 """
 
 import sys
@@ -9,7 +9,7 @@ import sys
 import pyarrow.compute as pc
 from pyiceberg.catalog.sql import SqlCatalog
 
-DRIVERS = {"postgres": "postgresql+psycopg2", "mysql": "mysql+pymysql"}
+DRIVERS = {"postgres": "postgresql+psycopg2", "mysql": "mysql+pymysql", "sqlite": "sqlite"}
 
 
 def main(url: str) -> None:

@@ -252,7 +252,8 @@ impl Committer {
     }
 
     /// Finds out what became of a flush whose answer was lost: by reading the pointers again, and
-    /// looking for the ones it would have set. Some when it was committed.
+    /// looking for the snapshots it would have made. Some when it was committed, also when another
+    /// program committed on top of it.
     pub(crate) async fn resolve(&mut self) -> Result<Option<Settled>, LakeError> {
         let Some(pending) = &self.pending else { return Ok(None) };
         if self.faults.hits(Fault::RereadFails) {
@@ -265,14 +266,19 @@ impl Committer {
             }
             Err(error) => return Err(error),
         };
-        let at = |s: &Swap, location: &str| {
-            locations.get(&s.table).is_some_and(|found| found == location)
-        };
-        if pending.swaps.iter().all(|s| at(s, &s.to)) {
-            return Ok(self.settle());
-        }
-        if let Some(other) = pending.swaps.iter().find(|s| !at(s, &s.from)) {
-            return Err(LakeError::CommitConflict { table: other.table.clone() });
+        for (swap, (table, _)) in pending.swaps.iter().zip(&pending.tables) {
+            let Some(found) = locations.get(&swap.table) else { continue };
+            if *found == swap.from {
+                continue;
+            }
+            let made = *found == swap.to || {
+                let there =
+                    CommittedTable::load(&self.storage, swap.table.clone(), found.clone()).await?;
+                table.metadata.current_snapshot_id().is_some_and(|id| there.has_snapshot(id))
+            };
+            if made {
+                return Ok(self.settle());
+            }
         }
         self.take_back().await;
         Ok(None)
@@ -297,6 +303,15 @@ impl Committer {
             for scope in prepared.scopes {
                 scope.discard().await;
             }
+        }
+    }
+
+    /// Other programs committed to these tables, and what they did was taken in.
+    pub(crate) fn rebased(&mut self, tables: Vec<CommittedTable>) {
+        for table in tables {
+            // Files that went with their commits are found by looking.
+            self.unswept.push(table.name.clone());
+            self.tables.insert(table.name.clone(), table);
         }
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod flush;
 pub(crate) mod layout;
 pub(crate) mod manifest;
+pub(crate) mod rebase;
 pub(crate) mod table;
 pub(crate) mod vectors;
 pub(crate) mod write;

@@ -182,12 +182,38 @@ impl CommittedTable {
         self.manifests.iter().filter(move |m| m.file.content == content).flat_map(|m| &m.entries)
     }
 
-    /// What the current snapshot says about the sources.
+    /// What the newest snapshot of ours says about the sources; another program's says nothing.
     pub(crate) fn progress(&self) -> Result<Option<Progress>, LakeError> {
-        match self.metadata.current_snapshot() {
-            Some(s) => Progress::read(&self.name, &s.summary().additional_properties),
-            None => Ok(None),
+        let mut snapshot = self.metadata.current_snapshot();
+        while let Some(current) = snapshot {
+            let summary = &current.summary().additional_properties;
+            if let Some(progress) = Progress::read(&self.name, summary)? {
+                return Ok(Some(progress));
+            }
+            let parent = current.parent_snapshot_id();
+            snapshot = parent.and_then(|id| self.metadata.snapshot_by_id(id));
         }
+        Ok(None)
+    }
+
+    pub(crate) fn has_snapshot(&self, id: i64) -> bool {
+        self.metadata.snapshot_by_id(id).is_some()
+    }
+
+    /// Fails when a later writer than `own` committed to the table.
+    pub(crate) fn check_epoch(&self, own: i64) -> Result<(), LakeError> {
+        match self.progress()? {
+            Some(progress) if progress.epoch > own => {
+                Err(LakeError::Fenced { own, current: progress.epoch })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The table as another program left it, with what is still to be removed of `before`.
+    pub(crate) fn after(mut self, before: &Self) -> Self {
+        self.retired.clone_from(&before.retired);
+        self
     }
 
     /// The schema of the table when it is declared with these columns from now on.

@@ -110,15 +110,15 @@ pub(crate) async fn read_vectors(
     table: &TableName,
     entries: &[&DataFile],
 ) -> Result<HashMap<String, RoaringBitmap>, LakeError> {
-    let mut files: BTreeMap<&str, Vec<&DataFile>> = BTreeMap::new();
+    let mut files: BTreeMap<String, Vec<DataFile>> = BTreeMap::new();
     for entry in entries {
-        files.entry(entry.file_path()).or_default().push(entry);
+        files.entry(entry.file_path().to_owned()).or_default().push((*entry).clone());
     }
     let mut parts = futures::stream::iter(files)
         .map(|(location, entries)| async move {
             let ranges: Result<Vec<_>, LakeError> =
                 entries.iter().map(|entry| range(table, entry)).collect();
-            let bytes = storage.read_ranges(location, ranges?).await?;
+            let bytes = storage.read_ranges(&location, ranges?).await?;
             entries
                 .iter()
                 .zip(bytes)

@@ -1,5 +1,6 @@
 //! One table as the writer has it: segments and key index, newer than any view.
 
+pub(crate) mod absorb;
 pub(crate) mod digest;
 pub(crate) mod forward;
 pub(crate) mod key;
@@ -45,7 +46,7 @@ pub(crate) struct CheckedChanges {
 pub(crate) struct TableState {
     shape: Arc<Shape>,
     schema: Arc<TableSchema>,
-    codec: KeyCodec,
+    codec: Arc<KeyCodec>,
     pub(crate) index: KeyIndex,
     pub(crate) segments: BTreeMap<u32, Segment>,
     next_segment: u32,
@@ -68,7 +69,7 @@ impl TableState {
         })?;
         Ok(Self {
             index: codec.index(0),
-            codec,
+            codec: Arc::new(codec),
             schema,
             shape,
             segments: BTreeMap::new(),
@@ -81,6 +82,11 @@ impl TableState {
 
     pub(crate) fn schema(&self) -> &Arc<TableSchema> {
         &self.schema
+    }
+
+    /// What makes keys of rows.
+    pub(crate) fn codec(&self) -> &Arc<KeyCodec> {
+        &self.codec
     }
 
     /// Rows and bytes that are in no file yet.
@@ -232,9 +238,10 @@ impl TableState {
             }
         }
         // The key is the same, but its columns may stand elsewhere.
-        self.codec = KeyCodec::new(shape.schema(), self.codec.seed()).map_err(|source| {
+        let codec = KeyCodec::new(shape.schema(), self.codec.seed()).map_err(|source| {
             LakeError::Arrow { doing: "encode the key", table: self.schema.name().clone(), source }
         })?;
+        self.codec = Arc::new(codec);
         self.schema = Arc::clone(shape.schema());
         self.shape = shape;
         self.view = None;
