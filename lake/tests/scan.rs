@@ -337,7 +337,7 @@ async fn a_dead_row_cannot_fail_a_query() {
     let context = SessionContext::new();
     let schema = lake.read_view().catalog().schema("mall").unwrap();
     context.catalog("datafusion").unwrap().register_schema("mall", schema).unwrap();
-    let sql = "select id from mall.lines where 1000000 / (id - 4) > -1000000 and id >= 0";
+    let sql = "select id from mall.lines where 1000000 / (id - 4) >= -1000000 and id >= 0";
     let found = context.sql(sql).await.unwrap().collect().await.unwrap();
     assert_eq!(text(&found).len(), living.num_rows());
 }
