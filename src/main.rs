@@ -12,6 +12,7 @@ mod life;
 mod pulse;
 mod screen;
 mod up;
+mod upkeep;
 
 use config::Config;
 
@@ -82,6 +83,11 @@ enum Command {
         #[arg(long)]
         speed: Option<f64>,
     },
+    /// Look after the lake by hand, and verify it.
+    Lake {
+        #[command(subcommand)]
+        upkeep: upkeep::Upkeep,
+    },
     /// Print the settings in force, or every problem with them.
     Config,
 }
@@ -145,6 +151,7 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
         Command::Replay { dataset, from, speed } => {
             Box::pin(up::replay(&config, dataset, &from, speed)).await
         }
+        Command::Lake { upkeep } => Box::pin(upkeep::run(up::lake_settings(&config), upkeep)).await,
         Command::Config => {
             up::say(&config.to_string());
             Ok(())

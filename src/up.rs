@@ -193,7 +193,7 @@ fn start_doors(parts: &mut Parts, server: QueryServer, http: TcpListener, postgr
     });
 }
 
-fn lake_settings(config: &Config) -> LakeConfig {
+pub(crate) fn lake_settings(config: &Config) -> LakeConfig {
     LakeConfig {
         catalog: config.lake.catalog.clone(),
         warehouse: config.lake.warehouse.clone(),

@@ -20,6 +20,7 @@ use crate::{
     config::LakeConfig,
     error::LakeError,
     fault::Faults,
+    maintain::Upkeep,
     open::{load, lock_folder},
     options::TableOptions,
     read::view::{ReadView, TableView},
@@ -91,7 +92,7 @@ pub struct Lake {
     pub(crate) committer: tokio::sync::Mutex<Committer>,
     pub(crate) storage: Storage,
     /// One at a time, so that what one chose is not gone when it is done.
-    pub(crate) maintenance: tokio::sync::Mutex<()>,
+    pub(crate) maintenance: tokio::sync::Mutex<Upkeep>,
     #[cfg_attr(not(test), expect(dead_code, reason = "armed by tests"))]
     pub(crate) faults: Arc<Faults>,
     /// Holds the folder.
@@ -145,7 +146,7 @@ impl Lake {
             committed: Mutex::new(positions),
             committer: tokio::sync::Mutex::new(committer),
             storage,
-            maintenance: tokio::sync::Mutex::new(()),
+            maintenance: tokio::sync::Mutex::default(),
             faults,
             _lock: lock,
         })
@@ -463,7 +464,6 @@ impl Lake {
         };
         let Some(prepared) = committer.prepare(&self.config, &view).await? else {
             committer.clean().await;
-            committer.sweep_one(&self.config).await;
             return Ok(FlushReport {
                 version: view.version,
                 positions: view.positions.clone(),
@@ -472,9 +472,7 @@ impl Lake {
         };
         drop(view);
         let settled = committer.commit(prepared).await?;
-        let report = self.install(committer, settled).await;
-        committer.sweep_one(&self.config).await;
-        Ok(report)
+        Ok(self.install(committer, settled).await)
     }
 
     /// Learns what became of an earlier flush whose answer was lost.

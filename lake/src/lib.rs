@@ -62,7 +62,11 @@ pub use config::{CatalogConfig, Clock, Durability, LakeConfig, Secret};
 pub use error::LakeError;
 pub use follow::Follower;
 pub use lake::Lake;
-pub use maintain::{MaintenanceReport, compact::CompactReport};
+pub use maintain::{
+    MaintenanceReport,
+    check::{CheckReport, Finding, Inspector, Outlook, Severity},
+    compact::CompactReport,
+};
 pub use options::{Compression, FormatVersion, PartitionField, SortField, TableOptions, Transform};
 pub use read::view::{ReadView, TableInfo};
 pub use warehouse::{S3Config, S3Credentials, Warehouse};

@@ -97,8 +97,6 @@ pub(crate) struct Committer {
     /// A commit handed to the catalog whose outcome is not known: its answer was lost, or the caller
     /// went away before it came.
     pending: Option<Prepared>,
-    /// Tables in whose folders nobody has looked for files of earlier runs yet.
-    unswept: Vec<TableName>,
 }
 
 impl Committer {
@@ -110,8 +108,7 @@ impl Committer {
         cut: Cut,
         faults: Arc<Faults>,
     ) -> Self {
-        let unswept = tables.keys().cloned().collect();
-        Self { catalog, epoch, storage, tables, cut, faults, pending: None, unswept }
+        Self { catalog, epoch, storage, tables, cut, faults, pending: None }
     }
 
     /// Writes what `view` has beyond the committed files and builds the next snapshots. None when
@@ -310,7 +307,6 @@ impl Committer {
     pub(crate) fn rebased(&mut self, tables: Vec<CommittedTable>) {
         for table in tables {
             // Files that went with their commits are found by looking.
-            self.unswept.push(table.name.clone());
             self.tables.insert(table.name.clone(), table);
         }
     }
@@ -321,26 +317,45 @@ impl Committer {
         self.storage.remove(released).await;
     }
 
-    /// Looks for files that earlier runs left behind, in one table a flush, so that neither opening
-    /// nor a flush waits long for it.
-    pub(crate) async fn sweep_one(&mut self, config: &LakeConfig) {
-        if self.unswept.is_empty() {
-            return;
+    /// Fails when another writer took the lake over.
+    pub(crate) async fn check_epoch(&self) -> Result<(), LakeError> {
+        self.catalog.check_epoch(self.epoch).await
+    }
+
+    /// Forgets old snapshots of these tables, in one catalog transaction. Gives how many.
+    pub(crate) async fn expire(
+        &mut self,
+        names: &[TableName],
+        retention: &Retention,
+        now_micros: i64,
+    ) -> Result<usize, LakeError> {
+        let scope = self.storage.begin();
+        let expire = |table: &CommittedTable| {
+            let next = table.without_old_snapshots(&scope, retention, now_micros);
+            next.map(|next| next.map(|next| (table.location.clone(), next)))
+        };
+        let tables = names.iter().filter_map(|name| self.tables.get(name));
+        let written: Result<Vec<_>, LakeError> =
+            tables.filter_map(|table| expire(table).transpose()).collect();
+        let tables = persisted(&scope, written).await?;
+        if tables.is_empty() {
+            return Ok(0);
         }
-        // To a writer that was replaced, the files of the one after it would be orphans.
-        if let Err(error) = self.catalog.check_epoch(self.epoch).await {
-            tracing::warn!(%error, "did not look for orphan files");
-            return;
+        let swap = |(from, (table, ..)): &(String, (CommittedTable, Cleanup, usize))| Swap {
+            table: table.name.clone(),
+            from: from.clone(),
+            to: table.location.clone(),
+        };
+        let swaps: Vec<Swap> = tables.iter().map(swap).collect();
+        known(&scope, self.catalog.commit(self.epoch, &swaps).await).await?;
+        let mut expired = 0;
+        for (_, (table, cleanup, snapshots)) in tables {
+            expired += snapshots;
+            self.tables.insert(table.name.clone(), table);
+            cleanup.run(&self.storage).await;
         }
-        let Some(name) = self.unswept.pop() else { return };
-        let Some(table) = self.tables.get_mut(&name) else { return };
-        let before = (config.clock)().saturating_sub(config.orphan_micros);
-        // Should an old snapshot be unreadable, nothing is removed: it is not needed to go on.
-        match table.sweep(&self.storage, before).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(table = %name, removed, "removed orphan files"),
-            Err(error) => tracing::warn!(table = %name, %error, "could not look for orphan files"),
-        }
+        self.clean().await;
+        Ok(expired)
     }
 
     /// Enters new tables into the catalog.

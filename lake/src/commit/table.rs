@@ -53,6 +53,15 @@ pub(crate) struct Retired {
     held: Option<Arc<LakeFile>>,
 }
 
+/// Files in a table's folder that are not needed any more, or not for long.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers {
+    /// What nothing names.
+    pub(crate) orphans: Vec<Listed>,
+    /// What older snapshots name.
+    older: Vec<Retired>,
+}
+
 /// What one commit changes in a table's set of files.
 #[derive(Debug, Default)]
 pub(crate) struct TableChange {
@@ -355,16 +364,8 @@ impl CommittedTable {
             Some((first, next)) => snapshot.with_row_range(first, next - first).build(),
             None => snapshot.build(),
         };
-        let expired = self.expired(retention, timestamp_ms);
-        for id in &expired {
-            if let Some(old) = self.metadata.snapshot_by_id(*id) {
-                retired.push(Retired {
-                    location: old.manifest_list().to_owned(),
-                    since: 0,
-                    held: None,
-                });
-            }
-        }
+        let expired = self.expired(retention, 1, timestamp_ms);
+        self.retire_lists(&expired, &mut retired);
         let builder = self
             .metadata
             .clone()
@@ -393,9 +394,9 @@ impl CommittedTable {
         Ok((built.metadata, location, dropped))
     }
 
-    /// Snapshots that need not be kept once there is one more. Their age counts from when the next
+    /// Snapshots that need not be kept once there are `coming` more. Their age counts from when the next
     /// one took their place: until then readers in other processes still began with them.
-    fn expired(&self, retention: &Retention, now_ms: i64) -> Vec<i64> {
+    fn expired(&self, retention: &Retention, coming: usize, now_ms: i64) -> Vec<i64> {
         let mut snapshots: Vec<_> = self.metadata.snapshots().collect();
         snapshots.sort_by_key(|s| std::cmp::Reverse(s.sequence_number()));
         let current = self.metadata.current_snapshot_id();
@@ -404,10 +405,10 @@ impl CommittedTable {
         snapshots
             .into_iter()
             .zip(replaced)
-            .skip(retention.snapshots.saturating_sub(1))
+            .skip(retention.snapshots.saturating_sub(coming))
             .filter(|(_, replaced)| now_ms - replaced > retention.micros / 1_000)
             .map(|(s, _)| s.snapshot_id())
-            .filter(|id| Some(*id) != current || retention.snapshots <= 1)
+            .filter(|id| Some(*id) != current || (coming > 0 && retention.snapshots <= coming))
             .collect()
     }
 
@@ -501,13 +502,13 @@ impl CommittedTable {
         released
     }
 
-    /// Finds files of earlier runs that can go: those only older snapshots name are retired, those
-    /// nothing names and that are older than `before_micros` are removed.
-    pub(crate) async fn sweep(
-        &mut self,
+    /// Files in the table's folder that are not needed any more, or not for long: those only older
+    /// snapshots name, and those nothing names and that are older than `before_micros`.
+    pub(crate) async fn leftovers(
+        &self,
         storage: &Storage,
         before_micros: i64,
-    ) -> Result<usize, LakeError> {
+    ) -> Result<Leftovers, LakeError> {
         let mut last: HashMap<String, i64> = HashMap::new();
         let mut see = |location: &str, sequence: i64| {
             let at = last.entry(location.to_owned()).or_insert(sequence);
@@ -535,24 +536,72 @@ impl CommittedTable {
         see(&self.location, i64::MAX - 1);
         self.metadata.metadata_log().iter().for_each(|l| see(&l.metadata_file, i64::MAX - 1));
         self.metadata.statistics_iter().for_each(|s| see(&s.statistics_path, i64::MAX - 1));
-        let mut orphans = Vec::new();
+        let mut leftovers = Leftovers::default();
         let mut listed = storage.list(self.metadata.location());
-        while let Some(Listed { location, modified_micros, .. }) = listed.try_next().await? {
-            if self.retired.iter().any(|r| r.location == location) {
+        while let Some(file) = listed.try_next().await? {
+            if self.is_retired(&file.location) {
                 // Waits for its reader or its snapshots.
                 continue;
             }
-            match last.get(&location) {
-                None if modified_micros < before_micros => orphans.push(location),
+            match last.get(&file.location) {
+                None if file.modified_micros < before_micros => leftovers.orphans.push(file),
                 Some(sequence) if Some(*sequence) < current => {
-                    self.retired.push(Retired { location, since: sequence + 1, held: None });
+                    let (location, since) = (file.location, sequence + 1);
+                    leftovers.older.push(Retired { location, since, held: None });
                 }
                 _ => {}
             }
         }
-        let removed = orphans.len();
-        storage.remove(orphans).await;
-        Ok(removed)
+        Ok(leftovers)
+    }
+
+    fn is_retired(&self, location: &str) -> bool {
+        self.retired.iter().any(|r| r.location == location)
+    }
+
+    /// Takes note of files that go with the snapshots that name them. Gives the orphans that are
+    /// orphans still.
+    pub(crate) fn retire(&mut self, leftovers: Leftovers) -> Vec<String> {
+        for file in leftovers.older {
+            if !self.is_retired(&file.location) {
+                self.retired.push(file);
+            }
+        }
+        let orphans = leftovers.orphans.into_iter().map(|file| file.location);
+        orphans.filter(|location| !self.is_retired(location)).collect()
+    }
+
+    /// The table without old snapshots, and how many these are; none when there are none. Writes its
+    /// metadata file.
+    pub(crate) fn without_old_snapshots(
+        &self,
+        scope: &WriteScope,
+        retention: &Retention,
+        now_micros: i64,
+    ) -> Result<Option<(Self, Cleanup, usize)>, LakeError> {
+        let expired = self.expired(retention, 0, now_micros / 1_000);
+        if expired.is_empty() {
+            return Ok(None);
+        }
+        let mut next = self.clone();
+        self.retire_lists(&expired, &mut next.retired);
+        let builder = self.metadata.clone().into_builder(Some(self.location.clone()));
+        let builder = builder.remove_snapshots(&expired);
+        let (metadata, location, dropped) = self.write_next(scope, builder)?;
+        (next.metadata, next.location) = (metadata, location);
+        Ok(Some((next, Cleanup { locations: dropped }, expired.len())))
+    }
+
+    /// How many snapshots are older than need be.
+    pub(crate) fn old_snapshots(&self, retention: &Retention, now_micros: i64) -> usize {
+        self.expired(retention, 0, now_micros / 1_000).len()
+    }
+
+    fn retire_lists(&self, snapshots: &[i64], retired: &mut Vec<Retired>) {
+        for old in snapshots.iter().filter_map(|id| self.metadata.snapshot_by_id(*id)) {
+            let location = old.manifest_list().to_owned();
+            retired.push(Retired { location, since: 0, held: None });
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod compaction;
 mod history;
 mod identity;
 mod layout;
+mod upkeep;
 
 type Row = Vec<ScalarValue>;
 
@@ -511,11 +512,11 @@ async fn orphans_are_removed_when_old() {
     }
     let data = bench.folder.path().join("warehouse/mall/numbers/data");
     fs::write(data.join("stray.parquet"), "x").unwrap();
-    bench.open().await.flush().await.unwrap();
+    bench.open().await.maintain().await.unwrap();
     assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 2, "too young to remove");
     let later = LakeConfig { orphan_micros: -3_600_000_000, ..bench.config() };
     let lake = Lake::open(later).await.unwrap();
-    lake.flush().await.unwrap();
+    assert_eq!(lake.maintain().await.unwrap().orphans, 1);
     assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 1);
     assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,1"]);
 }
@@ -531,7 +532,8 @@ async fn a_writer_that_was_replaced_removes_nothing() {
     fs::create_dir_all(&data).unwrap();
     fs::write(data.join("of-the-next-writer.parquet"), "x").unwrap();
     bench.take_over().await;
-    lake.flush().await.unwrap();
+    let fenced = lake.maintain().await.unwrap_err();
+    assert!(matches!(fenced, LakeError::Fenced { .. }), "{fenced}");
     assert_eq!(files(bench.folder.path(), "mall/numbers/data").len(), 1);
 }
 

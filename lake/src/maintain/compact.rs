@@ -13,7 +13,7 @@
 //! tables would find neither.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,6 +22,7 @@ use std::{
 
 use arrow::error::ArrowError;
 use futures::TryStreamExt;
+use iceberg::spec::DataContentType;
 use medlake_contract::TableName;
 use roaring::RoaringBitmap;
 use tokio::runtime::Handle;
@@ -30,7 +31,7 @@ use crate::{
     commit::{
         flush::{Committer, Prepared},
         layout::{Layout, RowWriter},
-        manifest::DeleteKey,
+        manifest::{DeleteKey, Entry},
         table::{CommittedTable, TableChange},
         vectors::VectorWriter,
         write::{Partition, WrittenTable, partition_of, write_position_deletes},
@@ -101,6 +102,11 @@ impl Limits {
             delete_files: config.delete_file_count.max(1),
         }
     }
+
+    /// When somebody asks for it: whatever there is to gain.
+    pub(crate) fn asked(config: &LakeConfig) -> Self {
+        Self { small_files: 1, delete_files: 1, ..Self::due(config) }
+    }
 }
 
 /// Tells the thread that writes to stop when nobody waits for it any more.
@@ -149,7 +155,11 @@ impl Plan {
         }
         let mut deletes: HashMap<Partition, Vec<DeleteKey>> = HashMap::new();
         // A deletion vector is replaced with each change of it: there is never more than one a file.
-        for entry in committed.delete_files().filter(|e| e.file.content_offset().is_none()) {
+        let positions = |e: &&Arc<Entry>| {
+            e.file.content_type() == DataContentType::PositionDeletes
+                && e.file.content_offset().is_none()
+        };
+        for entry in committed.delete_files().filter(positions) {
             deletes.entry(entry.partition()).or_default().push(DeleteKey::of(&entry.file));
         }
         let layout = Layout::of(&view.shape, &committed.metadata)?;
@@ -165,6 +175,7 @@ impl Plan {
             dead: HashMap::new(),
         };
         let mut bytes = 0;
+        let seen: HashSet<Partition> = groups.keys().cloned().collect();
         for (partition, files) in groups {
             let chosen = choose(limits, &files, &mut bytes);
             // What vectors say of a file is replaced by the next flush of its deaths: position deletes
@@ -185,6 +196,9 @@ impl Plan {
                 plan.delete_files.extend(deletes.remove(&partition).unwrap_or_default());
             }
         }
+        // Of partitions that have no files any more.
+        let gone = deletes.into_iter().filter(|(partition, _)| !seen.contains(partition));
+        plan.delete_files.extend(gone.flat_map(|(_, files)| files));
         let nothing = plan.groups.is_empty() && plan.delete_files.is_empty();
         Ok((!nothing).then_some(plan))
     }
