@@ -20,7 +20,7 @@ use crate::{
     format::{
         data_file::{DataFileWriter, FileKind, LakeFile, writer_properties},
         partition,
-        schema::Shape,
+        schema::{Shape, metadata_error},
     },
     options::{FormatVersion, TableOptions},
     storage::WriteScope,
@@ -85,8 +85,9 @@ impl Layout {
             .iter()
             .map(|f| term("partition", f.source_id, f.transform, SortOptions::default()))
             .collect::<Result<_, _>>()?;
-        let partition_types = metadata
-            .default_partition_type()
+        let partition_types = spec
+            .partition_type(metadata.current_schema())
+            .map_err(metadata_error("read the partition specification", shape.schema().name()))?
             .fields()
             .iter()
             .filter_map(|field| field.field_type.as_primitive_type().cloned())
@@ -269,6 +270,15 @@ impl<'a> RowWriter<'a> {
 
     /// Appends rows of one partition to the open file, or begins one.
     fn append(&mut self, batch: &RecordBatch, partition: &Struct) -> Result<(), LakeError> {
+        // In parts, for after each the size of the file is looked at.
+        for first in (0..batch.num_rows()).step_by(BATCH_ROWS) {
+            let part = batch.slice(first, BATCH_ROWS.min(batch.num_rows() - first));
+            self.append_part(&part, partition)?;
+        }
+        Ok(())
+    }
+
+    fn append_part(&mut self, batch: &RecordBatch, partition: &Struct) -> Result<(), LakeError> {
         let writer = match &mut self.open {
             Some(writer) => writer,
             None => {

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use iceberg::{
     io::FileIO,
     spec::{
-        DataFile, DataFileBuilder, FormatVersion, ManifestContentType, ManifestFile, ManifestList,
-        ManifestWriter, ManifestWriterBuilder, Struct, TableMetadata,
+        DataFile, DataFileBuilder, FormatVersion, Literal, ManifestContentType, ManifestFile,
+        ManifestList, ManifestWriter, ManifestWriterBuilder, PrimitiveLiteral, PrimitiveType,
+        Struct, StructType, TableMetadata,
     },
 };
 use medlake_contract::TableName;
@@ -131,12 +132,11 @@ impl ManifestMaker<'_> {
         let location =
             format!("{}/metadata/{}-m0.avro", self.table.metadata.location(), Uuid::new_v4());
         let memory = FileIO::new_with_memory();
-        let mut writer = self.writer(&memory, &location, content, spec_id)?;
+        let damaged = |problem| LakeError::Corrupt { table: self.table.name.clone(), problem };
+        let (mut writer, partition_type) = self.writer(&memory, &location, content, spec_id)?;
         let mut entries = Vec::new();
         for entry in old.iter().flat_map(|m| &m.entries) {
-            let file = with_row_ids(&entry.file, entry.first_row_id).map_err(|problem| {
-                LakeError::Corrupt { table: self.table.name.clone(), problem }
-            })?;
+            let file = moved(&entry.file, entry.first_row_id, &partition_type).map_err(damaged)?;
             if removed(entry) {
                 writer
                     .add_delete_file(file, entry.sequence, Some(entry.file_sequence))
@@ -154,11 +154,12 @@ impl ManifestMaker<'_> {
             }
         }
         for NewEntry { file, .. } in added {
+            let file = moved(file, None, &partition_type).map_err(damaged)?;
             // The sequence number is inherited from the manifest list.
             writer.add_file(file.clone(), -1).map_err(wrong)?;
             entries.push(Arc::new(Entry {
                 spec_id,
-                file: file.clone(),
+                file,
                 snapshot_id: self.snapshot_id,
                 sequence: self.sequence,
                 file_sequence: self.sequence,
@@ -173,13 +174,14 @@ impl ManifestMaker<'_> {
         Ok(Manifest { file, entries })
     }
 
+    /// A writer, and the types of the partition values it takes.
     fn writer(
         &self,
         memory: &FileIO,
         location: &str,
         content: ManifestContentType,
         spec_id: i32,
-    ) -> Result<ManifestWriter, LakeError> {
+    ) -> Result<(ManifestWriter, StructType), LakeError> {
         let metadata = &self.table.metadata;
         let damaged = || LakeError::Corrupt {
             table: self.table.name.clone(),
@@ -188,9 +190,12 @@ impl ManifestMaker<'_> {
         let spec = metadata.partition_spec_by_id(spec_id).ok_or_else(damaged)?;
         // An old specification may be by a column that the current schema does not have any more.
         let current = metadata.current_schema();
-        let schema = std::iter::once(current)
-            .chain(metadata.schemas_iter())
-            .find(|schema| spec.partition_type(schema).is_ok())
+        let mut schemas: Vec<_> = metadata.schemas_iter().collect();
+        schemas.sort_by_key(|schema| std::cmp::Reverse(schema.schema_id()));
+        schemas.insert(0, current);
+        let (schema, partition_type) = schemas
+            .into_iter()
+            .find_map(|schema| Some((schema, spec.partition_type(schema).ok()?)))
             .ok_or_else(damaged)?;
         let output = memory
             .new_output(location)
@@ -202,12 +207,13 @@ impl ManifestMaker<'_> {
             spec.as_ref().clone(),
         );
         let vectors = metadata.format_version() >= FormatVersion::V3;
-        Ok(match (content, vectors) {
+        let writer = match (content, vectors) {
             (ManifestContentType::Data, false) => builder.build_v2_data(),
             (ManifestContentType::Deletes, false) => builder.build_v2_deletes(),
             (ManifestContentType::Data, true) => builder.build_v3_data(),
             (ManifestContentType::Deletes, true) => builder.build_v3_deletes(),
-        })
+        };
+        Ok((writer, partition_type))
     }
 }
 
@@ -315,9 +321,33 @@ impl RowIds {
     }
 }
 
-/// The same entry with the id of its first row written out: it inherits none from another manifest.
-fn with_row_ids(file: &DataFile, first_row_id: Option<i64>) -> Result<DataFile, String> {
-    if first_row_id.is_none() || file.first_row_id() == first_row_id {
+/// The values in the types their specification gives them now; none when they are so already. Only
+/// a column that was widened since has others.
+fn widened(values: &Struct, ty: &StructType) -> Option<Struct> {
+    let mut changed = false;
+    let values = values.fields().iter().zip(ty.fields()).map(|(value, field)| {
+        let wider = match (value, field.field_type.as_primitive_type()) {
+            (Some(Literal::Primitive(PrimitiveLiteral::Int(v))), Some(PrimitiveType::Long)) => {
+                Literal::long(*v)
+            }
+            (Some(Literal::Primitive(PrimitiveLiteral::Float(v))), Some(PrimitiveType::Double)) => {
+                Literal::double(v.0)
+            }
+            _ => return value.clone(),
+        };
+        changed = true;
+        Some(wider)
+    });
+    let values: Struct = values.collect();
+    changed.then_some(values)
+}
+
+/// The same entry for another manifest: with the id of its first row written out, for it inherits
+/// none there, and the partition values in the types they have now.
+fn moved(file: &DataFile, first_row_id: Option<i64>, ty: &StructType) -> Result<DataFile, String> {
+    let partition = widened(file.partition(), ty);
+    let first_row_id = first_row_id.or(file.first_row_id());
+    if partition.is_none() && file.first_row_id() == first_row_id {
         return Ok(file.clone());
     }
     let mut builder = DataFileBuilder::default();
@@ -328,7 +358,7 @@ fn with_row_ids(file: &DataFile, first_row_id: Option<i64>) -> Result<DataFile, 
         .content(file.content_type())
         .file_path(file.file_path().to_owned())
         .file_format(file.file_format())
-        .partition(file.partition().clone())
+        .partition(partition.unwrap_or_else(|| file.partition().clone()))
         .record_count(file.record_count())
         .file_size_in_bytes(file.file_size_in_bytes())
         .column_sizes(file.column_sizes().clone())

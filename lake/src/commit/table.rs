@@ -251,6 +251,7 @@ impl CommittedTable {
         }
         let mut builder = self.metadata.clone().into_builder(Some(self.location.clone()));
         if !same_columns {
+            self.check_layout(&columns, options)?;
             builder = builder.add_current_schema(columns.clone()).map_err(wrong)?;
         }
         if let Some(options) = options {
@@ -283,6 +284,30 @@ impl CommittedTable {
         let (metadata, location, dropped) = self.write_next(scope, builder)?;
         let next = Self { metadata, location, ..self.clone() };
         Ok(Some((next, Cleanup { locations: dropped })))
+    }
+
+    /// Refuses to drop a column that new files are laid out by.
+    fn check_layout(
+        &self,
+        columns: &Schema,
+        options: Option<&TableOptions>,
+    ) -> Result<(), LakeError> {
+        let spec = self.metadata.default_partition_spec();
+        let order = self.metadata.default_sort_order();
+        let used = spec.fields().iter().map(|f| f.source_id);
+        let used = used.chain(order.fields.iter().map(|f| f.source_id));
+        let gone = used.into_iter().find(|id| columns.field_by_id(*id).is_none());
+        match gone.filter(|_| options.is_none()) {
+            None => Ok(()),
+            Some(id) => Err(LakeError::Schema {
+                table: self.name.clone(),
+                problem: format!(
+                    "column \"{}\" is part of its partitions or sort order: lay the table out without \
+                     it first",
+                    self.metadata.current_schema().name_by_field_id(id).unwrap_or_default()
+                ),
+            }),
+        }
     }
 
     /// The table after `change`, as a new snapshot; writes manifests, manifest list and metadata.

@@ -309,3 +309,73 @@ async fn a_table_is_raised_to_v3_where_it_stands() {
     write(&lake, &t, vec![delete(2, 2), delete(12, 12)]).await;
     assert_eq!(rows(&lake.read_view(), "mall.numbers").await.len(), 16);
 }
+
+#[tokio::test]
+async fn a_partition_column_is_widened_but_not_dropped() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let of = |ty| {
+        let columns = vec![Column::required("id", ColumnType::Int64), Column::nullable("n", ty)];
+        table("mall.numbers", columns, &["id"])
+    };
+    let (narrow, wide) = (of(ColumnType::Int32), of(ColumnType::Int64));
+    let row = |id, n| vec![ScalarValue::Int64(Some(id)), ScalarValue::Int32(Some(n))];
+    let partition = vec![by("n", Transform::Identity)];
+    let options = TableOptions { partition, ..TableOptions::default() };
+    lake.create_tables_with(&[(Arc::clone(&narrow), options)]).await.unwrap();
+    let rows_before = [row(1, 5), row(2, 6), row(3, 5), row(4, 7)];
+    let inserts = rows_before.map(|row| (Op::Insert, None, Some(row)));
+    write(&lake, &narrow, inserts.into()).await;
+    lake.create_tables(&[Arc::clone(&wide)]).await.unwrap();
+    // A delete file of an old partition, a new file of the same, and a file that goes, which rewrites
+    // the manifest it is in.
+    write(&lake, &wide, vec![delete(1, 5), insert(5, 5), delete(2, 6)]).await;
+    write(&lake, &wide, vec![delete(4, 7)]).await;
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["3,5", "5,5"]);
+    drop(lake);
+    let lake = bench.open().await;
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["3,5", "5,5"]);
+    let table_now = committed(&lake, &wide).await;
+    let partitions: Vec<_> = table_now.data_files().map(|e| e.file.partition().clone()).collect();
+    assert_eq!(partitions.len(), 2);
+    assert_eq!(partitions[0], partitions[1], "one partition, whatever its column was");
+
+    let without = vec![Column::required("id", ColumnType::Int64)];
+    let without = table("mall.numbers", without, &["id"]);
+    let error = lake.create_tables(&[without]).await.unwrap_err();
+    assert!(error.to_string().contains("\"n\" is part of its partitions"), "{error}");
+}
+
+#[tokio::test]
+async fn files_end_at_the_target_size_and_have_filters() {
+    for sort in [vec![], vec![SortField::ascending("v")]] {
+        let bench = Bench::new();
+        let lake = bench.open().await;
+        let t = numbers();
+        let target = 200_000;
+        let options = TableOptions {
+            sort,
+            target_file_bytes: target,
+            bloom_filters: ["id".to_owned()].into(),
+            ..TableOptions::default()
+        };
+        lake.create_tables_with(&[(Arc::clone(&t), options)]).await.unwrap();
+        // Numbers that do not compress.
+        let v = |id: i64| id.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed());
+        write(&lake, &t, (0..100_000).map(|id| insert(id, v(id))).collect()).await;
+        let table = committed(&lake, &t).await;
+        let mut sizes: Vec<u64> = table.data_files().map(|e| e.file.file_size_in_bytes()).collect();
+        sizes.sort_unstable();
+        assert!(sizes.len() > 2, "{sizes:?}");
+        assert!(sizes.iter().all(|bytes| *bytes < target * 2), "{sizes:?}");
+        assert!(sizes[1..].iter().all(|bytes| *bytes > target / 2), "{sizes:?}");
+        let view = lake.read_view();
+        let segment = &view.tables[t.name()].segments[0];
+        let footer = segment.file().unwrap().file.footer().await.unwrap();
+        let columns = footer.row_group(0).columns();
+        assert!(columns[0].bloom_filter_offset().is_some());
+        assert!(columns[1].bloom_filter_offset().is_none());
+        let sum = query(&view, "select count(*), min(id), max(id) from medlake.mall.numbers").await;
+        assert_eq!(sum, ["100000,0,99999"]);
+    }
+}
