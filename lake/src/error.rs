@@ -109,6 +109,17 @@ pub enum LakeError {
         #[source]
         source: Box<parquet::errors::ParquetError>,
     },
+    /// The Delta log of a table could not be read or written.
+    #[error("could not {doing} of table \"{table}\"")]
+    Delta {
+        /// What was attempted.
+        doing: &'static str,
+        /// The table.
+        table: TableName,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Rows that Arrow could not put into the shape needed.
     #[error("could not {doing} of table \"{table}\"")]
     Arrow {
@@ -161,9 +172,10 @@ impl LakeError {
             Self::Locked { .. } | Self::Fenced { .. } | Self::CommitConflict { .. } => {
                 Kind::Conflict
             }
-            Self::CommitUnknown { .. } | Self::File { .. } | Self::Catalog { .. } => {
-                Kind::Unavailable
-            }
+            Self::CommitUnknown { .. }
+            | Self::File { .. }
+            | Self::Catalog { .. }
+            | Self::Delta { .. } => Kind::Unavailable,
             Self::Metadata { .. } | Self::Parquet { .. } | Self::Corrupt { .. } => Kind::Corrupt,
             Self::Arrow { .. } | Self::Task { .. } => Kind::Internal,
             Self::Unsupported { .. } => Kind::Unsupported,

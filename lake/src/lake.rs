@@ -18,6 +18,7 @@ use crate::{
         write::WrittenTable,
     },
     config::LakeConfig,
+    delta::Published,
     error::LakeError,
     fault::Faults,
     maintain::Upkeep,
@@ -93,6 +94,7 @@ pub struct Lake {
     pub(crate) storage: Storage,
     /// One at a time, so that what one chose is not gone when it is done.
     pub(crate) maintenance: tokio::sync::Mutex<Upkeep>,
+    pub(crate) delta: tokio::sync::Mutex<Published>,
     #[cfg_attr(not(test), expect(dead_code, reason = "armed by tests"))]
     pub(crate) faults: Arc<Faults>,
     /// Holds the folder.
@@ -147,6 +149,7 @@ impl Lake {
             committer: tokio::sync::Mutex::new(committer),
             storage,
             maintenance: tokio::sync::Mutex::default(),
+            delta: tokio::sync::Mutex::default(),
             faults,
             _lock: lock,
         })

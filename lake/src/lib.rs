@@ -44,6 +44,7 @@
 mod catalog;
 mod commit;
 mod config;
+mod delta;
 mod error;
 mod fault;
 mod follow;
@@ -59,6 +60,7 @@ mod warehouse;
 
 pub use commit::flush::FlushReport;
 pub use config::{CatalogConfig, Clock, Durability, LakeConfig, Secret};
+pub use delta::{DeltaDeletes, DeltaReport};
 pub use error::LakeError;
 pub use follow::Follower;
 pub use lake::Lake;

@@ -8,6 +8,7 @@ mod s3_server;
 mod servers;
 
 mod catalogs;
+mod delta;
 mod engines;
 mod layout;
 mod s3;

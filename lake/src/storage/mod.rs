@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use medlake_contract::TableName;
-use object_store::{ObjectStore, path::Path};
+use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 
 pub(crate) use footers::FooterCache;
 pub(crate) use reader::RangeReader;
@@ -190,6 +190,14 @@ impl Storage {
     /// A set of files that will be committed together or removed together.
     pub(crate) fn begin(&self) -> WriteScope {
         WriteScope::new(self.clone())
+    }
+
+    /// The object store a location is in, whose root is the root of the location's scheme, for
+    /// libraries that bring their own way of reading.
+    pub(crate) fn object_store(&self, location: &str) -> Result<Arc<dyn ObjectStore>, LakeError> {
+        match place(location)? {
+            Place::Local(_) => Ok(Arc::new(LocalFileSystem::new())),
+        }
     }
 
     /// Footers of Parquet files read lately.
