@@ -101,7 +101,7 @@ impl DeltaLog {
             .transaction_version(table.log_store().as_ref(), APPLICATION)
             .await
             .map_err(failed(name, READ))?;
-        let files = files(name, &table).await?;
+        let files = files_named(name, &table).await?;
         Ok(Self { name: name.clone(), table, files, sequence, schema })
     }
 
@@ -172,7 +172,7 @@ impl DeltaLog {
             .map_err(failed(&self.name, DOING))?;
         let version = done.version();
         self.table.load_version(version).await.map_err(failed(&self.name, READ))?;
-        self.files = files(&self.name, &self.table).await?;
+        self.files = files_named(&self.name, &self.table).await?;
         Ok((added, removed))
     }
 }
@@ -204,7 +204,10 @@ async fn create(
 }
 
 /// The files the newest version names, by path.
-async fn files(name: &TableName, table: &DeltaTable) -> Result<BTreeMap<String, Named>, LakeError> {
+async fn files_named(
+    name: &TableName,
+    table: &DeltaTable,
+) -> Result<BTreeMap<String, Named>, LakeError> {
     let snapshot = table.snapshot().map_err(failed(name, READ))?.snapshot();
     let store = table.log_store();
     let views = snapshot.file_views(store.as_ref(), None);

@@ -15,9 +15,8 @@ use std::{
     sync::Arc,
 };
 
-use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt};
-use medlake_contract::{TableName, TableSchema};
+use medlake_contract::TableName;
 use parquet::arrow::ArrowWriter;
 use roaring::RoaringBitmap;
 use tokio::runtime::Handle;
@@ -32,8 +31,9 @@ use crate::{
     Lake,
     error::LakeError,
     format::{
+        adapt::{field_id, file_schema},
         data_file::{LakeFile, parquet_error, writer_properties},
-        schema::field_ids,
+        schema::Shape,
     },
     options::TableOptions,
     storage::{Storage, WriteScope, blocking},
@@ -98,8 +98,7 @@ impl Lake {
             let view = self.read_view();
             let picture = view.tables.get(table).ok_or_else(unknown)?;
             Publication {
-                schema: Arc::clone(&picture.schema),
-                field_ids: field_ids(&picture.schema, &committed.metadata)?,
+                shape: Arc::clone(&picture.shape),
                 schema_id: committed.metadata.current_schema_id(),
                 location: committed.metadata.location().to_owned(),
                 sequence: committed.metadata.last_sequence_number(),
@@ -142,8 +141,7 @@ struct Committed {
 
 /// One commit of a table, on its way into a Delta log.
 struct Publication {
-    schema: Arc<TableSchema>,
-    field_ids: Vec<i32>,
+    shape: Arc<Shape>,
     schema_id: i32,
     location: String,
     sequence: i64,
@@ -153,14 +151,18 @@ struct Publication {
 }
 
 impl Publication {
+    fn name(&self) -> &TableName {
+        self.shape.schema().name()
+    }
+
     async fn publish(
         &self,
         scope: &WriteScope,
         now_micros: i64,
     ) -> Result<(DeltaReport, DeltaLog), LakeError> {
-        let schema = delta_schema(&self.schema)?;
+        let schema = delta_schema(self.shape.schema())?;
         let store = self.storage.object_store(&self.location)?;
-        let name = self.schema.name();
+        let name = self.name();
         let mut log = DeltaLog::open(name, store, &self.location, &schema, self.deletes).await?;
         let mut report = DeltaReport {
             version: log.version(),
@@ -179,7 +181,7 @@ impl Publication {
             if committed.dead.len() == u64::from(committed.file.rows) {
                 continue;
             }
-            let by_name = self.has_our_names(&committed.file).await?;
+            let by_name = self.has_our_columns(&committed.file).await?;
             let copied =
                 !by_name || (self.deletes == DeltaDeletes::Copies && !committed.dead.is_empty());
             files.push(if copied {
@@ -213,7 +215,7 @@ impl Publication {
             0 => None,
             _ if known => None,
             _ => Some(vectors.add(&committed.dead).ok_or_else(|| LakeError::Unsupported {
-                table: self.schema.name().clone(),
+                table: self.name().clone(),
                 feature: "more than 2 GiB of deletion vectors; compact the table".to_owned(),
             })?),
         };
@@ -250,8 +252,7 @@ impl Publication {
         let copy = Copy {
             file: Arc::clone(&committed.file),
             dead: Arc::clone(&committed.dead),
-            columns: Arc::clone(self.schema.arrow()),
-            field_ids: self.field_ids.clone(),
+            shape: Arc::clone(&self.shape),
             location: location.clone(),
             scope: scope.clone(),
         };
@@ -262,38 +263,41 @@ impl Publication {
         let mut columns = self.column_stats(&committed.file);
         if !committed.dead.is_empty() {
             // Some of the nulls may be gone.
-            columns.iter_mut().for_each(|c| c.nulls = c.nulls.filter(|n| *n == 0));
+            columns.iter_mut().for_each(|c| c.bounds.nulls = c.bounds.nulls.filter(|n| *n == 0));
         }
         Ok(DeltaFile { path, bytes, stats: stats(rows, &columns, true), dead: 0, vector: None })
     }
 
-    /// Whether Delta, which finds columns by name, finds in this file what Iceberg finds by field id.
-    async fn has_our_names(&self, file: &LakeFile) -> Result<bool, LakeError> {
+    /// Whether Delta, which finds columns by name and takes their types as they are, finds in this file
+    /// what Iceberg finds by field id.
+    async fn has_our_columns(&self, file: &LakeFile) -> Result<bool, LakeError> {
         let footer = file.footer().await?;
-        let fields = footer.file_metadata().schema_descr().root_schema().get_fields();
-        Ok(fields.iter().all(|field| {
-            let info = field.get_basic_info();
-            let ours = self.schema.columns().iter().position(|c| c.name == info.name());
-            match self.field_ids.iter().position(|id| info.has_id() && *id == info.id()) {
-                // Dropped since: not to be taken for a younger column of its name.
-                None => ours.is_none(),
-                at => at == ours,
+        let theirs = file_schema(&footer).map_err(parquet_error("read", &file.location))?;
+        let ours = self.shape.file_arrow().fields().iter().zip(self.shape.fields());
+        Ok(ours.into_iter().all(|(ours, column)| {
+            let by_id = theirs.fields().iter().find(|f| field_id(f) == Some(column.id));
+            let by_name = theirs.field_with_name(ours.name()).ok();
+            match (by_id, by_name) {
+                (Some(by_id), Some(by_name)) => {
+                    by_id.as_ref() == by_name && by_id.data_type() == ours.data_type()
+                }
+                // Added since: null in both.
+                (None, None) => column.default.is_none(),
+                // Renamed since, or another column of the name was dropped.
+                _ => false,
             }
         }))
     }
 
     fn column_stats(&self, file: &LakeFile) -> Vec<ColumnStats> {
-        let columns = self.schema.columns().iter();
-        let stats = columns.filter(|c| !c.ty.is_nested()).map(|column| {
-            let known = file.bounds.get(&column.name).cloned().unwrap_or_default();
-            ColumnStats {
+        let columns = self.shape.schema().columns().iter().zip(self.shape.fields());
+        let plain = columns.filter(|(c, _)| !c.ty.is_nested());
+        plain
+            .map(|(column, field)| ColumnStats {
                 name: column.name.clone(),
-                min: known.min,
-                max: known.max,
-                nulls: known.nulls,
-            }
-        });
-        stats.collect()
+                bounds: file.bounds.of_column(field, &column.ty),
+            })
+            .collect()
     }
 
     /// A location in the table's folder, as the Delta log has it.
@@ -319,7 +323,7 @@ impl Publication {
         match old {
             Ok(old) => self.storage.remove(old).await,
             Err(error) => {
-                tracing::warn!(table = %self.schema.name(), %error, "could not look for old copies");
+                tracing::warn!(table = %self.name(), %error, "could not look for old copies");
             }
         }
     }
@@ -329,8 +333,7 @@ impl Publication {
 struct Copy {
     file: Arc<LakeFile>,
     dead: Arc<RoaringBitmap>,
-    columns: SchemaRef,
-    field_ids: Vec<i32>,
+    shape: Arc<Shape>,
     location: String,
     scope: WriteScope,
 }
@@ -340,11 +343,12 @@ impl Copy {
     async fn write(self) -> Result<u64, LakeError> {
         let wrong = parquet_error("write", &self.location);
         let file = BufWriter::new(self.scope.create(&self.location)?);
-        let columns = Arc::clone(&self.columns);
+        let columns = Arc::clone(self.shape.schema().arrow());
         let mut writer =
             ArrowWriter::try_new(file, columns, Some(writer_properties(&TableOptions::default())))
                 .map_err(&wrong)?;
-        let mut rows = self.file.read(&self.columns, &self.field_ids).await?;
+        let all: Vec<usize> = (0..self.shape.fields().len()).collect();
+        let mut rows = self.file.read(&self.shape, &all).await?;
         while let Some((first, batch)) = rows.next().await.transpose()? {
             let end = first.saturating_add(u32::try_from(batch.num_rows()).unwrap_or(u32::MAX));
             let live = without_dead(batch, &self.dead, first, end)

@@ -7,7 +7,7 @@ use deltalake_core::kernel::{
 use medlake_contract::{Column, ColumnType, TableSchema};
 use serde_json::{Map, Value, json};
 
-use crate::error::LakeError;
+use crate::{error::LakeError, format::bounds::Bounds};
 
 /// The Delta schema of a table.
 pub(super) fn delta_schema(schema: &TableSchema) -> Result<StructType, LakeError> {
@@ -61,9 +61,7 @@ fn data_type(column: &Column) -> Result<DataType, String> {
 /// What is known of one column of a file.
 pub(super) struct ColumnStats {
     pub(super) name: String,
-    pub(super) min: Option<ScalarValue>,
-    pub(super) max: Option<ScalarValue>,
-    pub(super) nulls: Option<u64>,
+    pub(super) bounds: Bounds,
 }
 
 /// The `stats` of a Delta file action. Bounds are of all rows of the file, dead ones too.
@@ -72,12 +70,12 @@ pub(super) fn stats(rows: u32, columns: &[ColumnStats], tight: bool) -> String {
     let mut min = Map::new();
     let mut max = Map::new();
     for column in columns {
-        if let Some(count) = column.nulls {
+        if let Some(count) = column.bounds.nulls {
             nulls.insert(column.name.clone(), count.into());
         }
         // Both or none: a reader takes a missing one for "no value".
-        let bounds = column.min.as_ref().and_then(|v| bound(v, Rounding::Down));
-        let bounds = bounds.zip(column.max.as_ref().and_then(|v| bound(v, Rounding::Up)));
+        let bounds = column.bounds.min.as_ref().and_then(|v| bound(v, Rounding::Down));
+        let bounds = bounds.zip(column.bounds.max.as_ref().and_then(|v| bound(v, Rounding::Up)));
         if let Some((low, high)) = bounds {
             min.insert(column.name.clone(), low);
             max.insert(column.name.clone(), high);
@@ -134,9 +132,7 @@ mod tests {
         let time = |micros| ScalarValue::TimestampMicrosecond(Some(micros), utc.clone());
         let column = |name: &str, min: ScalarValue, max: ScalarValue| ColumnStats {
             name: name.to_owned(),
-            min: Some(min),
-            max: Some(max),
-            nulls: Some(1),
+            bounds: Bounds { min: Some(min), max: Some(max), nulls: Some(1) },
         };
         let columns = [
             column("at", time(-1), time(1_700_000_000_000_001)),
