@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a measurement")]
 
+mod changes;
 mod peer;
 mod scan;
 mod stage;
@@ -12,7 +13,8 @@ mod stage;
 /// What can be measured; gets the number of rows asked for.
 type Subject = fn(Option<usize>);
 
-const SUBJECTS: &[(&str, Subject)] = &[("scan", scan::run)];
+const SUBJECTS: &[(&str, Subject)] =
+    &[("changes", changes::throughput), ("latency", changes::latency), ("scan", scan::run)];
 
 fn main() {
     // Cargo passes `--bench` of its own.

@@ -22,6 +22,11 @@ pub(crate) fn median(mut values: Vec<Duration>) -> Duration {
     values[values.len() / 2]
 }
 
+/// Of sorted values, the one that so many of a hundred are not above.
+pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() - 1) * percent / 100]
+}
+
 /// A new lake that keeps what is flushed as it is: nothing is merged.
 pub(crate) async fn lake(folder: &Path) -> Lake {
     #[expect(clippy::disallowed_methods, reason = "a measurement is a program of its own")]

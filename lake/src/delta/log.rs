@@ -3,13 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use deltalake_core::{
-    DeltaTable, DeltaTableBuilder, DeltaTableError, TableProperty, ensure_table_uri,
+    DeltaTable, DeltaTableBuilder, DeltaTableError, ensure_table_uri,
     kernel::{
         Action, Add, DeletionVectorDescriptor, MetadataExt, Protocol, Remove, StructType,
-        Transaction,
+        Transaction, contains_timestampntz, new_metadata,
         transaction::{CommitBuilder, CommitProperties},
     },
-    operations::create::CreateBuilder,
     protocol::{DeltaOperation, SaveMode},
 };
 use futures::TryStreamExt;
@@ -84,7 +83,7 @@ impl DeltaLog {
         if table.verify_deltatable_existence().await.map_err(failed(name, "find the Delta log"))? {
             table.load().await.map_err(failed(name, READ))?;
         } else {
-            table = create(name, &table, schema, deletes).await?;
+            create(name, &mut table, schema, deletes).await?;
         }
         let snapshot = table.snapshot().map_err(failed(name, READ))?;
         let vectors = snapshot.metadata().configuration().get("delta.enableDeletionVectors");
@@ -177,30 +176,49 @@ impl DeltaLog {
     }
 }
 
-/// A new, empty Delta table.
+/// A new, empty Delta table. Its first commit is put together here, because the library would ask
+/// readers and writers for column invariants too, which it then refuses to write without a query
+/// engine of its own.
 async fn create(
     name: &TableName,
-    table: &DeltaTable,
+    table: &mut DeltaTable,
     schema: &StructType,
     deletes: DeltaDeletes,
-) -> Result<DeltaTable, LakeError> {
-    let mut new = CreateBuilder::new()
-        .with_log_store(table.log_store())
-        .with_table_name(name.to_string())
-        .with_columns(schema.fields().cloned());
+) -> Result<(), LakeError> {
+    let mut features = Vec::new();
+    let mut configuration = Vec::new();
     if deletes == DeltaDeletes::Vectors {
-        // Named here, because the library would ask for column invariants too, which it then refuses
-        // to write without its own query engine.
-        let protocol: Protocol = serde_json::from_value(json!({
-            "minReaderVersion": 3, "minWriterVersion": 7,
-            "readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"],
-        }))
-        .map_err(failed(name, CREATE))?;
-        new = new
-            .with_actions([Action::Protocol(protocol)])
-            .with_configuration_property(TableProperty::EnableDeletionVectors, Some("true"));
+        features.push("deletionVectors");
+        configuration.push(("delta.enableDeletionVectors", "true"));
     }
-    new.await.map_err(failed(name, CREATE))
+    if contains_timestampntz(schema.fields()) {
+        features.push("timestampNtz");
+    }
+    let protocol = if features.is_empty() {
+        json!({"minReaderVersion": 1, "minWriterVersion": 2})
+    } else {
+        json!({
+            "minReaderVersion": 3, "minWriterVersion": 7,
+            "readerFeatures": features, "writerFeatures": features,
+        })
+    };
+    let protocol: Protocol = serde_json::from_value(protocol).map_err(failed(name, CREATE))?;
+    let metadata = new_metadata(schema, Vec::<String>::new(), configuration)
+        .map_err(failed(name, CREATE))?
+        .with_name(name.to_string())
+        .map_err(failed(name, CREATE))?;
+    let operation = DeltaOperation::Create {
+        mode: SaveMode::ErrorIfExists,
+        location: table.table_url().clone(),
+        protocol: protocol.clone(),
+        metadata: metadata.clone(),
+    };
+    CommitBuilder::default()
+        .with_actions(vec![Action::Protocol(protocol), Action::Metadata(metadata)])
+        .build(None, table.log_store(), operation)
+        .await
+        .map_err(failed(name, CREATE))?;
+    table.load().await.map_err(failed(name, READ))
 }
 
 /// The files the newest version names, by path.
