@@ -19,7 +19,6 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use medlake_contract::{ChangeBatch, ChangeSet, Column, ColumnType, Op, TableSchema};
-use medlake_lake::Lake;
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
@@ -72,10 +71,12 @@ fn rows(schema: &TableSchema, keys: &[i64], version: i64) -> RecordBatch {
         Arc::new(keys.iter().map(|k| f64::from(small(*k)) / 7.0).collect::<Float64Array>()),
         Arc::new(keys.iter().map(|k| Some(k % 5 == 0)).collect::<BooleanArray>()),
         Arc::new(keys.iter().map(|k| Some(format!("类目 {}", k % 97))).collect::<StringArray>()),
-        Arc::new(keys.iter().map(|k| 20_000 + small(k / 1_000) % 365).collect::<Date32Array>()),
+        Arc::new(
+            keys.iter().map(|k| Some(20_000 + small(k / 1_000) % 365)).collect::<Date32Array>(),
+        ),
         Arc::new(
             keys.iter()
-                .map(|k| 1_700_000_000_000_000 + k * 1_000)
+                .map(|k| Some(1_700_000_000_000_000 + k * 1_000))
                 .collect::<TimestampMicrosecondArray>()
                 .with_timezone("UTC"),
         ),
