@@ -25,6 +25,7 @@ use parquet::{
     file::properties::WriterProperties,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::task::JoinSet;
 
 use crate::stage::{lake, median, percentile};
 
@@ -213,7 +214,8 @@ async fn stream(folder: &Path) -> Vec<Duration> {
 
     let mut views = lake.watch();
     let (told, mut heard) = tokio::sync::mpsc::unbounded_channel::<(u64, Instant)>();
-    let reader = tokio::spawn(async move {
+    let mut reader = JoinSet::new();
+    reader.spawn(async move {
         let mut seen = Vec::new();
         while let Some((version, staged)) = heard.recv().await {
             views.wait_for(|view| view.version() >= version).await.unwrap();
@@ -222,7 +224,9 @@ async fn stream(folder: &Path) -> Vec<Duration> {
         seen
     });
     let flushed = Arc::clone(&lake);
-    let flusher = tokio::spawn(async move {
+    // Ends with this function.
+    let mut flusher = JoinSet::<()>::new();
+    flusher.spawn(async move {
         loop {
             flushed.flush().await.unwrap();
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -239,7 +243,5 @@ async fn stream(folder: &Path) -> Vec<Duration> {
         assert_eq!(lake.publish().version(), version);
     }
     drop(told);
-    let seen = reader.await.unwrap();
-    flusher.abort();
-    seen
+    reader.join_next().await.unwrap().unwrap()
 }
