@@ -195,8 +195,9 @@ impl Storage {
     /// The object store a location is in, whose root is the root of the location's scheme, for
     /// libraries that bring their own way of reading.
     pub(crate) fn object_store(&self, location: &str) -> Result<Arc<dyn ObjectStore>, LakeError> {
-        match place(location)? {
+        match self.place(location)? {
             Place::Local(_) => Ok(Arc::new(LocalFileSystem::new())),
+            Place::Remote(object) => Ok(object.store),
         }
     }
 
