@@ -13,6 +13,28 @@ pub enum LakeError {
         /// The table.
         table: TableName,
     },
+    /// A snapshot id that no table has, or no longer has.
+    #[error("no table has a snapshot {id}, or no longer")]
+    UnknownSnapshot {
+        /// The id.
+        id: i64,
+    },
+    /// A point of the past that a table cannot be read as of.
+    #[error("table \"{table}\" cannot be read as of {as_of}: {problem}")]
+    AsOf {
+        /// The table.
+        table: TableName,
+        /// The point asked for.
+        as_of: String,
+        /// Why not.
+        problem: String,
+    },
+    /// A text that is no point of the past.
+    #[error("\"{text}\" is neither a snapshot id nor a time such as 2026-11-20T10:00:00Z")]
+    AsOfText {
+        /// The text.
+        text: String,
+    },
     /// A declared table that the stored one cannot become.
     #[error("table \"{table}\" cannot change to the declared columns: {problem}")]
     Schema {
@@ -167,8 +189,13 @@ impl LakeError {
             Self::File { source, .. } if source.kind() == ErrorKind::Unsupported => {
                 Kind::Unsupported
             }
-            Self::UnknownTable { .. } => Kind::NotFound,
-            Self::Schema { .. } | Self::Options { .. } | Self::Rows { .. } => Kind::Invalid,
+            Self::UnknownTable { .. } | Self::UnknownSnapshot { .. } | Self::AsOf { .. } => {
+                Kind::NotFound
+            }
+            Self::Schema { .. }
+            | Self::Options { .. }
+            | Self::Rows { .. }
+            | Self::AsOfText { .. } => Kind::Invalid,
             Self::Locked { .. } | Self::Fenced { .. } | Self::CommitConflict { .. } => {
                 Kind::Conflict
             }

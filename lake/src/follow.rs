@@ -12,7 +12,10 @@ use crate::{
     error::LakeError,
     format::{progress::Progress, schema::is_ours},
     open::open_files,
-    read::view::{ReadView, TableView},
+    read::{
+        as_of::Past,
+        view::{ReadView, TableView},
+    },
     storage::Storage,
     table::segment::Segment,
 };
@@ -33,6 +36,7 @@ pub struct Follower {
 /// A table as of the metadata file its picture was made from.
 struct Followed {
     location: String,
+    committed: Arc<CommittedTable>,
     picture: Option<Arc<TableView>>,
     progress: Option<Progress>,
 }
@@ -51,6 +55,8 @@ impl Follower {
             positions: medlake_contract::Positions::new(),
             committed_at_micros: None,
             tables: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            past: Arc::new(Past::new(storage.clone())),
         };
         let mut follower = Self {
             catalog,
@@ -94,6 +100,7 @@ impl Follower {
             let followed = match self.tables.get(&name) {
                 Some(known) if known.location == location => Followed {
                     location,
+                    committed: Arc::clone(&known.committed),
                     picture: known.picture.clone(),
                     progress: known.progress.clone(),
                 },
@@ -109,6 +116,8 @@ impl Follower {
         self.tables = tables;
         self.seen = version;
         self.opened = true;
+        let ours = self.tables.values().filter(|t| t.picture.is_some());
+        let past = self.published.borrow().past.next(ours.map(|t| &*t.committed));
         let view = ReadView {
             version: newest.as_ref().map_or(0, |p| p.view_version),
             committed_at_micros: newest.as_ref().and_then(|p| p.committed_at_micros),
@@ -118,6 +127,8 @@ impl Follower {
                 .iter()
                 .filter_map(|(name, t)| Some((name.clone(), t.picture.clone()?)))
                 .collect(),
+            left_out: BTreeMap::new(),
+            past,
         };
         tracing::debug!(root = %self.root.display(), version = view.version, "followed a commit");
         self.published.send_replace(Arc::new(view));
@@ -132,7 +143,8 @@ async fn load(
 ) -> Result<Followed, LakeError> {
     let committed = CommittedTable::load(storage, name.clone(), location.clone()).await?;
     if !is_ours(&committed.metadata) {
-        return Ok(Followed { location, picture: None, progress: None });
+        let committed = Arc::new(committed);
+        return Ok(Followed { location, committed, picture: None, progress: None });
     }
     let progress = committed.progress()?;
     let segments = (0..)
@@ -140,7 +152,8 @@ async fn load(
         .map(|(id, (file, dead))| Segment::of_file(id, file, Arc::new(dead)))
         .collect();
     let picture = Arc::new(TableView::new(Arc::new(committed.shape()?), segments));
-    Ok(Followed { location, picture: Some(picture), progress })
+    let committed = Arc::new(committed);
+    Ok(Followed { location, committed, picture: Some(picture), progress })
 }
 
 #[cfg(test)]

@@ -24,7 +24,10 @@ use crate::{
     maintain::Upkeep,
     open::{load, lock_folder},
     options::TableOptions,
-    read::view::{ReadView, TableView},
+    read::{
+        as_of::{AsOf, Past},
+        view::{ReadView, TableView},
+    },
     storage::Storage,
     table::{TableState, absorb::Foreign, forward::Carried, relocate, segment::Segment},
 };
@@ -37,7 +40,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(20);
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Everything that changes with staging, behind one lock that is never held across an await.
-#[derive(Default)]
 pub(crate) struct State {
     pub(crate) tables: BTreeMap<TableName, TableState>,
     pub(crate) positions: Positions,
@@ -45,6 +47,8 @@ pub(crate) struct State {
     pub(crate) version: u64,
     /// Whether something was staged since the last publication.
     pub(crate) ahead: bool,
+    /// What is committed.
+    past: Arc<Past>,
     /// What other programs committed, to be taken in once nothing is staged beyond what is published.
     absorbing: Option<Absorbing>,
 }
@@ -77,6 +81,8 @@ impl State {
             positions: self.positions.clone(),
             committed_at_micros: self.committed_at_micros,
             tables: self.tables.iter_mut().map(|(n, t)| (n.clone(), t.view())).collect(),
+            left_out: BTreeMap::new(),
+            past: Arc::clone(&self.past),
         })
     }
 }
@@ -118,7 +124,17 @@ impl Lake {
             // The catalog forgot its writers, or the tables came from another one.
             epoch = catalog.take_over(newest).await?;
         }
-        let mut state = State { tables: loaded.tables, ..State::default() };
+        let past = Past::new(storage.clone()).next(loaded.committed.values());
+        let holds = Arc::clone(&past.holds);
+        let mut state = State {
+            tables: loaded.tables,
+            positions: Positions::new(),
+            committed_at_micros: None,
+            version: 0,
+            ahead: false,
+            past,
+            absorbing: None,
+        };
         if let Some(progress) = loaded.progress {
             state.positions = progress.positions;
             state.committed_at_micros = progress.committed_at_micros;
@@ -140,6 +156,7 @@ impl Lake {
             loaded.committed,
             cut,
             Arc::clone(&faults),
+            holds,
         );
         Ok(Self {
             config: Arc::new(config),
@@ -217,6 +234,7 @@ impl Lake {
                 let table = TableState::new(committer.shape(schema.name())?, seed)?;
                 state.tables.insert(schema.name().clone(), table);
             }
+            state.past = state.past.next(committer.tables.values());
             self.refresh(&mut state);
         }
         self.alter_all(&mut committer, &altered).await
@@ -241,6 +259,7 @@ impl Lake {
                 table.evolve(shape)?;
             }
         }
+        state.past = state.past.next(committer.tables.values());
         self.refresh(&mut state);
         Ok(())
     }
@@ -355,6 +374,14 @@ impl Lake {
         Arc::clone(&self.published.borrow())
     }
 
+    /// All tables as they were at one commit of the past; see [`ReadView::as_of`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn view_as_of(&self, as_of: AsOf) -> Result<Arc<ReadView>, LakeError> {
+        self.read_view().as_of(as_of).await
+    }
+
     /// The published views as they come. A slow watcher sees the newest, not each.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<ReadView>> {
@@ -442,7 +469,10 @@ impl Lake {
             }
         }
         match tokio::time::timeout(PUBLISHED_WITHIN, absorbed).await {
-            Ok(Ok(())) => committer.rebased(committed),
+            Ok(Ok(())) => {
+                committer.rebased(committed);
+                self.show_committed(committer);
+            }
             _ => {
                 let source = Cause::from("what is staged was not published in time");
                 return Err(LakeError::Catalog {
@@ -490,9 +520,11 @@ impl Lake {
     /// is staged, and in the published view, which may be older. Both keep their rows, so nobody is
     /// woken; but the next flush must not find rows in memory that are in files already.
     pub(crate) async fn install(&self, committer: &mut Committer, settled: Settled) -> FlushReport {
+        let past = self.past(committer);
         let carried = self.carried(&settled);
         {
             let mut state = self.state();
+            state.past = Arc::clone(&past);
             let published = self.read_view();
             let mut tables = published.tables.clone();
             for (written, carried) in settled.written.iter().zip(&carried) {
@@ -511,6 +543,8 @@ impl Lake {
                 positions: published.positions.clone(),
                 committed_at_micros: published.committed_at_micros,
                 tables,
+                left_out: published.left_out.clone(),
+                past,
             });
         }
         let Settled { report, written, cleanups } = settled;
@@ -521,6 +555,29 @@ impl Lake {
         }
         committer.clean().await;
         report
+    }
+
+    /// What is committed now. Worked out while nobody has to wait for the state: it changes only where
+    /// the committer is held.
+    fn past(&self, committer: &Committer) -> Arc<Past> {
+        let before = Arc::clone(&self.state().past);
+        before.next(committer.tables.values())
+    }
+
+    /// Lets views know what is committed, after a commit that changed no row of theirs.
+    pub(crate) fn show_committed(&self, committer: &Committer) {
+        let past = self.past(committer);
+        let mut state = self.state();
+        state.past = Arc::clone(&past);
+        let published = self.read_view();
+        self.replace(ReadView {
+            version: published.version,
+            positions: published.positions.clone(),
+            committed_at_micros: published.committed_at_micros,
+            tables: published.tables.clone(),
+            left_out: published.left_out.clone(),
+            past,
+        });
     }
 
     /// What died in replaced files up to the published view, worked out before anybody has to wait.

@@ -70,5 +70,8 @@ pub use maintain::{
     compact::CompactReport,
 };
 pub use options::{Compression, FormatVersion, PartitionField, SortField, TableOptions, Transform};
-pub use read::view::{ReadView, TableInfo};
+pub use read::{
+    as_of::AsOf,
+    view::{ReadView, TableInfo},
+};
 pub use warehouse::{S3Config, S3Credentials, Warehouse};

@@ -1,6 +1,8 @@
 //! From what the engine says to what a user can use: PostgreSQL's codes and words, a position in
 //! the statement, and none of the engine's own prefixes.
 
+use std::sync::Arc;
+
 use datafusion::{
     arrow::error::ArrowError,
     common::{Location, SchemaError},
@@ -100,7 +102,8 @@ fn classify(error: &DataFusionError) -> Found {
 fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Found {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if let Some(lake) = error.downcast_ref::<LakeError>() {
+        let shared = error.downcast_ref::<Arc<LakeError>>().map(AsRef::as_ref);
+        if let Some(lake) = shared.or_else(|| error.downcast_ref()) {
             return Found::Other(lake.kind(), clean(&lake.to_string()));
         }
         if let Some(query) = error.downcast_ref::<QueryError>() {

@@ -22,7 +22,7 @@ use crate::{
     fault::{Fault, Faults},
     format::{data_file::LakeFile, progress::Progress, schema::Shape},
     options::TableOptions,
-    read::view::ReadView,
+    read::{holds::Holds, view::ReadView},
     storage::{Storage, WriteScope},
     table::shards::Seed,
 };
@@ -94,6 +94,8 @@ pub(crate) struct Committer {
     pub(crate) tables: BTreeMap<TableName, CommittedTable>,
     pub(crate) cut: Cut,
     pub(crate) faults: Arc<Faults>,
+    /// The old snapshots that views of this process read.
+    pub(crate) holds: Arc<Holds>,
     /// A commit handed to the catalog whose outcome is not known: its answer was lost, or the caller
     /// went away before it came.
     pending: Option<Prepared>,
@@ -107,8 +109,9 @@ impl Committer {
         tables: BTreeMap<TableName, CommittedTable>,
         cut: Cut,
         faults: Arc<Faults>,
+        holds: Arc<Holds>,
     ) -> Self {
-        Self { catalog, epoch, storage, tables, cut, faults, pending: None }
+        Self { catalog, epoch, storage, tables, cut, faults, holds, pending: None }
     }
 
     /// Writes what `view` has beyond the committed files and builds the next snapshots. None when
@@ -313,7 +316,8 @@ impl Committer {
 
     /// Removes files nobody needs any more.
     pub(crate) async fn clean(&mut self) {
-        let released = self.tables.values_mut().flat_map(CommittedTable::release).collect();
+        let holds = &self.holds;
+        let released = self.tables.values_mut().flat_map(|table| table.release(holds)).collect();
         self.storage.remove(released).await;
     }
 

@@ -12,7 +12,7 @@ use iceberg::{
     io::FileIO,
     spec::{
         DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestListWriter, Operation,
-        Schema, Snapshot, Summary, TableMetadata, TableMetadataBuilder,
+        Schema, Snapshot, SnapshotRef, Summary, TableMetadata, TableMetadataBuilder,
     },
 };
 use medlake_contract::{TableName, TableSchema};
@@ -35,6 +35,7 @@ use crate::{
         },
     },
     options::TableOptions,
+    read::holds::Holds,
     storage::{Listed, Storage, WriteScope},
 };
 
@@ -160,21 +161,45 @@ impl CommittedTable {
         location: String,
     ) -> Result<Self, LakeError> {
         let metadata = read_metadata(&name, &location, &storage.read(&location).await?)?;
-        let mut manifests = Vec::new();
-        if let Some(snapshot) = metadata.current_snapshot() {
-            let list = snapshot.manifest_list();
-            let files = read_manifest_list(storage, &name, &metadata, list).await?;
-            let reading: Vec<_> =
-                files.into_iter().map(|file| read_manifest(storage, &name, file)).collect();
-            // In their order, some at a time.
-            manifests = stream::iter(reading).buffered(READERS).try_collect().await?;
-        }
+        let current = metadata.current_snapshot();
+        let manifests = read_manifests(storage, &name, &metadata, current).await?;
         Ok(Self { name, metadata, location, manifests, retired: Vec::new() })
     }
 
     /// The columns.
     pub(crate) fn shape(&self) -> Result<Shape, LakeError> {
         Shape::of(&self.name, &self.metadata)
+    }
+
+    /// The same table with the files of one of its snapshots; of none, without files.
+    pub(crate) async fn at(
+        &self,
+        storage: &Storage,
+        snapshot: Option<&SnapshotRef>,
+    ) -> Result<Self, LakeError> {
+        Ok(Self {
+            name: self.name.clone(),
+            metadata: self.metadata.clone(),
+            location: self.location.clone(),
+            manifests: read_manifests(storage, &self.name, &self.metadata, snapshot).await?,
+            retired: Vec::new(),
+        })
+    }
+
+    /// What readers need of it: without the files that wait to be removed, which it would keep.
+    pub(crate) fn for_readers(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            metadata: self.metadata.clone(),
+            location: self.location.clone(),
+            manifests: self.manifests.clone(),
+            retired: Vec::new(),
+        }
+    }
+
+    /// The manifests of the current snapshot, or the one this was opened at.
+    pub(crate) fn manifests(&self) -> &[Manifest] {
+        &self.manifests
     }
 
     /// The living data files.
@@ -511,9 +536,10 @@ impl CommittedTable {
 
     /// The files that no kept snapshot names and nobody reads any more: they are to be removed, and
     /// are not known here any longer.
-    pub(crate) fn release(&mut self) -> Vec<String> {
+    pub(crate) fn release(&mut self, holds: &Holds) -> Vec<String> {
         let oldest =
             self.metadata.snapshots().map(|s| s.sequence_number()).min().unwrap_or(i64::MAX);
+        let oldest = holds.floor(&self.name, oldest);
         let mut released = Vec::new();
         self.retired.retain(|file| {
             // Held here alone: no view has it, and none can get it, for the table let go of it.
@@ -585,12 +611,17 @@ impl CommittedTable {
     }
 
     /// Takes note of files that go with the snapshots that name them. Gives the orphans that are
-    /// orphans still.
-    pub(crate) fn retire(&mut self, leftovers: Leftovers) -> Vec<String> {
+    /// orphans still; none while somebody reads a snapshot that is not kept any more, for nothing but
+    /// that snapshot names its files.
+    pub(crate) fn retire(&mut self, leftovers: Leftovers, holds: &Holds) -> Vec<String> {
         for file in leftovers.older {
             if !self.is_retired(&file.location) {
                 self.retired.push(file);
             }
+        }
+        let kept = self.metadata.snapshots().map(|s| s.sequence_number()).collect();
+        if !holds.let_go(&self.name, kept) {
+            return Vec::new();
         }
         let orphans = leftovers.orphans.into_iter().map(|file| file.location);
         orphans.filter(|location| !self.is_retired(location)).collect()
@@ -624,8 +655,9 @@ impl CommittedTable {
 
     fn retire_lists(&self, snapshots: &[i64], retired: &mut Vec<Retired>) {
         for old in snapshots.iter().filter_map(|id| self.metadata.snapshot_by_id(*id)) {
-            let location = old.manifest_list().to_owned();
-            retired.push(Retired { location, since: 0, held: None });
+            // Whoever reads the snapshot may not have come to its manifests yet.
+            let (location, since) = (old.manifest_list().to_owned(), old.sequence_number() + 1);
+            retired.push(Retired { location, since, held: None });
         }
     }
 }
@@ -656,6 +688,20 @@ fn read_metadata(
     let metadata = serde_json::from_slice(bytes).map_err(damaged)?;
     check_defaults(table, &metadata, &json)?;
     Ok(metadata)
+}
+
+async fn read_manifests(
+    storage: &Storage,
+    table: &TableName,
+    metadata: &TableMetadata,
+    snapshot: Option<&SnapshotRef>,
+) -> Result<Vec<Manifest>, LakeError> {
+    let Some(snapshot) = snapshot else { return Ok(Vec::new()) };
+    let files = read_manifest_list(storage, table, metadata, snapshot.manifest_list()).await?;
+    let reading: Vec<_> =
+        files.into_iter().map(|file| read_manifest(storage, table, file)).collect();
+    // In their order, some at a time.
+    stream::iter(reading).buffered(READERS).try_collect().await
 }
 
 fn write_metadata(

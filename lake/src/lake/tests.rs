@@ -23,6 +23,7 @@ mod compaction;
 mod history;
 mod identity;
 mod layout;
+mod past;
 mod upkeep;
 
 type Row = Vec<ScalarValue>;

@@ -3,6 +3,8 @@
 pub(crate) mod check;
 pub(crate) mod compact;
 
+use std::sync::Arc;
+
 use medlake_contract::TableName;
 
 use crate::{
@@ -140,7 +142,9 @@ impl Lake {
         let mut committer = self.committer.lock().await;
         self.resolve(&mut committer).await?;
         let retention = Retention { snapshots: keep_snapshots, micros: keep_micros };
-        committer.expire(&names, &retention, (self.config.clock)()).await
+        let expired = committer.expire(&names, &retention, (self.config.clock)()).await?;
+        self.show_committed(&committer);
+        Ok(expired)
     }
 
     /// Removes files in the folders of these tables or, when none is named, of all, that nothing names
@@ -170,8 +174,9 @@ impl Lake {
         let mut committer = self.committer.lock().await;
         // To a writer that was replaced, the files of the one after it would be orphans.
         committer.check_epoch().await?;
+        let holds = Arc::clone(&committer.holds);
         let Some(table) = committer.tables.get_mut(name) else { return Ok(0) };
-        let orphans = table.retire(leftovers);
+        let orphans = table.retire(leftovers, &holds);
         drop(committer);
         let removed = orphans.len();
         if removed > 0 {

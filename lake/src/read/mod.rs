@@ -1,5 +1,8 @@
 //! Reading: views, and the tables of a view as DataFusion scans them.
 
+pub(crate) mod as_of;
+pub(crate) mod holds;
+pub(crate) mod inspect;
 pub(crate) mod provider;
 pub(crate) mod prune;
 pub(crate) mod reader;

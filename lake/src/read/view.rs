@@ -5,11 +5,21 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, SchemaProvider, TableProvider},
-    error::Result as DataFusionResult,
+    error::{DataFusionError, Result as DataFusionResult},
 };
 use medlake_contract::{Positions, TableName, TableSchema};
 
-use crate::{format::schema::Shape, read::provider::LakeTable, table::segment::Segment};
+use crate::{
+    error::LakeError,
+    format::schema::Shape,
+    read::{
+        as_of::Past,
+        holds::Hold,
+        inspect::{Inspection, inspect},
+        provider::LakeTable,
+    },
+    table::segment::Segment,
+};
 
 /// One table in a view.
 #[derive(Debug)]
@@ -18,12 +28,20 @@ pub(crate) struct TableView {
     pub(crate) schema: Arc<TableSchema>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) row_count: u64,
+    /// Keeps the files of an old snapshot.
+    _hold: Option<Hold>,
 }
 
 impl TableView {
     pub(crate) fn new(shape: Arc<Shape>, segments: Vec<Segment>) -> Self {
         let row_count = segments.iter().map(Segment::live_rows).sum();
-        Self { schema: Arc::clone(shape.schema()), shape, segments, row_count }
+        let schema = Arc::clone(shape.schema());
+        Self { schema, shape, segments, row_count, _hold: None }
+    }
+
+    /// The same, keeping the files of an old snapshot.
+    pub(crate) fn held_by(self, hold: Option<Hold>) -> Self {
+        Self { _hold: hold, ..self }
     }
 }
 
@@ -47,6 +65,9 @@ pub struct ReadView {
     pub(crate) positions: Positions,
     pub(crate) committed_at_micros: Option<i64>,
     pub(crate) tables: BTreeMap<TableName, Arc<TableView>>,
+    /// Tables that cannot be read, each with the reason.
+    pub(crate) left_out: BTreeMap<TableName, Arc<LakeError>>,
+    pub(crate) past: Arc<Past>,
 }
 
 impl ReadView {
@@ -77,13 +98,39 @@ impl ReadView {
             .collect()
     }
 
+    /// Tables that are there but cannot be read, each with the reason.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<(TableName, Arc<LakeError>)> {
+        self.left_out.iter().map(|(name, why)| (name.clone(), Arc::clone(why))).collect()
+    }
+
     /// A catalog for DataFusion: a schema for each namespace, read-only.
+    ///
+    /// A schema answers to more names than it lists. `orders@<snapshot id>`, `orders@<time>` and
+    /// `orders@<branch or tag>` are a table of the past (a time as in [`AsOf`]; all tables named with
+    /// one time are of one commit). `orders$snapshots`, `$history`, `$files`, `$manifests`,
+    /// `$partitions`, `$refs` and `$positions` describe what is committed; `orders@<...>$files` and
+    /// the like describe the past.
+    ///
+    /// [`AsOf`]: crate::AsOf
     #[must_use]
     pub fn catalog(&self) -> Arc<dyn CatalogProvider> {
         let mut schemas: BTreeMap<String, LakeSchema> = BTreeMap::new();
+        let new = |namespace: &str| LakeSchema {
+            namespace: namespace.to_owned(),
+            tables: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            past: Arc::clone(&self.past),
+        };
         for (name, table) in &self.tables {
-            let schema = schemas.entry(name.namespace().to_owned()).or_default();
+            let namespace = name.namespace();
+            let schema = schemas.entry(namespace.to_owned()).or_insert_with(|| new(namespace));
             schema.tables.insert(name.table().to_owned(), Arc::clone(table));
+        }
+        for (name, why) in &self.left_out {
+            let namespace = name.namespace();
+            let schema = schemas.entry(namespace.to_owned()).or_insert_with(|| new(namespace));
+            schema.left_out.insert(name.table().to_owned(), Arc::clone(why));
         }
         Arc::new(LakeCatalog {
             schemas: schemas.into_iter().map(|(name, schema)| (name, Arc::new(schema))).collect(),
@@ -124,9 +171,45 @@ impl CatalogProvider for LakeCatalog {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct LakeSchema {
+    namespace: String,
     tables: BTreeMap<String, Arc<TableView>>,
+    left_out: BTreeMap<String, Arc<LakeError>>,
+    past: Arc<Past>,
+}
+
+impl LakeSchema {
+    /// A name that is not listed.
+    async fn special(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, LakeError> {
+        let (name, inspection) = match name.rsplit_once('$') {
+            None => (name, None),
+            Some((name, what)) => match Inspection::named(what) {
+                None => return Ok(None),
+                inspection => (name, inspection),
+            },
+        };
+        let (name, as_of) = match name.split_once('@') {
+            None => (name, None),
+            Some((name, as_of)) => (name, Some(as_of)),
+        };
+        let Ok(table) = format!("{}.{name}", self.namespace).parse::<TableName>() else {
+            return Ok(None);
+        };
+        let Some(committed) = self.past.tables.get(&table) else { return Ok(None) };
+        Ok(match (as_of, inspection) {
+            (None, None) => None,
+            (None, Some(what)) => Some(inspect(committed, what)?),
+            (Some(as_of), None) => {
+                let (_, view) = self.past.table_as_of(&table, as_of).await?;
+                Some(Arc::new(LakeTable::new(view)))
+            }
+            (Some(as_of), Some(what)) => {
+                let (committed, _) = self.past.table_as_of(&table, as_of).await?;
+                Some(inspect(&committed, what)?)
+            }
+        })
+    }
 }
 
 #[async_trait]
@@ -136,10 +219,13 @@ impl SchemaProvider for LakeSchema {
     }
 
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
-        Ok(self
-            .tables
-            .get(name)
-            .map(|t| Arc::new(LakeTable::new(Arc::clone(t))) as Arc<dyn TableProvider>))
+        if let Some(table) = self.tables.get(name) {
+            return Ok(Some(Arc::new(LakeTable::new(Arc::clone(table)))));
+        }
+        if let Some(why) = self.left_out.get(name) {
+            return Err(DataFusionError::External(Box::new(Arc::clone(why))));
+        }
+        self.special(name).await.map_err(|error| DataFusionError::External(Box::new(error)))
     }
 
     fn table_exist(&self, name: &str) -> bool {
