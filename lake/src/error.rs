@@ -179,6 +179,11 @@ pub enum LakeError {
 }
 
 impl LakeError {
+    /// Whether a file was not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == ErrorKind::NotFound)
+    }
+
     /// What a caller can do about it.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -1,7 +1,7 @@
 //! Snapshots: the committed side of a table, and the next one.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     str::FromStr,
     sync::Arc,
 };
@@ -44,6 +44,10 @@ const READERS: usize = 8;
 /// Metadata files that are kept for readers that still hold an old pointer.
 const METADATA_VERSIONS: &str = "20";
 
+/// A Delta table's log and its own files, in the table's folder: not the table's.
+const DELTA_LOG: &str = "/_delta_log/";
+const DELTA_FILES: &str = "/delta/";
+
 /// A file that the current snapshot no longer names.
 #[derive(Debug, Clone)]
 pub(crate) struct Retired {
@@ -61,6 +65,16 @@ pub(crate) struct Leftovers {
     pub(crate) orphans: Vec<Listed>,
     /// What older snapshots name.
     older: Vec<Retired>,
+    /// Whether there is a Delta log beside the table.
+    pub(crate) has_delta_log: bool,
+}
+
+impl Leftovers {
+    /// Leaves these files alone.
+    pub(crate) fn spare(&mut self, locations: &HashSet<String>) {
+        self.orphans.retain(|file| !locations.contains(&file.location));
+        self.older.retain(|file| !locations.contains(&file.location));
+    }
 }
 
 /// What one commit changes in a table's set of files.
@@ -590,6 +604,11 @@ impl CommittedTable {
         let mut leftovers = Leftovers::default();
         let mut listed = storage.list(self.metadata.location());
         while let Some(file) = listed.try_next().await? {
+            let path = file.location.strip_prefix(self.metadata.location()).unwrap_or_default();
+            if path.starts_with(DELTA_LOG) || path.starts_with(DELTA_FILES) {
+                leftovers.has_delta_log |= path.starts_with(DELTA_LOG);
+                continue;
+            }
             if self.is_retired(&file.location) {
                 // Waits for its reader or its snapshots.
                 continue;

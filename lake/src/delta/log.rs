@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::{delta::DeltaDeletes, error::LakeError};
 
 const CREATE: &str = "create the Delta log";
+const FIND: &str = "find the Delta log";
 const READ: &str = "read the Delta log";
 
 /// Who wrote, in the log.
@@ -74,18 +75,15 @@ impl DeltaLog {
         schema: &StructType,
         deletes: DeltaDeletes,
     ) -> Result<Self, LakeError> {
-        let url =
-            ensure_table_uri(format!("{location}/")).map_err(failed(name, "find the Delta log"))?;
-        let mut table = DeltaTableBuilder::from_url(url.clone())
-            .map(|builder| builder.with_storage_backend(store, url))
-            .and_then(DeltaTableBuilder::build)
-            .map_err(failed(name, "find the Delta log"))?;
-        if table.verify_deltatable_existence().await.map_err(failed(name, "find the Delta log"))? {
-            table.load().await.map_err(failed(name, READ))?;
-        } else {
-            create(name, &mut table, schema, deletes).await?;
-        }
-        let snapshot = table.snapshot().map_err(failed(name, READ))?;
+        let log = match Self::find(name, Arc::clone(&store), location).await? {
+            Some(log) => log,
+            None => {
+                let mut table = built(name, store, location)?;
+                create(name, &mut table, schema, deletes).await?;
+                Self::of(name, table).await?
+            }
+        };
+        let snapshot = log.table.snapshot().map_err(failed(name, READ))?;
         let vectors = snapshot.metadata().configuration().get("delta.enableDeletionVectors");
         if deletes == DeltaDeletes::Vectors && vectors.is_none_or(|v| v != "true") {
             return Err(LakeError::Unsupported {
@@ -95,6 +93,25 @@ impl DeltaLog {
                     .to_owned(),
             });
         }
+        Ok(log)
+    }
+
+    /// The Delta table in a folder of the store, if there is one.
+    pub(super) async fn find(
+        name: &TableName,
+        store: Arc<dyn ObjectStore>,
+        location: &str,
+    ) -> Result<Option<Self>, LakeError> {
+        let mut table = built(name, store, location)?;
+        if !table.verify_deltatable_existence().await.map_err(failed(name, FIND))? {
+            return Ok(None);
+        }
+        table.load().await.map_err(failed(name, READ))?;
+        Self::of(name, table).await.map(Some)
+    }
+
+    async fn of(name: &TableName, table: DeltaTable) -> Result<Self, LakeError> {
+        let snapshot = table.snapshot().map_err(failed(name, READ))?;
         let schema = snapshot.metadata().parse_schema().map_err(failed(name, READ))?;
         let sequence = snapshot
             .transaction_version(table.log_store().as_ref(), APPLICATION)
@@ -174,6 +191,19 @@ impl DeltaLog {
         self.files = files_named(&self.name, &self.table).await?;
         Ok((added, removed))
     }
+}
+
+/// The table of a folder, not looked at yet.
+fn built(
+    name: &TableName,
+    store: Arc<dyn ObjectStore>,
+    location: &str,
+) -> Result<DeltaTable, LakeError> {
+    let url = ensure_table_uri(format!("{location}/")).map_err(failed(name, FIND))?;
+    DeltaTableBuilder::from_url(url.clone())
+        .map(|builder| builder.with_storage_backend(store, url))
+        .and_then(DeltaTableBuilder::build)
+        .map_err(failed(name, FIND))
 }
 
 /// A new, empty Delta table. Its first commit is put together here, because the library would ask

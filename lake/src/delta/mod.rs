@@ -133,6 +133,31 @@ impl Lake {
     }
 }
 
+impl Lake {
+    /// The locations of the files a table's Delta log names. They are kept from now on, as after a
+    /// publication: who published them may have been another process.
+    pub(crate) async fn hold_delta_files(
+        &self,
+        table: &TableName,
+        location: &str,
+    ) -> Result<HashSet<String>, LakeError> {
+        let mut published = self.delta.lock().await;
+        let store = self.storage.object_store(location)?;
+        let Some(log) = DeltaLog::find(table, store, location).await? else {
+            return Ok(HashSet::new());
+        };
+        let named = log.files.keys().map(|path| format!("{location}/{path}")).collect();
+        if !published.contains_key(table) {
+            let view = self.read_view();
+            let segments = view.tables.get(table).map_or(&[][..], |t| &t.segments);
+            let files = segments.iter().filter_map(|s| s.file()).map(|f| &f.file);
+            let files = files.filter(|f| HashSet::contains(&named, &f.location)).cloned();
+            published.insert(table.clone(), files.collect());
+        }
+        Ok(named)
+    }
+}
+
 /// A data file with the rows of it that committed delete files name.
 struct Committed {
     file: Arc<LakeFile>,

@@ -14,6 +14,9 @@ use crate::{
     maintain::compact::{CompactReport, Limits},
 };
 
+/// Times a table's old snapshots are looked at when they expire while that goes on.
+const LOOKS: usize = 5;
+
 /// Files that nothing names are looked for this often, in microseconds, or as often as one can
 /// become old enough to remove.
 const ORPHANS_EVERY: i64 = 60 * 60 * 1_000_000;
@@ -166,11 +169,28 @@ impl Lake {
     /// Looks with nothing held: a file that is old enough and that nothing names now is named by
     /// nothing later either.
     async fn remove_orphans_of(&self, name: &TableName) -> Result<usize, LakeError> {
-        let Some(table) = self.committer.lock().await.tables.get(name).cloned() else {
-            return Ok(0);
+        let mut attempts = 0;
+        let (location, mut leftovers) = loop {
+            let Some(table) = self.committer.lock().await.tables.get(name).cloned() else {
+                return Ok(0);
+            };
+            let before = (self.config.clock)().saturating_sub(self.config.orphan_micros);
+            attempts += 1;
+            match table.leftovers(&self.storage, before).await {
+                Ok(leftovers) => break (table.metadata.location().to_owned(), leftovers),
+                // Snapshots went with their lists while they were read: there is another commit now.
+                Err(error) if attempts < LOOKS && error.is_missing() => {
+                    let committer = self.committer.lock().await;
+                    if committer.tables.get(name).is_some_and(|t| t.location == table.location) {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         };
-        let before = (self.config.clock)().saturating_sub(self.config.orphan_micros);
-        let leftovers = table.leftovers(&self.storage, before).await?;
+        if leftovers.has_delta_log {
+            leftovers.spare(&self.hold_delta_files(name, &location).await?);
+        }
         let mut committer = self.committer.lock().await;
         // To a writer that was replaced, the files of the one after it would be orphans.
         committer.check_epoch().await?;
