@@ -185,6 +185,14 @@ impl CommittedTable {
         Shape::of(&self.name, &self.metadata)
     }
 
+    /// The columns as they were when a snapshot was made.
+    pub(crate) fn shape_at(&self, snapshot: &Snapshot) -> Result<Shape, LakeError> {
+        // The first format did not say; what is there now reads all files.
+        let schema = snapshot.schema_id().and_then(|id| self.metadata.schema_by_id(id));
+        let schema = schema.unwrap_or_else(|| self.metadata.current_schema());
+        Shape::at(&self.name, &self.metadata, schema)
+    }
+
     /// The same table with the files of one of its snapshots; of none, without files.
     pub(crate) async fn at(
         &self,

@@ -148,7 +148,11 @@ impl Past {
             .zip(open_files(&self.storage, &table).await?)
             .map(|(id, (file, dead))| Segment::of_file(id, file, Arc::new(dead)))
             .collect();
-        let picture = TableView::new(Arc::new(table.shape()?), segments).held_by(hold);
+        let shape = match snapshot {
+            None => table.shape()?,
+            Some(snapshot) => table.shape_at(snapshot)?,
+        };
+        let picture = TableView::new(Arc::new(shape), segments).held_by(hold);
         Ok((Arc::new(table), Arc::new(picture)))
     }
 
@@ -248,8 +252,8 @@ fn cannot(table: &TableName, as_of: &dyn fmt::Display, problem: &str) -> LakeErr
 }
 
 impl ReadView {
-    /// All tables as they were at one commit of the past: no commit is contained in part. Rows that
-    /// were only in memory then are not in it. A table whose snapshots reach less far back is left
+    /// All tables as they were at one commit of the past, with the columns they had then: no commit
+    /// is contained in part. Rows that were only in memory then are not in it. A table whose snapshots reach less far back is left
     /// out, and says so to whom asks for it. While the view (or a query on it) is held, its files
     /// stay.
     ///

@@ -1,7 +1,7 @@
 //! Reading the past, and what is committed.
 
 use super::*;
-use crate::AsOf;
+use crate::{AsOf, Inspector};
 
 fn other() -> Arc<TableSchema> {
     table(
@@ -21,6 +21,12 @@ async fn commit(lake: &Lake, batches: Vec<ChangeBatch>, position: u64) {
 /// One number: what a query answers.
 async fn one(view: &ReadView, sql: &str) -> i64 {
     query(view, sql).await[0].parse().unwrap()
+}
+
+/// The snapshot of `numbers` that the commit of a position made.
+async fn snapshot(view: &ReadView, position: u64) -> i64 {
+    let of = "select snapshot_id from medlake.mall.numbers$positions where position";
+    one(view, &format!("{of} = 'change:{position}'")).await
 }
 
 async fn error_of(view: &ReadView, sql: &str) -> String {
@@ -210,4 +216,84 @@ async fn what_is_committed_is_described() {
     // What only describes is not listed among the tables.
     let listed = view.catalog().schema("mall").unwrap().table_names();
     assert_eq!(listed, ["numbers", "other"]);
+}
+
+#[tokio::test]
+async fn a_table_of_the_past_has_its_columns_of_then() {
+    let bench = Bench::new();
+    let lake = Lake::open(LakeConfig { keep_snapshots: 20, ..bench.config() }).await.unwrap();
+    let (id, v) = (Column::required("id", ColumnType::Int64), "v");
+    let old = [
+        id.clone(),
+        Column::nullable(v, ColumnType::Int32),
+        Column::nullable("gone", ColumnType::Int64),
+    ];
+    let new =
+        [Column::nullable("new", ColumnType::Int64), id, Column::nullable(v, ColumnType::Int64)];
+    let [old, new] = [old, new].map(|columns| table("mall.numbers", columns.to_vec(), &["id"]));
+    let long = |value| ScalarValue::Int64(Some(value));
+    let row = vec![long(1), ScalarValue::Int32(Some(10)), long(100)];
+    lake.create_tables(&[Arc::clone(&old)]).await.unwrap();
+    commit(&lake, vec![batch(&old, vec![(Op::Insert, None, Some(row))])], 1).await;
+    lake.create_tables(&[Arc::clone(&new)]).await.unwrap();
+    let row = vec![long(7), long(2), long(3_000_000_000)];
+    commit(&lake, vec![batch(&new, vec![(Op::Insert, None, Some(row))])], 2).await;
+
+    let view = lake.read_view();
+    let (first, second) = (snapshot(&view, 1).await, snapshot(&view, 2).await);
+    let now = ["7,2,3000000000", "null,1,10"];
+    assert_eq!(rows(&view, "mall.numbers").await, now);
+    assert_eq!(rows(&view, &format!("mall.\"numbers@{second}\"")).await, now);
+    let then = lake.view_as_of(AsOf::Snapshot(first)).await.unwrap();
+    assert_eq!(rows(&then, "mall.numbers").await, ["1,10,100"]);
+    assert_eq!(rows(&view, &format!("mall.\"numbers@{first}\"")).await, ["1,10,100"]);
+    let gone = format!("select sum(gone) from medlake.mall.\"numbers@{first}\" where v = 10");
+    assert_eq!(one(&view, &gone).await, 100);
+    let types = "select arrow_typeof(v) from medlake.mall.numbers";
+    assert_eq!(query(&then, types).await, ["Int32"]);
+}
+
+/// Expiry and the removal of orphans, also by a process that does not know what an earlier one
+/// left, spare what a view of the past reads.
+#[tokio::test]
+async fn maintenance_spares_what_a_view_of_the_past_reads() {
+    let bench = Bench::new();
+    drop(three_commits(&bench, 20).await);
+    let config = LakeConfig {
+        keep_snapshots: 2,
+        // Every file is old enough to be an orphan.
+        orphan_micros: -3_600_000_000,
+        ..bench.config()
+    };
+    let lake = Lake::open(config.clone()).await.unwrap();
+    let now = lake.read_view();
+    let first = AsOf::Snapshot(snapshot(&now, 1).await);
+    let held = lake.view_as_of(first).await.unwrap();
+    let expected = ["1,10"];
+    let changes = (1..9).map(|id| insert(id, -id)).collect();
+    commit(&lake, vec![batch(&numbers(), changes)], 4).await;
+    lake.remove_orphans(&[]).await.unwrap();
+    assert_eq!(rows(&held, "mall.numbers").await, expected);
+
+    lake.compact(&[], &mut |_, _| {}).await.unwrap();
+    assert!(lake.expire(&[], 1, 0).await.unwrap() > 0);
+    let known = lake.read_view().past.tables[numbers().name()].metadata.snapshots().len();
+    assert_eq!(known, 1, "views know what has expired");
+    assert_eq!(lake.remove_orphans(&[]).await.unwrap(), 0, "all of it is read");
+    assert_eq!(rows(&held, "mall.numbers").await, expected);
+    // Who asks an old view may read what is held already.
+    let again = now.as_of(first).await.unwrap();
+    assert_eq!(rows(&again, "mall.numbers").await, expected);
+
+    drop((held, again));
+    assert!(lake.remove_orphans(&[]).await.unwrap() > 0);
+    let past = now.as_of(first).await.unwrap();
+    let error = error_of(&past, "select * from medlake.mall.numbers").await;
+    assert!(error.contains("the snapshot has expired"), "{error}");
+    drop((past, now));
+    commit(&lake, vec![batch(&numbers(), vec![insert(1, 1)])], 5).await;
+    lake.expire(&[], 1, 0).await.unwrap();
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await.len(), 8);
+    let outlook = Inspector::open(config).await.unwrap().outlook(&[], 20, 0).await.unwrap();
+    assert!(outlook.iter().all(|table| table.orphans.is_empty()), "{outlook:?}");
 }
