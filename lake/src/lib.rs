@@ -41,6 +41,7 @@
 //! # }
 //! ```
 
+mod alteration;
 mod catalog;
 mod commit;
 mod config;
@@ -58,6 +59,7 @@ mod storage;
 mod table;
 mod warehouse;
 
+pub use alteration::{Alteration, ColumnPath, Place};
 pub use commit::flush::FlushReport;
 pub use config::{CatalogConfig, Clock, Durability, LakeConfig, Secret};
 pub use delta::{DeltaDeletes, DeltaReport};

@@ -11,14 +11,16 @@ use iceberg::{
     MetadataLocation, TableCreation,
     io::FileIO,
     spec::{
-        DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestListWriter, Operation,
-        Schema, Snapshot, SnapshotRef, Summary, TableMetadata, TableMetadataBuilder,
+        DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestListWriter,
+        NestedFieldRef, Operation, PrimitiveType, Schema, Snapshot, SnapshotRef, Summary,
+        TableMetadata, TableMetadataBuilder,
     },
 };
-use medlake_contract::{TableName, TableSchema};
+use medlake_contract::{Identity, TableName, TableSchema};
 use uuid::Uuid;
 
 use crate::{
+    alteration::Alteration,
     commit::manifest::{
         DeleteKey, Entry, Manifest, ManifestMaker, NewEntry, assign_row_ids, copy_out,
         read_manifest, read_manifest_list,
@@ -27,7 +29,7 @@ use crate::{
     format::{
         data_file::LakeFile,
         deletion_vectors::is_vector,
-        evolve::{Ids, declared},
+        evolve::{Ids, altered, declared},
         progress::Progress,
         schema::{
             IDENTITY_PROPERTY, KEY_PROPERTY, Shape, build_schema, check_defaults, iceberg_schema,
@@ -274,11 +276,67 @@ impl CommittedTable {
 
     /// The schema of the table when it is declared with these columns from now on.
     pub(crate) fn declared(&self, schema: &TableSchema) -> Result<Schema, LakeError> {
+        let fields = declared(self.metadata.current_schema(), &mut Ids::of(&self.metadata), schema);
+        self.with_fields(fields)
+    }
+
+    /// The schema of the table after these changes.
+    pub(crate) fn altered(&self, alterations: &[Alteration]) -> Result<Schema, LakeError> {
         let before = self.metadata.current_schema();
-        let mut ids = Ids::after(self.metadata.last_column_id());
-        let fields = declared(before, &mut ids, schema)
-            .map_err(|problem| LakeError::Schema { table: self.name.clone(), problem })?;
+        self.with_fields(altered(before, &mut Ids::of(&self.metadata), alterations))
+    }
+
+    /// The schema of these fields, when the table can do without those it had.
+    fn with_fields(
+        &self,
+        fields: Result<Vec<NestedFieldRef>, String>,
+    ) -> Result<Schema, LakeError> {
+        let wrong = |problem: String| LakeError::Schema { table: self.name.clone(), problem };
+        let fields = fields.map_err(wrong)?;
+        let before = self.metadata.current_schema();
+        let keys = self.key_ids();
+        let spec = self.metadata.default_partition_spec();
+        let order = self.metadata.default_sort_order();
+        for field in before.as_struct().fields() {
+            let after = fields.iter().find(|f| f.id == field.id);
+            let of_key = keys.contains(&field.id);
+            let laid_out_by = spec.fields().iter().any(|f| f.source_id == field.id)
+                || order.fields.iter().any(|f| f.source_id == field.id);
+            let whole_number = |field: &NestedFieldRef| {
+                let ty = field.field_type.as_primitive_type();
+                matches!(ty, Some(PrimitiveType::Int | PrimitiveType::Long))
+            };
+            let problem = match after {
+                None if of_key => "is part of the key",
+                None if laid_out_by => "is what the table is partitioned or sorted by",
+                Some(after) if of_key && !after.required => {
+                    "is part of the key and cannot be nullable"
+                }
+                // The index holds a single whole number as it is, and other keys by their bytes.
+                Some(after)
+                    if of_key
+                        && after.field_type != field.field_type
+                        && (keys.len() > 1 || !whole_number(field)) =>
+                {
+                    "is part of a key that is kept by its bytes and cannot change its type"
+                }
+                _ => continue,
+            };
+            return Err(wrong(format!("column \"{}\" {problem}", field.name)));
+        }
+        if self.metadata.properties().get(IDENTITY_PROPERTY).map(String::as_str)
+            == Some(identity_word(Identity::FullRow))
+        {
+            check_whole_rows(before, &fields).map_err(wrong)?;
+        }
         build_schema(&self.name, fields, before.identifier_field_ids())
+    }
+
+    /// The field ids of the key columns, in key order.
+    fn key_ids(&self) -> Vec<i32> {
+        let key = self.metadata.properties().get(KEY_PROPERTY).map_or("", String::as_str);
+        let schema = self.metadata.current_schema();
+        key.split(',').filter_map(|name| schema.field_id_by_name(name)).collect()
     }
 
     /// The same table with these columns, and laid out like this from now on; writes its metadata
@@ -299,7 +357,14 @@ impl CommittedTable {
         let mut builder = self.metadata.clone().into_builder(Some(self.location.clone()));
         if !same_columns {
             self.check_layout(&columns, options)?;
-            builder = builder.add_current_schema(columns.clone()).map_err(wrong)?;
+            // The key is known by its names: they may be other ones now.
+            let key: Vec<&str> =
+                self.key_ids().into_iter().filter_map(|id| columns.name_by_field_id(id)).collect();
+            let key = HashMap::from([(KEY_PROPERTY.to_owned(), key.join(","))]);
+            builder = builder
+                .add_current_schema(columns.clone())
+                .and_then(|builder| builder.set_properties(key))
+                .map_err(wrong)?;
         }
         if let Some(options) = options {
             options.check(&self.name, &columns)?;
@@ -686,6 +751,28 @@ impl CommittedTable {
             let (location, since) = (old.manifest_list().to_owned(), old.sequence_number() + 1);
             retired.push(Retired { location, since, held: None });
         }
+    }
+}
+
+/// Rows without a key are known by the names and values of their columns that are not null: of those
+/// there are, none may go, change its name or change inside.
+fn check_whole_rows(before: &Schema, after: &[NestedFieldRef]) -> Result<(), String> {
+    let kept = |field: &&NestedFieldRef| {
+        let same = after.iter().find(|f| f.id == field.id && f.name == field.name);
+        same.is_some_and(|f| field.field_type.is_primitive() || f.field_type == field.field_type)
+    };
+    if let Some(field) = before.as_struct().fields().iter().find(|field| !kept(field)) {
+        let name = &field.name;
+        return Err(format!("column \"{name}\" is part of what tells its rows apart"));
+    }
+    let filled =
+        |f: &&NestedFieldRef| before.field_by_id(f.id).is_none() && f.initial_default.is_some();
+    match after.iter().find(filled) {
+        None => Ok(()),
+        Some(field) => Err(format!(
+            "a default of column \"{}\" would change what tells its rows apart",
+            field.name
+        )),
     }
 }
 

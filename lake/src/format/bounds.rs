@@ -105,6 +105,44 @@ pub(crate) fn scalar_of(value: &PrimitiveLiteral, ty: &ColumnType) -> Option<Sca
     })
 }
 
+/// The other way round: a value that is not null as the metadata has it; none when it is not of the
+/// column's type.
+pub(crate) fn literal_of(value: &ScalarValue, ty: &ColumnType) -> Option<PrimitiveLiteral> {
+    use PrimitiveLiteral as P;
+    Some(match (value, ty) {
+        (ScalarValue::Boolean(Some(v)), ColumnType::Boolean) => P::Boolean(*v),
+        (ScalarValue::Int32(Some(v)), ColumnType::Int32)
+        | (ScalarValue::Date32(Some(v)), ColumnType::Date) => P::Int(*v),
+        (ScalarValue::Int64(Some(v)), ColumnType::Int64)
+        | (ScalarValue::Time64Microsecond(Some(v)), ColumnType::Time)
+        | (ScalarValue::TimestampMicrosecond(Some(v), None), ColumnType::LocalTimestampMicros)
+        | (ScalarValue::TimestampMicrosecond(Some(v), Some(_)), ColumnType::TimestampMicros) => {
+            P::Long(*v)
+        }
+        (ScalarValue::Float32(Some(v)), ColumnType::Float32) if v.is_finite() => {
+            P::Float((*v).into())
+        }
+        (ScalarValue::Float64(Some(v)), ColumnType::Float64) if v.is_finite() => {
+            P::Double((*v).into())
+        }
+        (
+            ScalarValue::Decimal128(Some(v), digits, after),
+            ColumnType::Decimal { precision, scale },
+        ) if digits == precision && i8::try_from(*scale) == Ok(*after) => P::Int128(*v),
+        (ScalarValue::Utf8(Some(v)), ColumnType::Utf8) => P::String(v.clone()),
+        (ScalarValue::Binary(Some(v)), ColumnType::Binary) => P::Binary(v.clone()),
+        (ScalarValue::FixedSizeBinary(_, Some(v)), ColumnType::Fixed(length))
+            if v.len() == *length as usize =>
+        {
+            P::Binary(v.clone())
+        }
+        (ScalarValue::FixedSizeBinary(_, Some(v)), ColumnType::Uuid) => {
+            P::UInt128(u128::from_be_bytes(v.as_slice().try_into().ok()?))
+        }
+        _ => return None,
+    })
+}
+
 /// What a manifest says of the columns of a file just written.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {

@@ -1,6 +1,7 @@
 //! Columns change while rows are in files, in memory and in views.
 
 use super::*;
+use crate::{Alteration, ColumnPath, Place};
 
 fn with(columns: &[Column]) -> Arc<TableSchema> {
     table("mall.numbers", columns.to_vec(), &["id"])
@@ -106,7 +107,7 @@ async fn columns_that_cannot_become_what_is_declared_are_refused_before_anything
         (with(&[id(), Column::nullable("v", ColumnType::Int32)]), "cannot become"),
         (with(&[id(), Column::required("v", ColumnType::Int64)]), "may have nulls"),
         (with(&[id(), Column::required("must", ColumnType::Int64)]), "must be nullable"),
-        (with(&[Column::required("id", ColumnType::Utf8)]), "key"),
+        (with(&[Column::required("id", ColumnType::Utf8)]), "cannot become"),
         (
             table(
                 "mall.numbers",
@@ -248,4 +249,175 @@ async fn every_type_is_stored_read_and_merged() {
         );
         assert_eq!(query(&lake.read_view(), &sql).await, ["1"], "{sql}");
     }
+}
+
+fn rename(column: impl Into<ColumnPath>, to: &str) -> Alteration {
+    Alteration::Rename { column: column.into(), to: to.to_owned() }
+}
+
+fn add(name: &str, ty: ColumnType) -> Alteration {
+    let column = Column::nullable(name, ty);
+    Alteration::Add { inside: None, column, default: None, place: Place::Last }
+}
+
+#[tokio::test]
+async fn columns_are_renamed_moved_dropped_and_come_back_empty() {
+    let bench = Bench::new();
+    let name: TableName = "mall.numbers".parse().unwrap();
+    let expected = ["7,2,null", "null,1,null", "null,3,null"];
+    {
+        let lake = bench.open().await;
+        lake.create_tables(&[numbers()]).await.unwrap();
+        lake.stage(&set(vec![batch(&numbers(), vec![insert(1, 1), insert(2, 2)])])).unwrap();
+        lake.publish();
+        lake.flush().await.unwrap();
+        lake.stage(&set(vec![batch(&numbers(), vec![insert(3, 3)])])).unwrap();
+        lake.publish();
+        lake.alter(&name, &[rename("id", "number"), rename("v", "id")]).await.unwrap();
+        assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,1", "2,2", "3,3"]);
+        let named = "select number from medlake.mall.numbers where id >= 2 order by number";
+        assert_eq!(query(&lake.read_view(), named).await, ["2", "3"]);
+        // A name that comes back is another column; nothing of the old one shows.
+        lake.alter(
+            &name,
+            &[
+                Alteration::Drop("id".into()),
+                add("v", ColumnType::Utf8),
+                add("id", ColumnType::Int64),
+                Alteration::Move { column: "id".into(), to: Place::Before("number".to_owned()) },
+            ],
+        )
+        .await
+        .unwrap();
+        let schema = Arc::clone(&lake.read_view().tables()[0].schema);
+        assert_eq!(schema.key_indices(), [1]);
+        let row = |id: Option<i64>, number: i64| {
+            let number = ScalarValue::Int64(Some(number));
+            Some(vec![ScalarValue::Int64(id), number, ScalarValue::Utf8(None)])
+        };
+        let change = (Op::Update, row(None, 2), row(Some(7), 2));
+        lake.stage(&set(vec![batch(&schema, vec![change])])).unwrap();
+        assert_eq!(rows(&lake.publish(), "mall.numbers").await, expected);
+        lake.flush().await.unwrap();
+        assert_eq!(rows(&lake.read_view(), "mall.numbers").await, expected);
+    }
+    let lake = bench.open().await;
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, expected);
+    let none = "select number from medlake.mall.numbers where id < 5 or v is not null";
+    assert_eq!(query(&lake.read_view(), none).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_single_integer_key_widens_with_its_table() {
+    let bench = Bench::new();
+    let schema = |ty| with(&[Column::required("id", ty), Column::nullable("v", ColumnType::Utf8)]);
+    let (narrow, wide) = (schema(ColumnType::Int32), schema(ColumnType::Int64));
+    let text = |v: &str| ScalarValue::Utf8(Some(v.to_owned()));
+    let name = narrow.name().clone();
+    {
+        let lake = bench.open().await;
+        lake.create_tables(&[Arc::clone(&narrow)]).await.unwrap();
+        for id in 1..=2 {
+            let row = Some(vec![ScalarValue::Int32(Some(id)), text("old")]);
+            lake.stage(&set(vec![batch(&narrow, vec![(Op::Insert, None, row)])])).unwrap();
+            lake.publish();
+            if id == 1 {
+                lake.flush().await.unwrap();
+            }
+        }
+        let widen = Alteration::Widen { column: "id".into(), to: ColumnType::Int64 };
+        lake.alter(&name, &[widen]).await.unwrap();
+        let row = |id: i64, v: &str| Some(vec![ScalarValue::Int64(Some(id)), text(v)]);
+        let changes = [1, 2, 1 << 40].map(|id| (Op::Insert, None, row(id, "new"))).to_vec();
+        lake.stage(&set(vec![batch(&wide, changes)])).unwrap();
+        lake.publish();
+        lake.flush().await.unwrap();
+    }
+    let lake = bench.open().await;
+    let expected = ["1,new", "1099511627776,new", "2,new"];
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, expected);
+}
+
+#[tokio::test]
+async fn fields_inside_columns_change_too() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let place = |fields: Vec<Column>| {
+        with(&[
+            Column::required("id", ColumnType::Int64),
+            Column::nullable("place", ColumnType::Struct(fields)),
+        ])
+    };
+    let before = place(vec![
+        Column::nullable("x", ColumnType::Int32),
+        Column::nullable("y", ColumnType::Int32),
+    ]);
+    lake.create_tables(&[Arc::clone(&before)]).await.unwrap();
+    for id in [1, 2] {
+        let ColumnType::Struct(fields) = &before.columns()[1].ty else { panic!("a struct") };
+        let values: Vec<ArrayRef> =
+            [id, 10 * id].map(|v| ScalarValue::Int32(Some(v)).to_array().unwrap()).to_vec();
+        let fields = fields.iter().map(Column::arrow).collect::<Vec<_>>();
+        let value = arrow::array::StructArray::new(fields.into(), values, None);
+        let row = vec![ScalarValue::Int64(Some(id.into())), ScalarValue::Struct(Arc::new(value))];
+        lake.stage(&set(vec![batch(&before, vec![(Op::Insert, None, Some(row))])])).unwrap();
+        lake.publish();
+        if id == 1 {
+            lake.flush().await.unwrap();
+        }
+    }
+    lake.alter(
+        before.name(),
+        &[
+            rename(["place", "x"], "east"),
+            Alteration::Widen { column: ["place", "y"].into(), to: ColumnType::Int64 },
+            Alteration::Move { column: ["place", "y"].into(), to: Place::First },
+            Alteration::Add {
+                inside: Some("place".into()),
+                column: Column::nullable("up", ColumnType::Utf8),
+                default: None,
+                place: Place::After("y".to_owned()),
+            },
+        ],
+    )
+    .await
+    .unwrap();
+    let expected = ["1,{y: 10, up: , east: 1}", "2,{y: 20, up: , east: 2}"];
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, expected);
+    lake.flush().await.unwrap();
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, expected);
+}
+
+#[tokio::test]
+async fn alterations_that_cannot_be_made_change_nothing() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    lake.create_tables(&[numbers()]).await.unwrap();
+    let name = numbers().name().clone();
+    let required = |default| Alteration::Add {
+        inside: None,
+        column: Column::required("must", ColumnType::Int64),
+        default,
+        place: Place::Last,
+    };
+    for (wrong, why) in [
+        (Alteration::Drop("id".into()), "part of the key"),
+        (Alteration::MakeNullable("id".into()), "part of the key"),
+        (Alteration::Drop("no".into()), "no column \"no\""),
+        (rename("v", "id"), "already"),
+        (rename(["v", "x"], "y"), "part of no struct"),
+        (add("v", ColumnType::Int64), "already"),
+        (required(None), "needs a default"),
+        (required(Some(ScalarValue::Int64(Some(1)))), "format version 3"),
+        (Alteration::Widen { column: "v".into(), to: ColumnType::Int32 }, "cannot become"),
+        (Alteration::Move { column: "v".into(), to: Place::After("x".into()) }, "no column \"x\""),
+    ] {
+        let error = lake.alter(&name, &[add("kept_out", ColumnType::Int64), wrong.clone()]).await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, LakeError::Schema { .. }), "{error}");
+        assert!(error.to_string().contains(why), "{wrong:?}: {error}");
+    }
+    assert_eq!(lake.read_view().tables()[0].schema, numbers());
+    let missing = lake.alter(&"mall.none".parse().unwrap(), &[]).await.unwrap_err();
+    assert!(matches!(missing, LakeError::UnknownTable { .. }), "{missing}");
 }
