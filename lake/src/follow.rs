@@ -11,13 +11,12 @@ use crate::{
     config::LakeConfig,
     error::LakeError,
     format::{progress::Progress, schema::is_ours},
-    open::open_files,
     read::{
         as_of::Past,
+        foreign::{ForeignTable, is_foreign, picture},
         view::{ReadView, TableView},
     },
     storage::Storage,
-    table::segment::Segment,
 };
 
 /// A lake followed from outside, commit by commit: what is in files, without what its writer still
@@ -36,8 +35,10 @@ pub struct Follower {
 /// A table as of the metadata file its picture was made from.
 struct Followed {
     location: String,
-    committed: Arc<CommittedTable>,
-    picture: Option<Arc<TableView>>,
+    /// None when other programs write it.
+    committed: Option<Arc<CommittedTable>>,
+    /// Or why it cannot be read.
+    picture: Result<Arc<TableView>, Arc<LakeError>>,
     progress: Option<Progress>,
 }
 
@@ -100,7 +101,7 @@ impl Follower {
             let followed = match self.tables.get(&name) {
                 Some(known) if known.location == location => Followed {
                     location,
-                    committed: Arc::clone(&known.committed),
+                    committed: known.committed.clone(),
                     picture: known.picture.clone(),
                     progress: known.progress.clone(),
                 },
@@ -116,8 +117,8 @@ impl Follower {
         self.tables = tables;
         self.seen = version;
         self.opened = true;
-        let ours = self.tables.values().filter(|t| t.picture.is_some());
-        let past = self.published.borrow().past.next(ours.map(|t| &*t.committed));
+        let ours = self.tables.values().filter_map(|t| t.committed.as_deref());
+        let past = self.published.borrow().past.next(ours);
         let view = ReadView {
             version: newest.as_ref().map_or(0, |p| p.view_version),
             committed_at_micros: newest.as_ref().and_then(|p| p.committed_at_micros),
@@ -125,9 +126,13 @@ impl Follower {
             tables: self
                 .tables
                 .iter()
-                .filter_map(|(name, t)| Some((name.clone(), t.picture.clone()?)))
+                .filter_map(|(name, t)| Some((name.clone(), t.picture.clone().ok()?)))
                 .collect(),
-            left_out: BTreeMap::new(),
+            left_out: self
+                .tables
+                .iter()
+                .filter_map(|(name, t)| Some((name.clone(), t.picture.clone().err()?)))
+                .collect(),
             past,
         };
         tracing::debug!(root = %self.root.display(), version = view.version, "followed a commit");
@@ -141,19 +146,19 @@ async fn load(
     name: &TableName,
     location: String,
 ) -> Result<Followed, LakeError> {
-    let committed = CommittedTable::load(storage, name.clone(), location.clone()).await?;
-    if !is_ours(&committed.metadata) {
-        let committed = Arc::new(committed);
-        return Ok(Followed { location, committed, picture: None, progress: None });
-    }
+    let loaded = CommittedTable::load(storage, name.clone(), location.clone()).await;
+    let committed = match loaded {
+        Ok(committed) if is_ours(&committed.metadata) => committed,
+        Err(error) if !is_foreign(storage, &location).await? => return Err(error),
+        loaded => {
+            let table = ForeignTable::of(storage, name, location.clone(), loaded).await;
+            let picture = table.picture;
+            return Ok(Followed { location, committed: None, picture, progress: None });
+        }
+    };
     let progress = committed.progress()?;
-    let segments = (0..)
-        .zip(open_files(storage, &committed).await?)
-        .map(|(id, (file, dead))| Segment::of_file(id, file, Arc::new(dead)))
-        .collect();
-    let picture = Arc::new(TableView::new(Arc::new(committed.shape()?), segments));
-    let committed = Arc::new(committed);
-    Ok(Followed { location, committed, picture: Some(picture), progress })
+    let picture = Ok(picture(storage, &committed).await?);
+    Ok(Followed { location, committed: Some(Arc::new(committed)), picture, progress })
 }
 
 #[cfg(test)]

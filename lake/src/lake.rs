@@ -27,6 +27,7 @@ use crate::{
     options::TableOptions,
     read::{
         as_of::{AsOf, Past},
+        foreign::ForeignTable,
         view::{ReadView, TableView},
     },
     storage::Storage,
@@ -43,6 +44,8 @@ const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
 /// Everything that changes with staging, behind one lock that is never held across an await.
 pub(crate) struct State {
     pub(crate) tables: BTreeMap<TableName, TableState>,
+    /// Written by others.
+    pub(crate) foreign: BTreeMap<TableName, ForeignTable>,
     pub(crate) positions: Positions,
     pub(crate) committed_at_micros: Option<i64>,
     pub(crate) version: u64,
@@ -81,8 +84,10 @@ impl State {
             version,
             positions: self.positions.clone(),
             committed_at_micros: self.committed_at_micros,
-            tables: self.tables.iter_mut().map(|(n, t)| (n.clone(), t.view())).collect(),
-            left_out: BTreeMap::new(),
+            tables: readable(&self.foreign)
+                .chain(self.tables.iter_mut().map(|(n, t)| (n.clone(), t.view())))
+                .collect(),
+            left_out: unreadable(&self.foreign),
             past: Arc::clone(&self.past),
         })
     }
@@ -129,6 +134,7 @@ impl Lake {
         let holds = Arc::clone(&past.holds);
         let mut state = State {
             tables: loaded.tables,
+            foreign: loaded.foreign,
             positions: Positions::new(),
             committed_at_micros: None,
             version: 0,
@@ -211,6 +217,9 @@ impl Lake {
         {
             let state = self.state();
             for (schema, options) in tables {
+                if state.foreign.contains_key(schema.name()) {
+                    return Err(foreign_table(schema.name()));
+                }
                 match state.tables.get(schema.name()) {
                     None => new.push((Arc::clone(schema), options.cloned().unwrap_or_default())),
                     Some(table) if table.schema() == schema && options.is_none() => {}
@@ -284,6 +293,29 @@ impl Lake {
         Ok(())
     }
 
+    pub(crate) fn foreign(&self) -> BTreeMap<TableName, ForeignTable> {
+        self.state().foreign.clone()
+    }
+
+    /// Puts these tables of others in the place of those in the published view.
+    pub(crate) fn replace_foreign(&self, foreign: BTreeMap<TableName, ForeignTable>) {
+        let mut state = self.state();
+        let published = self.read_view();
+        let own = published.tables.iter().filter(|(name, _)| !state.foreign.contains_key(*name));
+        let tables =
+            readable(&foreign).chain(own.map(|(n, t)| (n.clone(), Arc::clone(t)))).collect();
+        let view = ReadView {
+            version: published.version,
+            positions: published.positions.clone(),
+            committed_at_micros: published.committed_at_micros,
+            tables,
+            left_out: unreadable(&foreign),
+            past: Arc::clone(&published.past),
+        };
+        state.foreign = foreign;
+        self.replace(view);
+    }
+
     /// Brings the published view up to what is there, when nothing is staged beyond it.
     fn refresh(&self, state: &mut State) {
         if !state.ahead {
@@ -340,10 +372,11 @@ impl Lake {
             if seen.contains(&name.namespace()) {
                 continue;
             }
-            let table = state
-                .tables
-                .get(name)
-                .ok_or_else(|| LakeError::UnknownTable { table: name.clone() })?;
+            let table =
+                state.tables.get(name).ok_or_else(|| match state.foreign.contains_key(name) {
+                    true => foreign_table(name),
+                    false => LakeError::UnknownTable { table: name.clone() },
+                })?;
             checked.push((name, table.check(batch)?));
         }
         for (name, batch) in checked {
@@ -615,6 +648,25 @@ impl Lake {
         // changed only after all checks, so what is there is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The tables of others that can be read.
+fn readable(
+    foreign: &BTreeMap<TableName, ForeignTable>,
+) -> impl Iterator<Item = (TableName, Arc<TableView>)> {
+    foreign
+        .iter()
+        .filter_map(|(name, t)| Some((name.clone(), Arc::clone(t.picture.as_ref().ok()?))))
+}
+
+fn unreadable(foreign: &BTreeMap<TableName, ForeignTable>) -> BTreeMap<TableName, Arc<LakeError>> {
+    let why = foreign.iter().filter_map(|(name, t)| Some((name, t.picture.as_ref().err()?)));
+    why.map(|(name, error)| (name.clone(), Arc::clone(error))).collect()
+}
+
+fn foreign_table(table: &TableName) -> LakeError {
+    let feature = "another program as its writer, so it is read and never written here".to_owned();
+    LakeError::Unsupported { table: table.clone(), feature }
 }
 
 /// A declared table must have the key of the stored one: rows are known by it.

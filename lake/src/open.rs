@@ -19,10 +19,12 @@ use crate::{
     format::{
         data_file::LakeFile,
         deletion_vectors::{is_vector, read_vectors},
+        equality_deletes::resolve,
         position_deletes::read_deletes,
         progress::Progress,
         schema::is_ours,
     },
+    read::foreign::{ForeignTable, is_foreign},
     storage::{Storage, blocking},
     table::{TableState, shards::Seed},
 };
@@ -54,6 +56,8 @@ pub(crate) fn lock_folder(root: &Path) -> Result<(PathBuf, File), LakeError> {
 pub(crate) struct Loaded {
     pub(crate) committed: BTreeMap<TableName, CommittedTable>,
     pub(crate) tables: BTreeMap<TableName, TableState>,
+    /// Written by others.
+    pub(crate) foreign: BTreeMap<TableName, ForeignTable>,
     /// Of the newest commit.
     pub(crate) progress: Option<Progress>,
 }
@@ -64,15 +68,18 @@ pub(crate) async fn load(
     storage: &Storage,
 ) -> Result<Loaded, LakeError> {
     let mut loaded = Loaded::default();
-    let tables: Vec<(CommittedTable, Option<TableState>)> = futures::stream::iter(catalog)
+    let tables: Vec<Opened> = futures::stream::iter(catalog)
         .map(|(name, location)| load_table(storage, name, location))
         .buffer_unordered(LOADERS)
         .try_collect()
         .await?;
-    for (committed, state) in tables {
-        let Some(state) = state else {
-            tracing::info!(table = %committed.name, "left alone: made by another program");
-            continue;
+    for opened in tables {
+        let (committed, state) = match opened {
+            Opened::Own(opened) => *opened,
+            Opened::Foreign(name, table) => {
+                loaded.foreign.insert(name, table);
+                continue;
+            }
         };
         check_folder(&committed, storage)?;
         if let Some(progress) = committed.progress()?
@@ -100,15 +107,25 @@ fn check_folder(table: &CommittedTable, storage: &Storage) -> Result<(), LakeErr
     Err(LakeError::Unsupported { table, feature })
 }
 
+enum Opened {
+    Own(Box<(CommittedTable, TableState)>),
+    Foreign(TableName, ForeignTable),
+}
+
 async fn load_table(
     storage: &Storage,
     name: TableName,
     location: String,
-) -> Result<(CommittedTable, Option<TableState>), LakeError> {
-    let committed = CommittedTable::load(storage, name.clone(), location).await?;
-    if !is_ours(&committed.metadata) {
-        return Ok((committed, None));
-    }
+) -> Result<Opened, LakeError> {
+    let loaded = CommittedTable::load(storage, name.clone(), location.clone()).await;
+    let committed = match loaded {
+        Ok(committed) if is_ours(&committed.metadata) => committed,
+        Err(error) if !is_foreign(storage, &location).await? => return Err(error),
+        loaded => {
+            let table = ForeignTable::of(storage, &name, location, loaded).await;
+            return Ok(Opened::Foreign(name, table));
+        }
+    };
     let shape = Arc::new(committed.shape()?);
     let files = open_files(storage, &committed).await?;
     let seed = Seed::of(committed.metadata.uuid());
@@ -120,7 +137,7 @@ async fn load_table(
         Ok(state)
     })
     .await?;
-    Ok((committed, Some(state)))
+    Ok(Opened::Own(Box::new((committed, state))))
 }
 
 /// The data files of a table, each with its dead positions. Reads delete files and nothing else.
@@ -130,12 +147,14 @@ pub(crate) async fn open_files(
 ) -> Result<Vec<(Arc<LakeFile>, RoaringBitmap)>, LakeError> {
     let table = &committed.name;
     let unsupported = |feature: String| LakeError::Unsupported { table: table.clone(), feature };
-    let (vectors, positions): (Vec<&DataFile>, Vec<&DataFile>) =
+    let (vectors, others): (Vec<&DataFile>, Vec<&DataFile>) =
         committed.delete_files().map(|entry| &entry.file).partition(|file| is_vector(file));
+    let positions: Vec<&DataFile> = others
+        .into_iter()
+        .filter(|file| file.content_type() == DataContentType::PositionDeletes)
+        .collect();
     for file in &positions {
-        if file.content_type() != DataContentType::PositionDeletes
-            || file.file_format() != DataFileFormat::Parquet
-        {
+        if file.file_format() != DataFileFormat::Parquet {
             return Err(unsupported(format!(
                 "{:?} in format {:?}",
                 file.content_type(),
@@ -161,12 +180,14 @@ pub(crate) async fn open_files(
             let format = entry.file.file_format();
             return Err(unsupported(format!("data files of format {format:?}")));
         }
-        let file = LakeFile::open(storage, table, entry.spec_id, &entry.file)?;
+        let mut file = LakeFile::open(storage, table, entry.spec_id, &entry.file)?;
+        file.constants = committed.constants(entry)?;
         // A vector says all that is dead; position deletes beside it are outdated.
         let dead = vectors.remove(&file.location).or_else(|| dead.remove(&file.location));
         let mut dead = dead.unwrap_or_default();
         dead.remove_range(file.rows..);
         files.push((Arc::new(file), dead));
     }
+    resolve(storage, committed, &mut files).await?;
     Ok(files)
 }

@@ -10,6 +10,7 @@ mod servers;
 mod catalogs;
 mod delta;
 mod engines;
+mod foreign;
 mod layout;
 mod s3;
 mod scan;

@@ -13,7 +13,7 @@ use iceberg::{
     spec::{
         DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestListWriter,
         NestedFieldRef, Operation, PrimitiveType, Schema, Snapshot, SnapshotRef, Summary,
-        TableMetadata, TableMetadataBuilder,
+        TableMetadata, TableMetadataBuilder, Transform,
     },
 };
 use medlake_contract::{Identity, TableName, TableSchema};
@@ -27,13 +27,14 @@ use crate::{
     },
     error::LakeError,
     format::{
+        adapt::Constants,
         data_file::LakeFile,
         deletion_vectors::is_vector,
         evolve::{Ids, altered, declared},
         progress::Progress,
         schema::{
-            IDENTITY_PROPERTY, KEY_PROPERTY, Shape, build_schema, check_defaults, iceberg_schema,
-            identity_word, metadata_error,
+            IDENTITY_PROPERTY, KEY_PROPERTY, Shape, build_schema, check_defaults, constant_of,
+            iceberg_schema, identity_word, metadata_error,
         },
     },
     options::TableOptions,
@@ -226,6 +227,24 @@ impl CommittedTable {
         &self.manifests
     }
 
+    /// The values of the columns a file is partitioned by as they are; it may leave them out.
+    pub(crate) fn constants(&self, entry: &Entry) -> Result<Constants, LakeError> {
+        let spec = self.metadata.partition_spec_by_id(entry.spec_id).ok_or_else(|| {
+            let problem = format!("partition specification {} is missing", entry.spec_id);
+            LakeError::Corrupt { table: self.name.clone(), problem }
+        })?;
+        let mut constants = Constants::new();
+        for (field, value) in spec.fields().iter().zip(entry.file.partition().iter()) {
+            let source = self.metadata.current_schema().field_by_id(field.source_id);
+            if let (Transform::Identity, Some(source)) = (field.transform, source)
+                && let Some(value) = constant_of(source, value)
+            {
+                constants.insert(field.source_id, value);
+            }
+        }
+        Ok(constants)
+    }
+
     /// The living data files.
     pub(crate) fn data_files(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries(ManifestContentType::Data)
@@ -295,20 +314,15 @@ impl CommittedTable {
         let fields = fields.map_err(wrong)?;
         let before = self.metadata.current_schema();
         let keys = self.key_ids();
-        let spec = self.metadata.default_partition_spec();
-        let order = self.metadata.default_sort_order();
         for field in before.as_struct().fields() {
             let after = fields.iter().find(|f| f.id == field.id);
             let of_key = keys.contains(&field.id);
-            let laid_out_by = spec.fields().iter().any(|f| f.source_id == field.id)
-                || order.fields.iter().any(|f| f.source_id == field.id);
             let whole_number = |field: &NestedFieldRef| {
                 let ty = field.field_type.as_primitive_type();
                 matches!(ty, Some(PrimitiveType::Int | PrimitiveType::Long))
             };
             let problem = match after {
                 None if of_key => "is part of the key",
-                None if laid_out_by => "is what the table is partitioned or sorted by",
                 Some(after) if of_key && !after.required => {
                     "is part of the key and cannot be nullable"
                 }

@@ -70,6 +70,8 @@ pub(crate) struct LakeFile {
     /// The values every row of it has under that specification.
     pub(crate) partition: Struct,
     pub(crate) bounds: FileBounds,
+    /// Of columns the file may leave out, because it is partitioned by them.
+    pub(crate) constants: Constants,
     table: TableName,
     storage: Storage,
     /// Held while the footer is read, so that it is read once.
@@ -96,6 +98,7 @@ impl LakeFile {
             location,
             rows,
             bounds: FileBounds::of(entry),
+            constants: Constants::new(),
             table: table.clone(),
             storage: storage.clone(),
             reading: tokio::sync::Mutex::default(),
@@ -153,7 +156,7 @@ impl LakeFile {
         let wrong = parquet_error("read", &self.location);
         let footer = self.footer().await?;
         let columns = file_schema(&footer).map_err(&wrong)?;
-        let adapter = Arc::new(Adapter::new(shape, wanted, &columns, &Constants::new())?);
+        let adapter = Arc::new(Adapter::new(shape, wanted, &columns, &self.constants)?);
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = ArrowReaderMetadata::try_new(footer, options).map_err(&wrong)?;
         let leaves = adapter.leaves().iter().copied();

@@ -4,6 +4,7 @@ pub(crate) mod adapt;
 pub(crate) mod bounds;
 pub(crate) mod data_file;
 pub(crate) mod deletion_vectors;
+pub(crate) mod equality_deletes;
 pub(crate) mod evolve;
 pub(crate) mod parquet_schema;
 pub(crate) mod partition;

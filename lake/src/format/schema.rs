@@ -213,6 +213,16 @@ fn read_field(field: &NestedField) -> Result<(Column, ShapeField), String> {
     Ok((column, ShapeField { id: field.id, default, children }))
 }
 
+/// A partition value of a column; none when it is not of the column's type.
+pub(crate) fn constant_of(field: &NestedField, value: Option<&Literal>) -> Option<ScalarValue> {
+    let ty = column_type(field.field_type.as_primitive_type()?)?;
+    match value {
+        None => ScalarValue::try_from(&ty.arrow()).ok(),
+        Some(Literal::Primitive(value)) => scalar_of(value, &ty),
+        Some(_) => None,
+    }
+}
+
 /// The Arrow field of a column in a data file: as [`Column::arrow`], with field ids.
 fn file_field(column: &Column, shape: &ShapeField) -> Field {
     let child = |at: usize, column: &Column| {

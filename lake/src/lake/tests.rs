@@ -20,6 +20,7 @@ use crate::{Follower, config::Durability, fault::Fault};
 
 mod columns;
 mod compaction;
+mod equality_deletes;
 mod history;
 mod identity;
 mod layout;

@@ -62,6 +62,7 @@ impl Lake {
     /// As [`Lake::flush`]. Nothing is lost; the next round tries again.
     pub async fn maintain(&self) -> Result<MaintenanceReport, LakeError> {
         let mut upkeep = self.maintenance.lock().await;
+        self.refresh_foreign().await?;
         let mut report = MaintenanceReport::default();
         let limits = Limits::due(&self.config);
         let tables = self.table_names();

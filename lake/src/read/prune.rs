@@ -21,7 +21,7 @@ use parquet::{
 
 use crate::{
     format::{
-        adapt::{Adapter, Constants, Origin},
+        adapt::{Adapter, Origin},
         bounds::Bounds,
         data_file::LakeFile,
         schema::Shape,
@@ -183,7 +183,7 @@ impl GroupStatistics<'_> {
     /// Where the file has the column; none when it cannot be read at all.
     fn origin(&self, at: usize) -> Option<Origin> {
         let file = self.metadata.schema();
-        let adapter = Adapter::new(self.shape, &[at], file, &Constants::new()).ok()?;
+        let adapter = Adapter::new(self.shape, &[at], file, &self.file.constants).ok()?;
         adapter.origin(0).cloned()
     }
 

@@ -27,15 +27,12 @@ use parquet::{
 };
 
 use crate::{
-    format::{
-        adapt::{Adapter, Constants},
-        schema::Shape,
-    },
+    format::{adapt::Adapter, schema::Shape},
     read::scan::{
         filter::{Bound, Condition, expected_share, meet},
         inside::selection,
         metrics::ScanMetrics,
-        work::{Group, Unit, Work, living},
+        work::{Group, OpenFile, Unit, Work, living},
     },
 };
 
@@ -233,8 +230,8 @@ fn hot(work: &Work, batch: &RecordBatch, live: Option<BooleanBuffer>) -> Result<
     })
 }
 
-fn adapter(shape: &Shape, places: &[usize], file: &SchemaRef) -> Result<Adapter> {
-    Adapter::new(shape, places, file, &Constants::new())
+fn adapter(shape: &Shape, places: &[usize], file: &OpenFile) -> Result<Adapter> {
+    Adapter::new(shape, places, file.metadata.schema(), &file.file.constants)
         .map_err(|e| DataFusionError::External(Box::new(e)))
 }
 
@@ -257,7 +254,7 @@ async fn read(
     let needed = Needed::now(work);
     let late = needed.late();
     let places: &[usize] = if late { &work.scan.projection } else { &needed.all };
-    let file = group.file.metadata.schema();
+    let file = &group.file;
     let columns = project(work, places)?;
     let adapter = adapter(shape, places, file)?;
     let parquet = group.file.metadata.parquet_schema();

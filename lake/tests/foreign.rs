@@ -1,0 +1,100 @@
+//! Tables that another program makes and changes in our catalog, read here.
+
+use std::path::Path;
+
+use arrow::util::display::array_value_to_string;
+use datafusion::prelude::SessionContext;
+use medlake_lake::ReadView;
+use serde_json::Value;
+
+use crate::{fixtures, parts};
+
+async fn lines(view: &ReadView, sql: &str) -> Vec<String> {
+    let context = SessionContext::new();
+    context.register_catalog("medlake", view.catalog());
+    let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+    let mut lines = Vec::new();
+    for batch in &batches {
+        for row in 0..batch.num_rows() {
+            let cell = |c: &arrow::array::ArrayRef| array_value_to_string(c, row).unwrap();
+            lines.push(batch.columns().iter().map(cell).collect::<Vec<_>>().join("|"));
+        }
+    }
+    lines
+}
+
+fn change(folder: &Path, step: &str) -> Value {
+    let rows = parts::python("write_tables.py", &[folder, Path::new(step)]);
+    serde_json::from_str(&rows).unwrap()
+}
+
+/// What PyIceberg says, in the words of [`SALES`].
+fn expected(rows: &Value, amount: &str) -> Vec<String> {
+    let mut rows: Vec<&Value> = rows["other.sales"].as_array().unwrap().iter().collect();
+    rows.sort_by_key(|row| row["id"].as_i64());
+    let text = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    rows.into_iter()
+        .map(|row| {
+            let tags = row["tags"].as_array().map_or(0, Vec::len);
+            let cells = [
+                text(&row["id"]),
+                text(&row["shop"]),
+                text(&row[amount]),
+                text(&row["price"]),
+                tags.to_string(),
+                text(&row["place"]["east"]),
+                text(&row["place"]["north"]),
+                text(&row["note"]),
+            ];
+            cells.join("|")
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn tables_made_by_pyiceberg_are_read_as_it_reads_them_and_never_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = fixtures::lake(folder.path()).await;
+    lake.create_tables(&[fixtures::orders()]).await.unwrap();
+    fixtures::write(&lake, &fixtures::upserts((0..10).map(|k| (k, k)), 1)).await;
+
+    let rows = change(folder.path(), "first");
+    assert_eq!(lake.refresh_foreign().await.unwrap(), 3);
+    assert_eq!(lake.refresh_foreign().await.unwrap(), 0);
+    let sales = |amount: &str, north: &str, note: &str| {
+        format!(
+            "select id, shop, {amount}, price, coalesce(array_length(tags), 0), place['east'], \
+             {north} as north, {note} as note from medlake.other.sales order by id"
+        )
+    };
+    let before = sales("amount", "null", "null");
+    assert_eq!(lines(&lake.read_view(), &before).await, expected(&rows, "amount"));
+    let bare = "select n from medlake.other.bare order by n";
+    assert_eq!(lines(&lake.read_view(), bare).await, ["1", "2", "3"]);
+    let unreadable = lake.read_view().left_out();
+    assert_eq!(unreadable.len(), 1, "{unreadable:?}");
+    assert_eq!(unreadable[0].0.to_string(), "other.broken");
+    let ours = "select count(*) from medlake.mall.orders";
+    assert_eq!(lines(&lake.read_view(), ours).await, ["10"]);
+
+    // A view keeps its rows; the next one has what changed.
+    let old = lake.read_view();
+    let rows = change(folder.path(), "second");
+    lake.maintain().await.unwrap();
+    let after = sales("amount_fen", "place['north']", "note");
+    assert_eq!(lines(&lake.read_view(), &after).await, expected(&rows, "amount_fen"));
+    assert_eq!(lines(&old, "select count(*) from medlake.other.sales").await, ["19"]);
+    let pruned = "select count(*), sum(amount_fen) from medlake.other.sales \
+                  where shop = '店1' and amount_fen >= 100 and note is null";
+    let ids: Vec<i64> = (10..20).filter(|i| i % 3 == 1 && i % 7 != 0).collect();
+    let wanted = format!("{}|{}", ids.len(), ids.iter().sum::<i64>() * 10);
+    assert_eq!(lines(&lake.read_view(), pruned).await, [wanted]);
+
+    let schema = lake.read_view().tables().into_iter().find(|t| t.schema.name().table() == "bare");
+    let error = lake.create_tables(&[schema.unwrap().schema]).await.unwrap_err();
+    assert!(error.to_string().contains("never written here"), "{error}");
+}
