@@ -144,11 +144,11 @@ async fn orphans_are_removed(server: &S3Server) {
     parts::python("list_s3.py", &[Path::new(&endpoint), Path::new(stray), Path::new("--write")]);
     let data = "orphans/mall/orders/data";
     assert_eq!(objects(server, data), 2);
-    open(&config).await.flush().await.unwrap();
+    assert_eq!(open(&config).await.remove_orphans(&[]).await.unwrap(), 0);
     assert_eq!(objects(server, data), 2, "too young to remove");
     let later = LakeConfig { orphan_micros: -3_600_000_000, ..config };
     let lake = open(&later).await;
-    lake.flush().await.unwrap();
+    assert_eq!(lake.remove_orphans(&[]).await.unwrap(), 1);
     assert_eq!(objects(server, data), 1);
     assert_eq!(sums(&lake.read_view()).await, (1, 1));
 }
