@@ -7,7 +7,7 @@ use axum::{
 use medlake_query_server::QueryServerConfig;
 use serde_json::{Value, json};
 
-use crate::harness::{House, gmv_rows};
+use crate::harness::{House, gmv_rows, ints, orders, rows, texts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_is_answered_with_its_view() {
@@ -47,6 +47,35 @@ async fn other_formats_are_streamed() {
     let reader = arrow::ipc::reader::StreamReader::try_new(&bytes[..], None).unwrap();
     let rows: usize = reader.map(|batch| batch.unwrap().num_rows()).sum();
     assert_eq!(rows, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_past_and_what_is_committed_are_tables() {
+    let house = House::open().await;
+    house.lake.flush().await.unwrap();
+    house.publish(vec![rows(&orders(), vec![ints([4]), texts(["广东"]), ints([30])])]);
+    let (_, answer) = house.sql("select snapshot_id from mall.\"orders$snapshots\"").await;
+    let snapshot = answer["rows"][0][0].to_string();
+    let snapshot = snapshot.trim_matches('"');
+    for (table, count) in [
+        ("orders".to_owned(), 4),
+        (format!("orders@{snapshot}"), 3),
+        ("orders@2200-01-01T00:00:00Z".to_owned(), 3),
+        ("orders@2000-01-01T00:00:00Z".to_owned(), 0),
+        ("orders$files".to_owned(), 1),
+    ] {
+        let (_, answer) = house.sql(&format!("select count(*) from mall.\"{table}\"")).await;
+        assert_eq!(answer["rows"], json!([[count]]), "{table}: {answer}");
+    }
+    for (table, code, part) in [
+        ("orders@7", "not_found", "it is not a snapshot of this table, or no longer"),
+        ("orders@soon", "invalid", "neither a snapshot id nor a time"),
+        ("orders$nothing", "not_found", "does not exist"),
+    ] {
+        let (_, answer) = house.sql(&format!("select * from mall.\"{table}\"")).await;
+        assert_eq!(answer["error"]["code"], code, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(part), "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
