@@ -54,7 +54,7 @@ impl Conductor {
     }
 
     /// Creates the tables, brings the marts up to the data already there, and publishes the first
-    /// picture. After this every query has an answer.
+    /// picture. After this every query has an answer; the lake's key indexes may be there or not.
     pub(crate) async fn prepare(&mut self) -> anyhow::Result<()> {
         let tables = [self.ingest.tables(), self.transforms.mart_tables()].concat();
         self.lake.create_tables(&tables).await.context("could not create the lake's tables")?;
@@ -67,6 +67,10 @@ impl Conductor {
 
     /// Runs until cancelled.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            loaded = self.lake.load_indexes() => loaded.context("could not load the key indexes")?,
+        }
         let mut flushes = JoinSet::new();
         let mut upkeep = JoinSet::new();
         let mut flush_at = Instant::now() + self.pace.flush_interval;
@@ -109,7 +113,11 @@ impl Conductor {
             self.committed(done.context("the flush task was stopped")?)?;
         }
         let last = commit(Arc::clone(&self.lake), self.ingest.acknowledger()).await;
-        self.committed(last).map(drop)
+        self.committed(last)?;
+        if let Err(error) = self.lake.save_indexes().await {
+            warn!(error = with_causes(&error), "the next start reads the key columns instead");
+        }
+        Ok(())
     }
 
     /// Whether this many times what a flush is for is in memory.
@@ -148,6 +156,9 @@ impl Conductor {
             .context("could not refresh the marts")?;
         for outcome in &refresh.outcomes {
             self.note(outcome);
+        }
+        if !refresh.batches.is_empty() {
+            self.lake.load_indexes().await.context("could not load the key indexes")?;
         }
         let marts = ChangeSet { batches: refresh.batches, ..ChangeSet::default() };
         self.lake.stage(&marts).context("could not stage the marts")

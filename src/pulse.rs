@@ -109,7 +109,7 @@ impl Status for Pulse {
     }
 
     fn prometheus(&self) -> String {
-        let (index_rows, index_bytes) = self.lake.index_size();
+        let indexes = self.lake.index_sizes();
         let failing = self.failing().len();
         let mut text = String::new();
         let mut line = |name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display| {
@@ -130,9 +130,21 @@ impl Status for Pulse {
         line("cut_seconds", "gauge", help, &micros.as_secs_f64());
         let help = "Rows that are not in files yet.";
         line("hot_rows", "gauge", help, &self.lake.hot_rows());
-        line("index_rows", "gauge", "Keys in the key indexes.", &index_rows);
-        line("index_bytes", "gauge", "Memory of the key indexes.", &index_bytes);
+        let rows = indexes.values().map(|i| i.rows).sum::<usize>();
+        let bytes = indexes.values().map(|i| i.bytes).sum::<usize>();
+        line("index_rows", "gauge", "Rows in the key indexes.", &rows);
+        line("index_bytes", "gauge", "Memory of the key indexes.", &bytes);
         line("marts_failing", "gauge", "Marts that are not up to date.", &failing);
+        for (name, help) in [
+            ("table_index_rows", "Rows in the key index of a table."),
+            ("table_index_bytes", "Memory of the key index of a table."),
+        ] {
+            let _ = writeln!(text, "# HELP medlake_{name} {help}\n# TYPE medlake_{name} gauge");
+            for (table, index) in &indexes {
+                let value = if name == "table_index_rows" { index.rows } else { index.bytes };
+                let _ = writeln!(text, "medlake_{name}{{table=\"{table}\"}} {value}");
+            }
+        }
         text
     }
 }

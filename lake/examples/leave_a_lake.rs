@@ -125,7 +125,8 @@ async fn main() -> Result<(), Failure> {
     }
     lake.publish();
     say("stage inserts", count, start);
-    let (keys, bytes) = lake.index_size();
+    let index = lake.index_sizes()[orders.name()];
+    let (keys, bytes) = (index.rows, index.bytes);
     println!("index: {keys} keys, {:.1} bytes a key", bytes as f64 / keys as f64);
     let start = Instant::now();
     lake.flush().await?;
@@ -216,6 +217,17 @@ async fn main() -> Result<(), Failure> {
     drop(lake);
     let start = Instant::now();
     let lake = Lake::open(LakeConfig::new(&root, Arc::new(clock))).await?;
-    say("open again", i64::try_from(lake.index_size().0)?, start);
+    let rows = lake.read_view().tables().iter().map(|t| t.row_count).sum::<u64>();
+    say("open again to read", i64::try_from(rows)?, start);
+    lake.load_indexes().await?;
+    say("open again to write", i64::try_from(rows)?, start);
+    let start = Instant::now();
+    lake.save_indexes().await?;
+    say("save the key indexes", i64::try_from(rows)?, start);
+    drop(lake);
+    let start = Instant::now();
+    let lake = Lake::open(LakeConfig::new(&root, Arc::new(clock))).await?;
+    lake.load_indexes().await?;
+    say("open again to write, with saved key indexes", i64::try_from(rows)?, start);
     Ok(())
 }

@@ -59,6 +59,15 @@ pub enum LakeError {
         /// What is wrong with them.
         problem: String,
     },
+    /// Changes of a table whose key index is still being built.
+    #[error(
+        "changes of table \"{table}\" cannot be applied before its key index is there: await the \
+         loading of indexes first"
+    )]
+    IndexNotLoaded {
+        /// The table.
+        table: TableName,
+    },
     /// Another process has the lake open.
     #[error("lake folder {root:?} is in use by another process")]
     Locked {
@@ -204,7 +213,8 @@ impl LakeError {
             Self::Locked { .. } | Self::Fenced { .. } | Self::CommitConflict { .. } => {
                 Kind::Conflict
             }
-            Self::CommitUnknown { .. }
+            Self::IndexNotLoaded { .. }
+            | Self::CommitUnknown { .. }
             | Self::File { .. }
             | Self::Catalog { .. }
             | Self::Delta { .. } => Kind::Unavailable,

@@ -115,8 +115,9 @@ pub struct Lake {
 
 impl Lake {
     /// Opens the lake in `config.root`, or makes one. Takes the folder for itself, fences off an
-    /// earlier writer, loads all tables and rebuilds their key indexes. Needs a Tokio runtime with
-    /// timers.
+    /// earlier writer and loads all tables: their rows can be read. Before changes of tables with rows
+    /// can be staged, their key indexes must be there: await [`Self::load_indexes`]. Needs a Tokio
+    /// runtime with timers.
     ///
     /// # Errors
     /// [`LakeError::Locked`] when another process has it; what is damaged or not understood.
@@ -355,7 +356,8 @@ impl Lake {
     /// dropped: a source may repeat whole change sets, and each is applied once.
     ///
     /// # Errors
-    /// [`LakeError::UnknownTable`], [`LakeError::Rows`].
+    /// [`LakeError::UnknownTable`], [`LakeError::Rows`], and [`LakeError::IndexNotLoaded`] for a table
+    /// whose rows are there but not yet its index.
     pub fn stage(&self, changes: &ChangeSet) -> Result<(), LakeError> {
         let mut state = self.state();
         let seen: Vec<&str> = changes
@@ -453,15 +455,6 @@ impl Lake {
         self.state().tables.values().map(|t| t.hot().1).sum()
     }
 
-    /// Keys in the indexes of all tables, and the bytes of memory they take.
-    #[must_use]
-    pub fn index_size(&self) -> (usize, usize) {
-        self.state()
-            .tables
-            .values()
-            .fold((0, 0), |(keys, bytes), t| (keys + t.index.len(), bytes + t.index.memory_bytes()))
-    }
-
     /// Whether enough is in memory that a flush should not wait for its time.
     #[must_use]
     pub fn flush_due(&self) -> bool {
@@ -501,6 +494,8 @@ impl Lake {
 
     /// Takes in what other programs committed.
     async fn take_in(&self, committer: &mut Committer) -> Result<(), LakeError> {
+        // Which row of a key is the newer one, only an index can tell.
+        self.load_indexes_of(committer).await?;
         let staged = {
             let mut state = self.state();
             let tables = state.tables.iter_mut();
@@ -641,6 +636,15 @@ impl Lake {
             written.replacements.iter().map(|r| Carried::up_to(r, segments)).collect()
         };
         settled.written.iter().map(of_table).collect()
+    }
+
+    pub(crate) fn config(&self) -> &LakeConfig {
+        &self.config
+    }
+
+    /// The committed side; waits for a flush that goes on.
+    pub(crate) async fn committer(&self) -> tokio::sync::MutexGuard<'_, Committer> {
+        self.committer.lock().await
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

@@ -50,6 +50,7 @@ mod error;
 mod fault;
 mod follow;
 mod format;
+mod indexes;
 mod lake;
 mod maintain;
 mod open;
@@ -65,6 +66,7 @@ pub use config::{CatalogConfig, Clock, Durability, LakeConfig, Secret};
 pub use delta::{DeltaDeletes, DeltaReport};
 pub use error::LakeError;
 pub use follow::Follower;
+pub use indexes::IndexSize;
 pub use lake::Lake;
 pub use maintain::{
     MaintenanceReport,

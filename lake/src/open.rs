@@ -11,7 +11,6 @@ use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{DataContentType, DataFile, DataFileFormat};
 use medlake_contract::TableName;
 use roaring::RoaringBitmap;
-use tokio::runtime::Handle;
 
 use crate::{
     commit::table::CommittedTable,
@@ -25,7 +24,7 @@ use crate::{
         schema::is_ours,
     },
     read::foreign::{ForeignTable, is_foreign},
-    storage::{Storage, blocking},
+    storage::Storage,
     table::{TableState, shards::Seed},
 };
 
@@ -129,14 +128,8 @@ async fn load_table(
     let shape = Arc::new(committed.shape()?);
     let files = open_files(storage, &committed).await?;
     let seed = Seed::of(committed.metadata.uuid());
-    let runtime = Handle::current();
-    // Key columns are decoded: that takes a core for a while.
-    let state = blocking(move || {
-        let mut state = TableState::new(shape, seed)?;
-        runtime.block_on(state.load(files))?;
-        Ok(state)
-    })
-    .await?;
+    let mut state = TableState::new(shape, seed)?;
+    state.load(files);
     Ok(Opened::Own(Box::new((committed, state))))
 }
 

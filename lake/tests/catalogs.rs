@@ -26,6 +26,7 @@ fn config(folder: &Path, url: &str, catalog_name: &str) -> LakeConfig {
 
 async fn open(folder: &Path, url: &str, catalog_name: &str) -> Lake {
     let lake = Lake::open(config(folder, url, catalog_name)).await.unwrap();
+    lake.load_indexes().await.unwrap();
     lake.create_tables(&[orders()]).await.unwrap();
     lake
 }
@@ -111,6 +112,7 @@ async fn what_other_programs_commit_is_taken_in() {
     foreign(url, &["append", "9000:1"]);
     drop(lake);
     let lake = Lake::open(LakeConfig::new(folder, clock())).await.unwrap();
+    lake.load_indexes().await.unwrap();
     assert_eq!(lake.committed_positions(), positions);
     assert_eq!(sums(&lake).await, (now.0 + 1, now.1 + 1));
 }

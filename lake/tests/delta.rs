@@ -109,6 +109,7 @@ async fn files_a_delta_table_names_outlive_their_snapshots() {
     lake.remove_orphans(&[]).await.unwrap();
     drop(lake);
     let lake = Lake::open(config()).await.unwrap();
+    lake.load_indexes().await.unwrap();
     lake.remove_orphans(&[]).await.unwrap();
     fixtures::write(&lake, &fixtures::upserts([(1, 7)], 8)).await;
     assert_eq!(read(folder.path(), "arrow"), rows, "as published by the process before");

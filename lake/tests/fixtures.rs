@@ -26,7 +26,9 @@ pub(crate) fn clock() -> medlake_lake::Clock {
 }
 
 pub(crate) async fn lake(folder: &Path) -> Lake {
-    Lake::open(LakeConfig::new(folder, clock())).await.unwrap()
+    let lake = Lake::open(LakeConfig::new(folder, clock())).await.unwrap();
+    lake.load_indexes().await.unwrap();
+    lake
 }
 
 /// `mall.orders`: a key, a text, an amount.

@@ -157,9 +157,9 @@ async fn round(folder: &Path, count: usize) -> (Duration, Duration, f64) {
         write_plain(&folder.join(format!("plain-{done}.parquet")), &sets);
         plain += started.elapsed();
     }
-    let (keys, bytes) = lake.index_size();
+    let size = lake.index_sizes()[schema.name()];
     #[expect(clippy::cast_precision_loss, reason = "a figure to read")]
-    let per_row = bytes as f64 / keys as f64;
+    let per_row = size.bytes as f64 / size.rows as f64;
     (ours, plain, per_row)
 }
 

@@ -7,14 +7,19 @@
 
 mod changes;
 mod peer;
+mod reopen;
 mod scan;
 mod stage;
 
 /// What can be measured; gets the number of rows asked for.
 type Subject = fn(Option<usize>);
 
-const SUBJECTS: &[(&str, Subject)] =
-    &[("changes", changes::throughput), ("latency", changes::latency), ("scan", scan::run)];
+const SUBJECTS: &[(&str, Subject)] = &[
+    ("changes", changes::throughput),
+    ("latency", changes::latency),
+    ("reopen", reopen::run),
+    ("scan", scan::run),
+];
 
 fn main() {
     // Cargo passes `--bench` of its own.

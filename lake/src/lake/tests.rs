@@ -23,6 +23,7 @@ mod compaction;
 mod equality_deletes;
 mod history;
 mod identity;
+mod indexes;
 mod layout;
 mod past;
 mod upkeep;
@@ -176,7 +177,9 @@ impl Bench {
     }
 
     async fn open(&self) -> Lake {
-        Lake::open(self.config()).await.unwrap()
+        let lake = Lake::open(self.config()).await.unwrap();
+        lake.load_indexes().await.unwrap();
+        lake
     }
 }
 

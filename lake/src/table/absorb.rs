@@ -57,6 +57,9 @@ impl TableState {
         let nowhere = Location { segment: 0, row: 0 };
         // Keys changed here whose old row the other program moved or deleted.
         let mut changed = self.codec.index(0);
+        // Without an index there is nothing to keep right: one that is built later reads the files.
+        let loaded = self.index.is_some();
+        let mut index = self.index.take().unwrap_or_else(|| self.codec.index(0));
         for left in &foreign.left {
             let Some(segment) = self.segments.get_mut(&left.segment) else { continue };
             for (first, keys, count) in &left.keys {
@@ -68,7 +71,7 @@ impl TableState {
                     if segment.dead.contains(position) {
                         changed.put(keys, at, nowhere);
                     } else {
-                        self.index.take(keys, at);
+                        index.take(keys, at);
                     }
                 }
             }
@@ -103,18 +106,20 @@ impl TableState {
                         continue;
                     }
                     changed.take(keys, at);
-                    let Some(before) = self.index.put(keys, at, Location { segment: id, row })
-                    else {
+                    let Some(before) = index.put(keys, at, Location { segment: id, row }) else {
                         continue;
                     };
                     if self.is_hot(before) {
-                        self.index.put(keys, at, before);
+                        index.put(keys, at, before);
                         self.kill(Location { segment: id, row });
                     } else {
                         self.kill(before);
                     }
                 }
             }
+        }
+        if loaded {
+            self.index = Some(index);
         }
     }
 

@@ -47,6 +47,34 @@ impl Keys {
             _ => false,
         }
     }
+
+    /// That of one row; none when rows are never looked for.
+    pub(crate) fn key(&self, row: usize) -> Option<Key<'_>> {
+        match self {
+            Self::Int64(keys) => Some(Key::Int64(keys.value(row))),
+            Self::Bytes(keys) => Some(Key::Bytes(keys.row(row).data())),
+            Self::Rows(keys) => Some(Key::Row(keys[row])),
+            Self::None => None,
+        }
+    }
+}
+
+/// What identifies one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key<'a> {
+    Int64(i64),
+    Bytes(&'a [u8]),
+    Row(Digest),
+}
+
+/// What became of a row that was entered into an index that is being built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    New,
+    /// It was there already.
+    Again,
+    /// Its key was there, in this row.
+    Other(Location),
 }
 
 /// Turns rows into what identifies them.
@@ -200,44 +228,72 @@ impl KeyIndex {
     /// Makes `to` the location of the key; gives the location it had. Of whole rows there may be
     /// many: `to` is added to them.
     pub(crate) fn put(&mut self, keys: &Keys, row: usize, to: Location) -> Option<Location> {
-        match (self, keys) {
-            (Self::Int64(shards), Keys::Int64(keys)) => {
-                let (key, seed) = (keys.value(row), shards.seed);
+        match self.fill(&keys.key(row)?, to) {
+            Filled::Other(before) => Some(before),
+            Filled::New | Filled::Again => None,
+        }
+    }
+
+    /// Makes `to` the location of the key, or one of those of equal rows.
+    pub(crate) fn fill(&mut self, key: &Key<'_>, to: Location) -> Filled {
+        let before = match (self, *key) {
+            (Self::Int64(shards), Key::Int64(key)) => {
+                let seed = shards.seed;
                 let hash = key.hash_with(seed);
                 shards.room(hash).put(key, hash, to, seed)
             }
-            (Self::Bytes(shards), Keys::Bytes(keys)) => {
-                let (key, seed) = (keys.row(row), shards.seed);
-                let key: &[u8] = key.as_ref();
+            (Self::Bytes(shards), Key::Bytes(key)) => {
+                let seed = shards.seed;
                 let hash = hash_bytes(key, seed);
                 shards.room(hash).put(key, hash, to, seed)
             }
-            (Self::Rows(shards), Keys::Rows(keys)) => {
-                let (key, seed) = (keys[row], shards.seed);
+            (Self::Rows(shards), Key::Row(key)) => {
+                let seed = shards.seed;
                 let hash = key.hash_with(seed);
-                shards.room(hash).put(key, hash, to, seed);
-                None
+                (!shards.room(hash).put(key, hash, to, seed)).then_some(to)
             }
             _ => None,
+        };
+        match before {
+            None => Filled::New,
+            Some(before) if before == to => Filled::Again,
+            Some(before) => Filled::Other(before),
+        }
+    }
+
+    /// Looks at every row of one piece.
+    pub(crate) fn each(&self, slice: usize, look: &mut dyn FnMut(Key<'_>, Location)) {
+        match self {
+            Self::Int64(shards) => {
+                let shard = shards.shards().get(slice).into_iter();
+                shard.flat_map(|(_, s)| s.entries()).for_each(|(k, at)| look(Key::Int64(k), at));
+            }
+            Self::Bytes(shards) => {
+                let shard = shards.shards().get(slice).into_iter();
+                shard.flat_map(|(_, s)| s.entries()).for_each(|(k, at)| look(Key::Bytes(k), at));
+            }
+            Self::Rows(shards) => {
+                let shard = shards.shards().get(slice).into_iter();
+                shard.flat_map(|(_, s)| s.entries()).for_each(|(k, at)| look(Key::Row(k), at));
+            }
+            Self::None => {}
         }
     }
 
     /// Forgets the key, or one of equal rows; gives its location.
     pub(crate) fn take(&mut self, keys: &Keys, row: usize) -> Option<Location> {
-        match (self, keys) {
-            (Self::Int64(shards), Keys::Int64(keys)) => {
-                let hash = keys.value(row).hash_with(shards.seed);
-                shards.shard_mut(hash).take(keys.value(row), hash)
+        match (self, keys.key(row)?) {
+            (Self::Int64(shards), Key::Int64(key)) => {
+                let hash = key.hash_with(shards.seed);
+                shards.shard_mut(hash).take(key, hash)
             }
-            (Self::Bytes(shards), Keys::Bytes(keys)) => {
-                let key = keys.row(row);
-                let key: &[u8] = key.as_ref();
+            (Self::Bytes(shards), Key::Bytes(key)) => {
                 let hash = hash_bytes(key, shards.seed);
                 shards.shard_mut(hash).take(key, hash)
             }
-            (Self::Rows(shards), Keys::Rows(keys)) => {
-                let hash = keys[row].hash_with(shards.seed);
-                shards.shard_mut(hash).take(keys[row], hash)
+            (Self::Rows(shards), Key::Row(key)) => {
+                let hash = key.hash_with(shards.seed);
+                shards.shard_mut(hash).take(key, hash)
             }
             _ => None,
         }
@@ -245,20 +301,18 @@ impl KeyIndex {
 
     /// Makes `to` of the location `from` of the key, if it has that one.
     pub(crate) fn repoint(&mut self, keys: &Keys, row: usize, from: Location, to: Location) {
-        let at = match (self, keys) {
-            (Self::Int64(shards), Keys::Int64(keys)) => {
-                let hash = keys.value(row).hash_with(shards.seed);
-                shards.shard_mut(hash).find_mut(keys.value(row), hash)
+        let at = match (self, keys.key(row)) {
+            (Self::Int64(shards), Some(Key::Int64(key))) => {
+                let hash = key.hash_with(shards.seed);
+                shards.shard_mut(hash).find_mut(key, hash)
             }
-            (Self::Bytes(shards), Keys::Bytes(keys)) => {
-                let key = keys.row(row);
-                let key: &[u8] = key.as_ref();
+            (Self::Bytes(shards), Some(Key::Bytes(key))) => {
                 let hash = hash_bytes(key, shards.seed);
                 shards.shard_mut(hash).find_mut(key, hash)
             }
-            (Self::Rows(shards), Keys::Rows(keys)) => {
-                let hash = keys[row].hash_with(shards.seed);
-                shards.shard_mut(hash).repoint(keys[row], hash, from, to);
+            (Self::Rows(shards), Some(Key::Row(key))) => {
+                let hash = key.hash_with(shards.seed);
+                shards.shard_mut(hash).repoint(key, hash, from, to);
                 None
             }
             _ => None,
@@ -326,3 +380,6 @@ impl KeyIndex {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,9 @@
 pub(crate) mod absorb;
 pub(crate) mod digest;
 pub(crate) mod forward;
+pub(crate) mod index_copy;
 pub(crate) mod key;
+pub(crate) mod load;
 pub(crate) mod segment;
 pub(crate) mod shards;
 
@@ -12,7 +14,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::{
     array::BooleanArray, compute::filter_record_batch, error::ArrowError, record_batch::RecordBatch,
 };
-use futures::TryStreamExt;
 use medlake_contract::{ChangeBatch, Identity, Op, TableSchema};
 use roaring::RoaringBitmap;
 
@@ -47,7 +48,8 @@ pub(crate) struct TableState {
     shape: Arc<Shape>,
     schema: Arc<TableSchema>,
     codec: Arc<KeyCodec>,
-    pub(crate) index: KeyIndex,
+    /// None until it is loaded; nothing is applied before.
+    index: Option<KeyIndex>,
     pub(crate) segments: BTreeMap<u32, Segment>,
     next_segment: u32,
     /// Where the rows of segments went that the index may still name.
@@ -68,7 +70,7 @@ impl TableState {
             source,
         })?;
         Ok(Self {
-            index: codec.index(0),
+            index: Some(codec.index(0)),
             codec: Arc::new(codec),
             schema,
             shape,
@@ -84,9 +86,22 @@ impl TableState {
         &self.schema
     }
 
+    pub(crate) fn shape(&self) -> &Arc<Shape> {
+        &self.shape
+    }
+
     /// What makes keys of rows.
     pub(crate) fn codec(&self) -> &Arc<KeyCodec> {
         &self.codec
+    }
+
+    /// The key index, once it is there.
+    pub(crate) fn index(&self) -> Option<&KeyIndex> {
+        self.index.as_ref()
+    }
+
+    pub(crate) fn set_index(&mut self, index: KeyIndex) {
+        self.index = Some(index);
     }
 
     /// Rows and bytes that are in no file yet.
@@ -111,6 +126,9 @@ impl TableState {
             || batch.table().identity() != self.schema.identity()
         {
             return Err(wrong("their columns or key are not those of the table".to_owned()));
+        }
+        if self.index.is_none() {
+            return Err(LakeError::IndexNotLoaded { table: self.schema.name().clone() });
         }
         for (row, op) in batch.ops().iter().enumerate() {
             let what = match op {
@@ -148,6 +166,8 @@ impl TableState {
     /// Applies checked changes in order. Rows that a later change of the same batch replaces are
     /// appended dead, so the outcome does not depend on how a source's changes are cut into batches.
     pub(crate) fn apply(&mut self, changes: CheckedChanges) {
+        // Changes were checked, so it is there.
+        let Some(mut index) = self.index.take() else { return };
         self.view = None;
         let id = self.open_segment();
         let first = self.segments.get(&id).map_or(0, |s| s.rows);
@@ -164,34 +184,35 @@ impl TableState {
         for (at, op) in ops.into_iter().enumerate() {
             match op {
                 Op::Delete => {
-                    if let Some(gone) = self.index.take(&before_keys, at) {
+                    if let Some(gone) = index.take(&before_keys, at) {
                         self.kill(gone);
                     }
                     continue;
                 }
                 Op::Update if !before_keys.same(at, &after_keys, next) => {
-                    if let Some(gone) = self.index.take(&before_keys, at) {
+                    if let Some(gone) = index.take(&before_keys, at) {
                         self.kill(gone);
                     }
                 }
                 Op::Truncate => {
+                    index.clear();
                     self.truncate(id, row);
                     continue;
                 }
                 Op::Update | Op::Insert => {}
             }
-            if let Some(gone) = self.index.put(&after_keys, next, Location { segment: id, row }) {
+            if let Some(gone) = index.put(&after_keys, next, Location { segment: id, row }) {
                 self.kill(gone);
             }
             next += 1;
             row += 1;
         }
+        self.index = Some(index);
     }
 
     /// Kills every row there is: all of other segments, and those before `row` of the open one, whose
     /// later rows come after the truncate.
     fn truncate(&mut self, open: u32, row: u32) {
-        self.index.clear();
         self.forwards.clear();
         for segment in self.segments.values_mut() {
             segment.kill_before(if segment.id == open { row } else { segment.rows });
@@ -248,43 +269,18 @@ impl TableState {
         Ok(())
     }
 
-    /// Fills an empty table from its data files, each with its dead positions, and builds the key
-    /// index by reading their key columns.
-    pub(crate) async fn load(
-        &mut self,
-        files: Vec<(Arc<LakeFile>, RoaringBitmap)>,
-    ) -> Result<(), LakeError> {
-        let arrow = |source: ArrowError| LakeError::Arrow {
-            doing: "rebuild the key index",
-            table: self.schema.name().clone(),
-            source,
-        };
-        let live: u64 = files.iter().map(|(f, dead)| u64::from(f.rows) - dead.len()).sum();
-        self.index = self.codec.index(usize::try_from(live).unwrap_or(0));
+    /// Fills an empty table from its data files, each with its dead positions. Its key index is then
+    /// to be built: rows can be read, but not yet changed.
+    pub(crate) fn load(&mut self, files: Vec<(Arc<LakeFile>, RoaringBitmap)>) {
         for (file, dead) in files {
             let id = self.next_segment;
             self.next_segment += 1;
-            let mut batches = file.read(&self.shape, self.codec.columns()).await?;
-            while let Some((first, batch)) = batches.try_next().await? {
-                let keys = self.codec.keys_of_columns(batch.columns()).map_err(arrow)?;
-                for (at, row) in (first..).take(batch.num_rows()).enumerate() {
-                    if dead.contains(row) {
-                        continue;
-                    }
-                    if self.index.put(&keys, at, Location { segment: id, row }).is_some() {
-                        return Err(LakeError::Corrupt {
-                            table: self.schema.name().clone(),
-                            problem: format!(
-                                "a key occurs twice; once in file \"{}\"",
-                                file.location
-                            ),
-                        });
-                    }
-                }
-            }
             self.segments.insert(id, Segment::of_file(id, file, Arc::new(dead)));
         }
-        Ok(())
+        let rows: u64 = self.segments.values().map(Segment::live_rows).sum();
+        if self.schema.identity() != Identity::Append && rows > 0 {
+            self.index = None;
+        }
     }
 
     /// Ends the open hot segment at the rows `seen` has of it. Rows staged since move to a new
@@ -327,9 +323,11 @@ impl TableState {
         let mut row = 0_u32;
         for (keys, count) in keys {
             for at in 0..count {
-                if !dead.contains(row) {
+                if !dead.contains(row)
+                    && let Some(index) = &mut self.index
+                {
                     let from = Location { segment: open, row: rows + row };
-                    self.index.repoint(&keys, at, from, Location { segment: id, row });
+                    index.repoint(&keys, at, from, Location { segment: id, row });
                 }
                 row += 1;
             }
@@ -358,10 +356,12 @@ impl TableState {
     }
 
     /// The segments that went whose rows the index should learn the new places of, once these are so
-    /// many that doing it costs each of them little.
+    /// many that doing it costs each of them little. None while there is no index: one that is being
+    /// built may have the places from before.
     pub(crate) fn forwarded(&self) -> Vec<u32> {
+        let Some(index) = &self.index else { return Vec::new() };
         let rows: usize = self.forwards.values().map(Forward::rows).sum();
-        if self.forwards.len() > FORWARDS || rows > self.index.len() / 4 {
+        if self.forwards.len() > FORWARDS || rows > index.len() / 4 {
             self.forwards.keys().copied().collect()
         } else {
             Vec::new()
@@ -371,7 +371,7 @@ impl TableState {
     /// Rewrites the entries of one slice of the index to where their rows are. Answers whether there
     /// was such a slice. A slice takes about a millisecond, so that others get the lock in between.
     pub(crate) fn repoint(&mut self, slice: usize) -> bool {
-        let Self { index, forwards, .. } = self;
+        let Self { index: Some(index), forwards, .. } = self else { return false };
         if slice >= index.slices() {
             return false;
         }

@@ -403,15 +403,16 @@ impl<K> Default for MultiShard<K> {
 }
 
 impl<K: FixedKey + std::hash::Hash> MultiShard<K> {
-    /// Adds a location of the key. Adding one that is there changes nothing.
-    pub(crate) fn put(&mut self, key: K, hash: u64, to: Location, seed: Seed) {
+    /// Adds a location of the key; answers whether it was not there.
+    pub(crate) fn put(&mut self, key: K, hash: u64, to: Location, seed: Seed) -> bool {
         match self.newest.put(key, hash, to, seed) {
-            None => {}
-            Some(before) if before == to => {}
+            None => true,
+            Some(before) if before == to => false,
             Some(before) => {
                 let older = self.older.entry(key).or_default();
-                self.older_rows += usize::from(older.insert(before));
-                self.older_rows -= usize::from(older.remove(&to));
+                let was_there = older.remove(&to);
+                self.older_rows += usize::from(older.insert(before)) - usize::from(was_there);
+                !was_there
             }
         }
     }
@@ -448,7 +449,6 @@ impl<K: FixedKey + std::hash::Hash> MultiShard<K> {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the copy on disk"))]
     pub(crate) fn entries(&self) -> impl Iterator<Item = (K, Location)> {
         let older = self.older.iter().flat_map(|(k, at)| at.iter().map(|at| (*k, *at)));
         self.newest.entries().chain(older)

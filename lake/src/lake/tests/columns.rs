@@ -219,6 +219,7 @@ async fn every_type_is_stored_read_and_merged() {
     let hot;
     {
         let lake = Lake::open(config.clone()).await.unwrap();
+        lake.load_indexes().await.unwrap();
         lake.create_tables(&[Arc::clone(&schema)]).await.unwrap();
         let changes = values.iter().map(|r| (Op::Insert, None, Some(r.clone()))).collect();
         lake.stage(&set(vec![batch(&schema, changes)])).unwrap();
@@ -228,6 +229,7 @@ async fn every_type_is_stored_read_and_merged() {
         assert_eq!(rows(&lake.read_view(), "mall.types").await, hot);
     }
     let lake = Lake::open(config).await.unwrap();
+    lake.load_indexes().await.unwrap();
     assert_eq!(lake.read_view().tables()[0].schema, schema);
     // The same row once more: the file is read, adapted and written again.
     lake.stage(&set(vec![batch(&schema, vec![(Op::Insert, None, Some(values[1].clone()))])]))

@@ -4,6 +4,7 @@ use medlake_contract::Identity;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::IndexSize;
 
 fn events(identity: Identity) -> Arc<TableSchema> {
     let columns = vec![
@@ -92,7 +93,8 @@ async fn an_append_only_table_refuses_what_it_cannot_do() {
         assert!(text.contains("change 1 is a"), "{text}");
     }
     assert_eq!(rows(&lake.publish(), "mall.log").await.len(), 2, "nothing of a refused set");
-    assert_eq!(lake.index_size(), (0, 0), "there is nothing to find");
+    let none = IndexSize { rows: 0, bytes: 0 };
+    assert_eq!(lake.index_sizes()[t.name()], none, "there is nothing to find");
     let changes = vec![insert.clone(), (Op::Truncate, None, None), insert];
     lake.stage(&set(vec![batch(&t, changes)])).unwrap();
     assert_eq!(rows(&lake.publish(), "mall.log").await.len(), 1);
@@ -176,7 +178,7 @@ async fn many_changes_of_one_key_leave_one_row_at_any_batch_size() {
     drop(lake);
     let lake = bench.open().await;
     assert_eq!(counts(&lake.read_view()).await, ["20000,20000,40000"]);
-    assert_eq!(lake.index_size().0, 20_000);
+    assert_eq!(lake.index_sizes()[t.name()].rows, 20_000);
 }
 
 /// A change of the key goes by the image before: the old row goes, also from a file.
@@ -333,4 +335,43 @@ async fn random_histories_without_keys_equal_the_oracle() {
     for seed in 0..6 {
         keyless_history(seed, 120).await;
     }
+}
+
+#[tokio::test]
+async fn a_table_of_whole_rows_takes_a_new_column_and_loses_none() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    let t = events(Identity::FullRow);
+    lake.create_tables(&[Arc::clone(&t)]).await.unwrap();
+    let old = event("a", Some(1), None);
+    lake.stage(&set(vec![batch(&t, vec![(Op::Insert, None, Some(old.clone())); 2])])).unwrap();
+    lake.publish();
+    lake.flush().await.unwrap();
+    let keyless = |columns| {
+        let name = t.name().clone();
+        Arc::new(TableSchema::keyless(name, columns, Identity::FullRow).unwrap())
+    };
+    let fewer = keyless(t.columns()[..3].to_vec());
+    let error = lake.create_tables(&[fewer]).await.unwrap_err();
+    assert!(matches!(error, LakeError::Schema { .. }), "{error}");
+
+    let added = Column::nullable("extra", ColumnType::Utf8);
+    let wider = keyless([&[added], t.columns()].concat());
+    lake.create_tables(&[Arc::clone(&wider)]).await.unwrap();
+    let row = |extra: Option<&str>| -> Row {
+        [vec![ScalarValue::Utf8(extra.map(ToOwned::to_owned))], old.clone()].concat()
+    };
+    let changes = vec![
+        (Op::Insert, None, Some(row(Some("x")))),
+        (Op::Delete, Some(row(None)), None),
+        (Op::Delete, Some(row(Some("y"))), None),
+    ];
+    lake.stage(&set(vec![batch(&wider, changes)])).unwrap();
+    let expected = ["null,a,1,null,null", "x,a,1,null,null"];
+    assert_eq!(rows(&lake.publish(), "mall.events").await, expected);
+    lake.flush().await.unwrap();
+    drop(lake);
+    let lake = bench.open().await;
+    lake.stage(&set(vec![batch(&wider, vec![(Op::Delete, Some(row(None)), None)])])).unwrap();
+    assert_eq!(rows(&lake.publish(), "mall.events").await, expected[1..]);
 }
