@@ -266,6 +266,7 @@ async fn maintenance_spares_what_a_view_of_the_past_reads() {
         ..bench.config()
     };
     let lake = Lake::open(config.clone()).await.unwrap();
+    lake.load_indexes().await.unwrap();
     let now = lake.read_view();
     let first = AsOf::Snapshot(snapshot(&now, 1).await);
     let held = lake.view_as_of(first).await.unwrap();
