@@ -14,3 +14,4 @@ mod readers;
 mod recompute;
 mod replay;
 mod screen;
+mod upkeep;
