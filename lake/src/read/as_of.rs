@@ -253,10 +253,9 @@ fn cannot(table: &TableName, as_of: &dyn fmt::Display, problem: &str) -> LakeErr
 
 impl ReadView {
     /// All tables as they were at one commit of the past, with the columns they had then: no commit
-    /// is contained in part. Rows that were only in memory then are not in it, nor are tables that other
-    /// programs write. A table whose snapshots reach less far back is left
-    /// out, and says so to whom asks for it. While the view (or a query on it) is held, its files
-    /// stay.
+    /// is contained in part. Rows that were only in memory then are not in it, nor are tables that
+    /// other programs write. A table whose snapshots reach less far back is left out, and says so to
+    /// whom asks for it. While the view (or a query on it) is held, its files stay.
     ///
     /// # Errors
     /// [`LakeError::UnknownSnapshot`]; what could not be read.
