@@ -98,7 +98,12 @@ impl Shape {
                 TableSchema::keyless(name.clone(), columns, identity)
             }
             Some(key) => {
-                let key: Vec<&str> = key.split(',').collect();
+                // By the names it has now; it may have had others then.
+                let then = |now| {
+                    let id = metadata.current_schema().field_id_by_name(now)?;
+                    schema.name_by_field_id(id)
+                };
+                let key: Vec<&str> = key.split(',').map(|now| then(now).unwrap_or(now)).collect();
                 TableSchema::new(name.clone(), columns, &key)
             }
         };

@@ -1,7 +1,7 @@
 //! Reading the past, and what is committed.
 
 use super::*;
-use crate::{AsOf, Inspector};
+use crate::{Alteration, AsOf, Inspector};
 
 fn other() -> Arc<TableSchema> {
     table(
@@ -251,6 +251,13 @@ async fn a_table_of_the_past_has_its_columns_of_then() {
     assert_eq!(one(&view, &gone).await, 100);
     let types = "select arrow_typeof(v) from medlake.mall.numbers";
     assert_eq!(query(&then, types).await, ["Int32"]);
+
+    let rename = Alteration::Rename { column: "id".into(), to: "number".to_owned() };
+    lake.alter(numbers().name(), &[rename]).await.unwrap();
+    let view = lake.read_view();
+    assert_eq!(one(&view, "select max(number) from medlake.mall.numbers").await, 2);
+    let then = format!("select max(id) from medlake.mall.\"numbers@{first}\"");
+    assert_eq!(one(&view, &then).await, 1, "the key had another name");
 }
 
 /// Expiry and the removal of orphans, also by a process that does not know what an earlier one
