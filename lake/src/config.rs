@@ -36,6 +36,14 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::new(text))
+    }
+}
+
 /// Where the catalog is: what says which metadata is a table's current one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -49,6 +57,44 @@ pub enum CatalogConfig {
         /// clients take them) or `sqlite:` and a path.
         url: Secret,
     },
+    /// A server that speaks the Iceberg REST protocol.
+    Rest(RestConfig),
+}
+
+/// A REST catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestConfig {
+    /// Its address, `http://` or `https://`, without `/v1`.
+    pub uri: Secret,
+    /// The warehouse to ask the server for, where it has several.
+    pub warehouse: Option<String>,
+    /// What stands in paths after `v1`; as the server says when none is given.
+    pub prefix: Option<String>,
+    /// How to show who asks.
+    pub auth: RestAuth,
+}
+
+/// How to show a REST catalog who asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RestAuth {
+    /// Not at all.
+    #[default]
+    None,
+    /// With this bearer token.
+    Token(Secret),
+    /// With a token fetched for these client credentials (OAuth2), and fetched again when the server
+    /// does not take it any more.
+    OAuth2 {
+        /// The client's id.
+        client_id: String,
+        /// The client's secret.
+        client_secret: Secret,
+        /// Where tokens are given; the catalog's own `v1/oauth/tokens` when none is given.
+        server: Option<String>,
+        /// What the token is to be for; `catalog` where nothing else is agreed.
+        scope: String,
+    },
 }
 
 /// As it is set, but for what is secret: `postgres://***`.
@@ -56,7 +102,7 @@ impl fmt::Display for CatalogConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded => f.write_str("embedded"),
-            Self::Sql { url } => {
+            Self::Rest(RestConfig { uri: url, .. }) | Self::Sql { url } => {
                 let scheme = url.reveal().split_once(':').map_or("", |(scheme, _)| scheme);
                 write!(f, "{scheme}://***")
             }
@@ -78,9 +124,15 @@ impl FromStr for CatalogConfig {
             "postgres" | "postgresql" | "mysql" | "mariadb" | "sqlite" if text != scheme => {
                 Ok(Self::Sql { url: Secret::new(text) })
             }
+            "http" | "https" if text != scheme => Ok(Self::Rest(RestConfig {
+                uri: Secret::new(text),
+                warehouse: None,
+                prefix: None,
+                auth: RestAuth::None,
+            })),
             _ => {
                 Err("must be \"embedded\", or an address that begins with postgres://, mysql://, \
-                      mariadb:// or sqlite:"
+                      mariadb://, sqlite:, http:// or https://"
                     .to_owned())
             }
         }

@@ -118,6 +118,16 @@ pub enum LakeError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The catalog's server does not allow or does not understand what was asked, and would say so
+    /// again.
+    #[error("the catalog refused to {doing}")]
+    CatalogDenied {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Table metadata that could not be read, built or written.
     #[error("could not {doing} of table \"{table}\"")]
     Metadata {
@@ -220,6 +230,7 @@ impl LakeError {
             | Self::Delta { .. } => Kind::Unavailable,
             Self::Metadata { .. } | Self::Parquet { .. } | Self::Corrupt { .. } => Kind::Corrupt,
             Self::Arrow { .. } | Self::Task { .. } => Kind::Internal,
+            Self::CatalogDenied { .. } => Kind::Denied,
             Self::Unsupported { .. } => Kind::Unsupported,
         }
     }

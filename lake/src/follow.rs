@@ -6,7 +6,7 @@ use medlake_contract::TableName;
 use tokio::sync::watch;
 
 use crate::{
-    catalog::{self, Catalog, database::Access},
+    catalog::{self, Catalog, CatalogTable, database::Access},
     commit::table::CommittedTable,
     config::LakeConfig,
     error::LakeError,
@@ -89,23 +89,24 @@ impl Follower {
             return Ok(false);
         }
         let listed = self.catalog.tables().await?;
-        let known = |(name, location): &(TableName, String)| {
-            self.tables.get(name).is_some_and(|known| known.location == *location)
+        let known = |listed: &CatalogTable| {
+            self.tables.get(&listed.name).is_some_and(|known| known.location == listed.location)
         };
         if self.opened && listed.len() == self.tables.len() && listed.iter().all(known) {
             self.seen = version;
             return Ok(false);
         }
         let mut tables = BTreeMap::new();
-        for (name, location) in listed {
+        for listed in listed {
+            let name = listed.name.clone();
             let followed = match self.tables.get(&name) {
-                Some(known) if known.location == location => Followed {
-                    location,
+                Some(known) if known.location == listed.location => Followed {
+                    location: listed.location,
                     committed: known.committed.clone(),
                     picture: known.picture.clone(),
                     progress: known.progress.clone(),
                 },
-                _ => load(&self.storage, &name, location).await?,
+                _ => load(&self.storage, listed).await?,
             };
             tables.insert(name, followed);
         }
@@ -141,17 +142,13 @@ impl Follower {
     }
 }
 
-async fn load(
-    storage: &Storage,
-    name: &TableName,
-    location: String,
-) -> Result<Followed, LakeError> {
-    let loaded = CommittedTable::load(storage, name.clone(), location.clone()).await;
-    let committed = match loaded {
+async fn load(storage: &Storage, listed: CatalogTable) -> Result<Followed, LakeError> {
+    let (name, location) = (listed.name.clone(), listed.location.clone());
+    let committed = match CommittedTable::load(storage, listed).await {
         Ok(committed) if is_ours(&committed.metadata) => committed,
         Err(error) if !is_foreign(storage, &location).await? => return Err(error),
         loaded => {
-            let table = ForeignTable::of(storage, name, location.clone(), loaded).await;
+            let table = ForeignTable::of(storage, &name, location.clone(), loaded).await;
             let picture = table.picture;
             return Ok(Followed { location, committed: None, picture, progress: None });
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -123,59 +124,30 @@ impl Lake {
     /// [`LakeError::Locked`] when another process has it; what is damaged or not understood.
     pub async fn open(config: LakeConfig) -> Result<Self, LakeError> {
         let (root, lock) = lock_folder(&config.root)?;
-        let catalog = catalog::open(&config, &root, Access::Write).await?;
-        let mut epoch = catalog.take_over(0).await?;
-        let storage = Storage::open(&config).await?;
-        let loaded = load(catalog.tables().await?, &storage).await?;
-        if let Some(newest) = loaded.progress.as_ref().map(|p| p.epoch).filter(|e| *e >= epoch) {
-            // The catalog forgot its writers, or the tables came from another one.
-            epoch = catalog.take_over(newest).await?;
-        }
-        let past = Past::new(storage.clone()).next(loaded.committed.values());
-        let holds = Arc::clone(&past.holds);
-        let mut state = State {
-            tables: loaded.tables,
-            foreign: loaded.foreign,
-            positions: Positions::new(),
-            committed_at_micros: None,
-            version: 0,
-            ahead: false,
-            past,
-            absorbing: None,
+        let mut wait = FIRST_WAIT;
+        let mut tries = 1..TRIES;
+        let (committer, mut state) = loop {
+            match take_over(&config, &root).await {
+                // An earlier writer, or another program, committed while we looked.
+                Err(LakeError::CommitConflict { .. }) if tries.next().is_some() => {
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                opened => break opened?,
+            }
         };
-        if let Some(progress) = loaded.progress {
-            state.positions = progress.positions;
-            state.committed_at_micros = progress.committed_at_micros;
-            state.version = progress.view_version;
-        }
-        let positions = state.positions.clone();
         let version = state.version;
         let first = state.view(version);
-        let faults = Arc::new(Faults::default());
-        let cut = Cut {
-            positions: positions.clone(),
-            version,
-            committed_at_micros: state.committed_at_micros,
-        };
-        let committer = Committer::new(
-            catalog,
-            epoch,
-            storage.clone(),
-            loaded.committed,
-            cut,
-            Arc::clone(&faults),
-            holds,
-        );
         Ok(Self {
             config: Arc::new(config),
-            state: Mutex::new(state),
             published: watch::Sender::new(first),
-            committed: Mutex::new(positions),
+            committed: Mutex::new(state.positions.clone()),
+            state: Mutex::new(state),
+            faults: Arc::clone(&committer.faults),
+            storage: committer.storage.clone(),
             committer: tokio::sync::Mutex::new(committer),
-            storage,
             maintenance: tokio::sync::Mutex::default(),
             delta: tokio::sync::Mutex::default(),
-            faults,
             _lock: lock,
         })
     }
@@ -671,6 +643,46 @@ fn unreadable(foreign: &BTreeMap<TableName, ForeignTable>) -> BTreeMap<TableName
 fn foreign_table(table: &TableName) -> LakeError {
     let feature = "another program as its writer, so it is read and never written here".to_owned();
     LakeError::Unsupported { table: table.clone(), feature }
+}
+
+/// Becomes the writer of the lake and reads what is there.
+async fn take_over(config: &LakeConfig, root: &Path) -> Result<(Committer, State), LakeError> {
+    let catalog = catalog::open(config, root, Access::Write).await?;
+    let mut epoch = catalog.take_over(0).await?;
+    let storage = Storage::open(config).await?;
+    let loaded = load(catalog.tables().await?, &storage).await?;
+    if let Some(newest) = loaded.progress.as_ref().map(|p| p.epoch).filter(|e| *e >= epoch) {
+        // The catalog knows no writers, or forgot them, or the tables came from another one.
+        epoch = catalog.take_over(newest).await?;
+    }
+    let past = Past::new(storage.clone()).next(loaded.committed.values());
+    let holds = Arc::clone(&past.holds);
+    let mut state = State {
+        tables: loaded.tables,
+        foreign: loaded.foreign,
+        positions: Positions::new(),
+        committed_at_micros: None,
+        version: 0,
+        ahead: false,
+        past,
+        absorbing: None,
+    };
+    if let Some(progress) = loaded.progress {
+        state.positions = progress.positions;
+        state.committed_at_micros = progress.committed_at_micros;
+        state.version = progress.view_version;
+    }
+    let cut = Cut {
+        positions: state.positions.clone(),
+        version: state.version,
+        committed_at_micros: state.committed_at_micros,
+    };
+    let faults = Arc::new(Faults::default());
+    let committed = loaded.committed;
+    let mut committer = Committer::new(catalog, epoch, storage, committed, cut, faults, holds);
+    committer.mark(config).await?;
+    state.past = state.past.next(committer.tables.values());
+    Ok((committer, state))
 }
 
 /// A declared table must have the key of the stored one: rows are known by it.

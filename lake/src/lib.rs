@@ -62,7 +62,7 @@ mod warehouse;
 
 pub use alteration::{Alteration, ColumnPath, Place};
 pub use commit::flush::FlushReport;
-pub use config::{CatalogConfig, Clock, Durability, LakeConfig, Secret};
+pub use config::{CatalogConfig, Clock, Durability, LakeConfig, RestAuth, RestConfig, Secret};
 pub use delta::{DeltaDeletes, DeltaReport};
 pub use error::LakeError;
 pub use follow::Follower;

@@ -13,6 +13,7 @@ use medlake_contract::TableName;
 use roaring::RoaringBitmap;
 
 use crate::{
+    catalog::CatalogTable,
     commit::table::CommittedTable,
     error::LakeError,
     format::{
@@ -63,12 +64,12 @@ pub(crate) struct Loaded {
 
 /// Loads all tables that are ours, which must have their files in the warehouse.
 pub(crate) async fn load(
-    catalog: Vec<(TableName, String)>,
+    catalog: Vec<CatalogTable>,
     storage: &Storage,
 ) -> Result<Loaded, LakeError> {
     let mut loaded = Loaded::default();
     let tables: Vec<Opened> = futures::stream::iter(catalog)
-        .map(|(name, location)| load_table(storage, name, location))
+        .map(|listed| load_table(storage, listed))
         .buffer_unordered(LOADERS)
         .try_collect()
         .await?;
@@ -111,13 +112,9 @@ enum Opened {
     Foreign(TableName, ForeignTable),
 }
 
-async fn load_table(
-    storage: &Storage,
-    name: TableName,
-    location: String,
-) -> Result<Opened, LakeError> {
-    let loaded = CommittedTable::load(storage, name.clone(), location.clone()).await;
-    let committed = match loaded {
+async fn load_table(storage: &Storage, listed: CatalogTable) -> Result<Opened, LakeError> {
+    let (name, location) = (listed.name.clone(), listed.location.clone());
+    let committed = match CommittedTable::load(storage, listed).await {
         Ok(committed) if is_ours(&committed.metadata) => committed,
         Err(error) if !is_foreign(storage, &location).await? => return Err(error),
         loaded => {

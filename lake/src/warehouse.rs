@@ -70,6 +70,13 @@ pub(crate) fn split_s3(location: &str) -> Option<(&str, &str)> {
     Some(rest.split_once('/').unwrap_or((rest, "")))
 }
 
+/// A location without its scheme, to tell whether two are the same: other programs write `file:/a`
+/// for `file:///a`, and `s3a://b/k` for `s3://b/k`.
+pub(crate) fn without_scheme(location: &str) -> &str {
+    let schemes = ["file://", "file:", "s3://", "s3a://", "s3n://"];
+    schemes.iter().find_map(|s| location.strip_prefix(s)).unwrap_or(location)
+}
+
 /// How object stores that speak S3 are reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Config {

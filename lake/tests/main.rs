@@ -12,5 +12,6 @@ mod delta;
 mod engines;
 mod foreign;
 mod layout;
+mod rest;
 mod s3;
 mod scan;

@@ -12,7 +12,7 @@ use medlake_contract::TableName;
 
 use crate::{
     catalog::{
-        Catalog, Cause, CommitError, Swap,
+        Catalog, CatalogKind, CatalogTable, Cause, Change, CommitError, NewTable,
         database::{Database, Transaction, passes},
     },
     error::LakeError,
@@ -161,10 +161,7 @@ impl SqlCatalog {
         epoch.map_err(at("read the writer's epoch"))
     }
 
-    async fn list(
-        &self,
-        transaction: &mut Transaction,
-    ) -> Result<Vec<(TableName, String)>, Failed> {
+    async fn list(&self, transaction: &mut Transaction) -> Result<Vec<CatalogTable>, Failed> {
         let rows = transaction
             .texts(
                 "select table_namespace, table_name, metadata_location from iceberg_tables
@@ -179,7 +176,8 @@ impl SqlCatalog {
             else {
                 return None;
             };
-            Some((format!("{namespace}.{table}").parse().ok()?, location))
+            let name = format!("{namespace}.{table}").parse().ok()?;
+            Some(CatalogTable { name, location, metadata: None })
         };
         Ok(rows.into_iter().filter_map(named).collect())
     }
@@ -200,10 +198,15 @@ impl SqlCatalog {
         Ok(epoch)
     }
 
-    async fn try_create(&self, epoch: i64, tables: &[(TableName, String)]) -> Result<(), Failed> {
+    async fn try_create(
+        &self,
+        epoch: i64,
+        tables: &[NewTable<'_>],
+    ) -> Result<Vec<CatalogTable>, Failed> {
         let mut transaction = self.begin_as(epoch).await?;
         let name = self.name.as_str();
-        for (table, location) in tables {
+        for NewTable { name: table, location, .. } in tables {
+            let table: &TableName = table;
             let known = transaction
                 .number(
                     "select count(*) from iceberg_namespace_properties
@@ -243,18 +246,23 @@ impl SqlCatalog {
                         name.into(),
                         table.namespace().into(),
                         table.table().into(),
-                        location.as_str().into(),
+                        (*location).into(),
                     ],
                 )
                 .await
                 .map_err(at("enter a table"))?;
         }
-        transaction.commit().await.map_err(Failed::Commit)
+        transaction.commit().await.map_err(Failed::Commit)?;
+        Ok(Vec::new())
     }
 
-    async fn try_commit(&self, epoch: i64, swaps: &[&Swap]) -> Result<(), Failed> {
+    async fn try_commit(
+        &self,
+        epoch: i64,
+        changes: &[&Change],
+    ) -> Result<Vec<CatalogTable>, Failed> {
         let mut transaction = self.begin_as(epoch).await?;
-        for swap in swaps {
+        for change in changes {
             let moved = transaction
                 .execute(
                     "update iceberg_tables
@@ -262,28 +270,33 @@ impl SqlCatalog {
                      where catalog_name = ? and table_namespace = ? and table_name = ?
                          and metadata_location = ?",
                     &[
-                        swap.to.as_str().into(),
-                        swap.from.as_str().into(),
+                        change.to.as_str().into(),
+                        change.from.as_str().into(),
                         self.name.as_str().into(),
-                        swap.table.namespace().into(),
-                        swap.table.table().into(),
-                        swap.from.as_str().into(),
+                        change.table.namespace().into(),
+                        change.table.table().into(),
+                        change.from.as_str().into(),
                     ],
                 )
                 .await
                 .map_err(at("move a table's pointer"))?;
             if moved != 1 {
-                let table = swap.table.clone();
+                let table = change.table.clone();
                 return Err(Failed::Refused(LakeError::CommitConflict { table }));
             }
         }
-        transaction.commit().await.map_err(Failed::Commit)
+        transaction.commit().await.map_err(Failed::Commit)?;
+        Ok(Vec::new())
     }
 }
 
 #[async_trait]
 impl Catalog for SqlCatalog {
-    async fn tables(&self) -> Result<Vec<(TableName, String)>, LakeError> {
+    fn kind(&self) -> CatalogKind {
+        CatalogKind::Pointers
+    }
+
+    async fn tables(&self) -> Result<Vec<CatalogTable>, LakeError> {
         let list = || async {
             let begun = self.database.begin_to_read().await;
             self.list(&mut begun.map_err(at("begin a transaction"))?).await
@@ -295,7 +308,7 @@ impl Catalog for SqlCatalog {
         self.database.version().await.map_err(failed("look for commits"))
     }
 
-    async fn settled(&self, epoch: i64) -> Result<Vec<(TableName, String)>, LakeError> {
+    async fn settled(&self, epoch: i64, _: &[TableName]) -> Result<Vec<CatalogTable>, LakeError> {
         let list = || async { self.list(&mut self.begin_as(epoch).await?).await };
         repeat(list).await.map_err(plain)
     }
@@ -304,17 +317,25 @@ impl Catalog for SqlCatalog {
         repeat(|| self.try_take_over(above)).await.map_err(plain)
     }
 
-    async fn check_epoch(&self, epoch: i64) -> Result<(), LakeError> {
+    async fn check_epoch(&self, epoch: i64, _: &TableName) -> Result<(), LakeError> {
         repeat(|| self.begin_as(epoch)).await.map(drop).map_err(plain)
     }
 
-    async fn create(&self, epoch: i64, tables: &[(TableName, String)]) -> Result<(), CommitError> {
+    async fn create(
+        &self,
+        epoch: i64,
+        tables: &[NewTable<'_>],
+    ) -> Result<Vec<CatalogTable>, CommitError> {
         repeat(|| self.try_create(epoch, tables)).await.map_err(of_commit)
     }
 
-    async fn commit(&self, epoch: i64, swaps: &[Swap]) -> Result<(), CommitError> {
-        let mut swaps: Vec<&Swap> = swaps.iter().collect();
-        swaps.sort_by(|a, b| a.table.cmp(&b.table));
-        repeat(|| self.try_commit(epoch, &swaps)).await.map_err(of_commit)
+    async fn commit(
+        &self,
+        epoch: i64,
+        changes: &[Change],
+    ) -> Result<Vec<CatalogTable>, CommitError> {
+        let mut changes: Vec<&Change> = changes.iter().collect();
+        changes.sort_by(|a, b| a.table.cmp(&b.table));
+        repeat(|| self.try_commit(epoch, &changes)).await.map_err(of_commit)
     }
 }

@@ -11,7 +11,7 @@ use medlake_contract::{Positions, SourceId, TableName, TableSchema};
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Catalog, Cause, CommitError, Swap},
+    catalog::{Catalog, CatalogKind, CatalogTable, Cause, Change, CommitError, NewTable},
     commit::{
         layout::Layout,
         table::{Cleanup, CommittedTable, Retention},
@@ -67,7 +67,8 @@ impl Cut {
 /// Everything that is needed once the catalog has accepted a commit, or to take it back.
 pub(crate) struct Prepared {
     cut: Cut,
-    swaps: Vec<Swap>,
+    /// In the order of `tables`.
+    changes: Vec<Change>,
     tables: Vec<(CommittedTable, Cleanup)>,
     scopes: Vec<WriteScope>,
     pub(crate) written: Vec<WrittenTable>,
@@ -190,7 +191,7 @@ impl Committer {
             Retention { snapshots: config.keep_snapshots, micros: config.keep_snapshots_micros };
         let now = (config.clock)();
         let scope = scopes.last().cloned().unwrap_or_else(|| self.storage.begin());
-        let mut swaps = Vec::with_capacity(written.len());
+        let mut changes = Vec::with_capacity(written.len());
         let mut tables = Vec::with_capacity(written.len());
         for table in &mut written {
             let Some(committed) = self.tables.get(&table.name) else { continue };
@@ -198,15 +199,24 @@ impl Committer {
             let change = std::mem::take(&mut table.change);
             let (next, cleanup) =
                 committed.next(&scope, change, &progress, now, &retention, &held).await?;
-            swaps.push(Swap {
-                table: table.name.clone(),
-                from: committed.location.clone(),
-                to: next.location.clone(),
-            });
+            changes.push(next.change_from(committed));
             tables.push((next, cleanup));
         }
         scope.persist().await?;
-        Ok(Prepared { cut, swaps, tables, scopes, written })
+        Ok(Prepared { cut, changes, tables, scopes, written })
+    }
+
+    /// Tells a service of this writer, by an empty snapshot in each table: what an earlier writer hands
+    /// in from now on was made from another snapshot, and is refused.
+    pub(crate) async fn mark(&mut self, config: &LakeConfig) -> Result<(), LakeError> {
+        if self.catalog.kind() == CatalogKind::Pointers || self.tables.is_empty() {
+            return Ok(());
+        }
+        let written = self.tables.keys().cloned().map(WrittenTable::empty).collect();
+        let scopes = vec![self.storage.begin()];
+        let cut = self.cut.clone();
+        let prepared = self.seal(config, cut, written, scopes, |_| HashMap::new()).await?;
+        self.commit(prepared).await.map(drop)
     }
 
     /// A table to carry positions that moved without any row being left to write, preferably one of
@@ -226,20 +236,20 @@ impl Committer {
 
     /// Hands a prepared flush to the catalog. On `Ok`, what it wrote must be installed.
     pub(crate) async fn commit(&mut self, prepared: Prepared) -> Result<Settled, LakeError> {
-        let swaps = prepared.swaps.clone();
+        let changes = prepared.changes.clone();
         // Set before the call: should the caller go away in the middle of it, the next flush asks.
         self.pending = Some(prepared);
         let answer = if self.faults.hits(Fault::BeforeSwap) {
             Err(CommitError::Refused(LakeError::Catalog { doing: "commit", source: armed() }))
         } else {
-            self.catalog.commit(self.epoch, &swaps).await
+            self.catalog.commit(self.epoch, &changes).await
         };
         let answer = match answer {
-            Ok(()) if self.faults.hits(Fault::AnswerLost) => Err(CommitError::Unknown(armed())),
+            Ok(_) if self.faults.hits(Fault::AnswerLost) => Err(CommitError::Unknown(armed())),
             answer => answer,
         };
         match answer {
-            Ok(()) => self.settle().ok_or_else(lost),
+            Ok(listed) => self.settle(listed).ok_or_else(lost),
             Err(CommitError::Refused(error)) => {
                 self.take_back().await;
                 Err(error)
@@ -251,42 +261,95 @@ impl Committer {
         }
     }
 
-    /// Finds out what became of a flush whose answer was lost: by reading the pointers again, and
+    /// Finds out what became of a flush whose answer was lost: by reading the tables again, and
     /// looking for the snapshots it would have made. Some when it was committed, also when another
-    /// program committed on top of it.
+    /// program committed on top of it. A service is handed it once more when it is not there: should
+    /// the first one arrive after all, only one of the two is made.
     pub(crate) async fn resolve(&mut self) -> Result<Option<Settled>, LakeError> {
         let Some(pending) = &self.pending else { return Ok(None) };
+        let names: Vec<TableName> = pending.changes.iter().map(|c| c.table.clone()).collect();
         if self.faults.hits(Fault::RereadFails) {
             return Err(LakeError::CommitUnknown { source: armed() });
         }
-        let locations: HashMap<TableName, String> = match self.catalog.settled(self.epoch).await {
-            Ok(tables) => tables.into_iter().collect(),
-            Err(LakeError::Catalog { source, .. }) => {
-                return Err(LakeError::CommitUnknown { source });
-            }
-            Err(error) => return Err(error),
-        };
-        for (swap, (table, _)) in pending.swaps.iter().zip(&pending.tables) {
-            let Some(found) = locations.get(&swap.table) else { continue };
-            if *found == swap.from {
-                continue;
-            }
-            let made = *found == swap.to || {
-                let there =
-                    CommittedTable::load(&self.storage, swap.table.clone(), found.clone()).await?;
-                table.metadata.current_snapshot_id().is_some_and(|id| there.has_snapshot(id))
+        let mut again = self.catalog.kind() == CatalogKind::Service;
+        loop {
+            let listed = match self.catalog.settled(self.epoch, &names).await {
+                Ok(listed) => listed,
+                Err(LakeError::Catalog { source, .. }) => {
+                    return Err(LakeError::CommitUnknown { source });
+                }
+                Err(error) => return Err(error),
             };
-            if made {
-                return Ok(self.settle());
+            let mut listed: BTreeMap<TableName, CatalogTable> =
+                listed.into_iter().map(|l| (l.name.clone(), l)).collect();
+            let found: Vec<CatalogTable> = names.iter().filter_map(|n| listed.remove(n)).collect();
+            if self.is_made(&found).await? {
+                return Ok(self.settle(found));
+            }
+            if !again {
+                break;
+            }
+            again = false;
+            let Some(pending) = &self.pending else { return Ok(None) };
+            match self.catalog.commit(self.epoch, &pending.changes).await {
+                Ok(listed) => return Ok(self.settle(listed)),
+                // By the first one, or by another program.
+                Err(CommitError::Refused(LakeError::CommitConflict { .. })) => {}
+                Err(CommitError::Refused(LakeError::Catalog { source, .. }))
+                | Err(CommitError::Unknown(source)) => {
+                    return Err(LakeError::CommitUnknown { source });
+                }
+                Err(CommitError::Refused(error)) => return Err(error),
             }
         }
-        self.take_back().await;
+        match self.catalog.kind() {
+            CatalogKind::Pointers => self.take_back().await,
+            // Should it arrive after all, its files must be there: they are left to be found.
+            CatalogKind::Service => self.pending = None,
+        }
         Ok(None)
     }
 
-    /// The pending flush is committed.
-    fn settle(&mut self) -> Option<Settled> {
-        let prepared = self.pending.take()?;
+    /// Whether the pending flush is in these tables: all of it, if any.
+    async fn is_made(&self, found: &[CatalogTable]) -> Result<bool, LakeError> {
+        let Some(pending) = &self.pending else { return Ok(false) };
+        for listed in found {
+            let at =
+                pending.changes.iter().zip(&pending.tables).find(|(c, _)| c.table == listed.name);
+            let Some((change, (table, _))) = at else { continue };
+            if listed.location == change.from {
+                continue;
+            }
+            let Some(id) = table.metadata.current_snapshot_id() else { continue };
+            let made = match &listed.metadata {
+                Some(metadata) => metadata.snapshot_by_id(id).is_some(),
+                None if listed.location == change.to => true,
+                None => {
+                    let (name, location) = (listed.name.clone(), listed.location.clone());
+                    let there = CatalogTable { name, location, metadata: None };
+                    CommittedTable::load(&self.storage, there)
+                        .await?
+                        .metadata
+                        .snapshot_by_id(id)
+                        .is_some()
+                }
+            };
+            if made {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The pending flush is committed; `listed` is what the catalog made of it, if it says.
+    fn settle(&mut self, listed: Vec<CatalogTable>) -> Option<Settled> {
+        let mut prepared = self.pending.take()?;
+        for made in listed {
+            if let Some((table, _)) = prepared.tables.iter_mut().find(|(t, _)| t.name == made.name)
+            {
+                table.adopt(made);
+            }
+        }
         let report = prepared.report();
         let mut cleanups = Vec::with_capacity(prepared.tables.len());
         for (table, cleanup) in prepared.tables {
@@ -321,9 +384,15 @@ impl Committer {
         self.storage.remove(released).await;
     }
 
-    /// Fails when another writer took the lake over.
-    pub(crate) async fn check_epoch(&self) -> Result<(), LakeError> {
-        self.catalog.check_epoch(self.epoch).await
+    /// Fails when another writer took the lake over, as far as this table tells.
+    pub(crate) async fn check_epoch(&self, table: &TableName) -> Result<(), LakeError> {
+        self.catalog.check_epoch(self.epoch, table).await
+    }
+
+    /// Whether the catalog has the table as it is known here.
+    pub(crate) async fn is_current(&self, table: &CommittedTable) -> Result<bool, LakeError> {
+        let listed = self.catalog.settled(self.epoch, std::slice::from_ref(&table.name)).await?;
+        Ok(listed.iter().any(|l| l.name == table.name && l.location == table.location))
     }
 
     /// Forgets old snapshots of these tables, in one catalog transaction. Gives how many.
@@ -336,7 +405,7 @@ impl Committer {
         let scope = self.storage.begin();
         let expire = |table: &CommittedTable| {
             let next = table.without_old_snapshots(&scope, retention, now_micros);
-            next.map(|next| next.map(|next| (table.location.clone(), next)))
+            next.map(|next| next.map(|next| (next.0.change_from(table), next)))
         };
         let tables = names.iter().filter_map(|name| self.tables.get(name));
         let written: Result<Vec<_>, LakeError> =
@@ -345,16 +414,16 @@ impl Committer {
         if tables.is_empty() {
             return Ok(0);
         }
-        let swap = |(from, (table, ..)): &(String, (CommittedTable, Cleanup, usize))| Swap {
-            table: table.name.clone(),
-            from: from.clone(),
-            to: table.location.clone(),
-        };
-        let swaps: Vec<Swap> = tables.iter().map(swap).collect();
-        known(&scope, self.catalog.commit(self.epoch, &swaps).await).await?;
+        let changes: Vec<Change> = tables.iter().map(|(change, ..)| change.clone()).collect();
+        let made = known(&scope, self.catalog.commit(self.epoch, &changes).await).await?;
+        let mut made: BTreeMap<TableName, CatalogTable> =
+            made.into_iter().map(|l| (l.name.clone(), l)).collect();
         let mut expired = 0;
-        for (_, (table, cleanup, snapshots)) in tables {
+        for (_, (mut table, cleanup, snapshots)) in tables {
             expired += snapshots;
+            if let Some(listed) = made.remove(&table.name) {
+                table.adopt(listed);
+            }
             self.tables.insert(table.name.clone(), table);
             cleanup.run(&self.storage).await;
         }
@@ -368,14 +437,22 @@ impl Committer {
         new: &[(Arc<TableSchema>, TableOptions)],
     ) -> Result<(), LakeError> {
         let scope = self.storage.begin();
+        let kind = self.catalog.kind();
         let create = |(schema, options): &(Arc<TableSchema>, TableOptions)| {
-            CommittedTable::create(&self.storage, &scope, schema, options)
+            CommittedTable::create(&self.storage, &scope, schema, options, kind)
         };
         let written: Result<Vec<CommittedTable>, LakeError> = new.iter().map(create).collect();
-        let tables = persisted(&scope, written).await?;
-        let entries: Vec<(TableName, String)> =
-            tables.iter().map(|t| (t.name.clone(), t.location.clone())).collect();
-        known(&scope, self.catalog.create(self.epoch, &entries).await).await?;
+        let mut tables = persisted(&scope, written).await?;
+        let entries: Vec<NewTable<'_>> = tables
+            .iter()
+            .map(|t| NewTable { name: &t.name, location: &t.location, metadata: &t.metadata })
+            .collect();
+        let made = known(&scope, self.catalog.create(self.epoch, &entries).await).await?;
+        for listed in made {
+            if let Some(table) = tables.iter_mut().find(|t| t.name == listed.name) {
+                table.adopt(listed);
+            }
+        }
         self.tables.extend(tables.into_iter().map(|t| (t.name.clone(), t)));
         Ok(())
     }
@@ -405,12 +482,7 @@ impl Committer {
             else {
                 return Ok(None);
             };
-            let swap = Swap {
-                table: next.name.clone(),
-                from: before.location.clone(),
-                to: next.location.clone(),
-            };
-            Ok(Some((swap, next, cleanup)))
+            Ok(Some((next.change_from(before), next, cleanup)))
         };
         let written: Result<Vec<_>, LakeError> =
             altered.iter().filter_map(|a| alter(a).transpose()).collect();
@@ -418,9 +490,14 @@ impl Committer {
         if tables.is_empty() {
             return Ok(());
         }
-        let swaps: Vec<Swap> = tables.iter().map(|(swap, ..)| swap.clone()).collect();
-        known(&scope, self.catalog.commit(self.epoch, &swaps).await).await?;
-        for (_, table, cleanup) in tables {
+        let changes: Vec<Change> = tables.iter().map(|(change, ..)| change.clone()).collect();
+        let made = known(&scope, self.catalog.commit(self.epoch, &changes).await).await?;
+        let mut made: BTreeMap<TableName, CatalogTable> =
+            made.into_iter().map(|l| (l.name.clone(), l)).collect();
+        for (_, mut table, cleanup) in tables {
+            if let Some(listed) = made.remove(&table.name) {
+                table.adopt(listed);
+            }
             self.tables.insert(table.name.clone(), table);
             cleanup.run(&self.storage).await;
         }
@@ -450,9 +527,9 @@ pub(crate) struct Altered {
 
 /// Takes files back when the catalog is known not to name them. When that is not known they stay:
 /// an orphan is found later, a missing file is not.
-async fn known(scope: &WriteScope, answer: Result<(), CommitError>) -> Result<(), LakeError> {
+async fn known<T>(scope: &WriteScope, answer: Result<T, CommitError>) -> Result<T, LakeError> {
     match answer {
-        Ok(()) => Ok(()),
+        Ok(made) => Ok(made),
         Err(CommitError::Refused(error)) => {
             scope.discard().await;
             Err(error)

@@ -1,5 +1,6 @@
 //! Committing: what was written becomes the next snapshot of every table it touches.
 
+mod change;
 pub(crate) mod flush;
 pub(crate) mod layout;
 pub(crate) mod manifest;

@@ -12,6 +12,7 @@ use roaring::RoaringBitmap;
 use tokio::runtime::Handle;
 
 use crate::{
+    catalog::{CatalogKind, CatalogTable},
     commit::{flush::Committer, table::CommittedTable},
     error::LakeError,
     format::{data_file::LakeFile, schema::Shape},
@@ -31,11 +32,16 @@ pub(crate) struct Rebased {
 }
 
 impl Committer {
-    /// Whether the catalog names other metadata of our tables than ours.
+    /// Whether the catalog names other metadata of our tables than ours. A service is not asked: that
+    /// would be a request a table; there it is found when the table is committed next.
     pub(crate) async fn is_behind(&self) -> Result<bool, LakeError> {
-        let locations: HashMap<TableName, String> =
-            self.catalog.tables().await?.into_iter().collect();
-        Ok(self.tables.iter().any(|(name, own)| locations.get(name) != Some(&own.location)))
+        if self.catalog.kind() == CatalogKind::Service {
+            return Ok(false);
+        }
+        let listed = self.catalog.tables().await?;
+        let locations: HashMap<&TableName, &String> =
+            listed.iter().map(|l| (&l.name, &l.location)).collect();
+        Ok(self.tables.iter().any(|(name, own)| locations.get(name) != Some(&&own.location)))
     }
 
     /// Reads what other programs committed since our last commit. `tables` is what is staged, with the
@@ -48,16 +54,18 @@ impl Committer {
         &self,
         tables: &BTreeMap<TableName, (Arc<TableView>, Arc<KeyCodec>)>,
     ) -> Result<Vec<Rebased>, LakeError> {
-        let mut locations: HashMap<TableName, String> =
-            self.catalog.settled(self.epoch).await?.into_iter().collect();
+        let names: Vec<TableName> = self.tables.keys().cloned().collect();
+        let listed = self.catalog.settled(self.epoch, &names).await?;
+        let mut listed: HashMap<TableName, CatalogTable> =
+            listed.into_iter().map(|l| (l.name.clone(), l)).collect();
         let mut rebased = Vec::new();
         for (name, own) in &self.tables {
             let conflict = || LakeError::CommitConflict { table: name.clone() };
-            let location = locations.remove(name).ok_or_else(conflict)?;
-            if location == own.location {
+            let now = listed.remove(name).ok_or_else(conflict)?;
+            if now.location == own.location {
                 continue;
             }
-            let committed = CommittedTable::load(&self.storage, name.clone(), location).await?;
+            let committed = CommittedTable::load(&self.storage, now).await?;
             committed.check_epoch(self.epoch)?;
             let (view, codec) = tables.get(name).ok_or_else(conflict)?;
             let (now, before) = (&committed.metadata, &own.metadata);

@@ -8,12 +8,12 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::{
-    MetadataLocation, TableCreation,
+    MetadataLocation, TableCreation, TableUpdate,
     io::FileIO,
     spec::{
         DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestListWriter,
         NestedFieldRef, Operation, PrimitiveType, Schema, Snapshot, SnapshotRef, Summary,
-        TableMetadata, TableMetadataBuilder, Transform,
+        TableMetadata, TableMetadataBuildResult, TableMetadataBuilder, Transform,
     },
 };
 use medlake_contract::{Identity, TableName, TableSchema};
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     alteration::Alteration,
+    catalog::{CatalogKind, CatalogTable},
     commit::manifest::{
         DeleteKey, Entry, Manifest, ManifestMaker, NewEntry, assign_row_ids, copy_out,
         read_manifest, read_manifest_list,
@@ -40,6 +41,7 @@ use crate::{
     options::TableOptions,
     read::holds::Holds,
     storage::{Listed, Storage, WriteScope},
+    warehouse::without_scheme,
 };
 
 /// Manifests read at the same time.
@@ -118,6 +120,10 @@ pub(crate) struct CommittedTable {
     pub(crate) location: String,
     manifests: Vec<Manifest>,
     retired: Vec<Retired>,
+    /// Who writes its metadata files.
+    kind: CatalogKind,
+    /// How its metadata was made from the one before.
+    pub(super) updates: Vec<TableUpdate>,
 }
 
 /// The limits of what is kept of the past.
@@ -127,12 +133,13 @@ pub(crate) struct Retention {
 }
 
 impl CommittedTable {
-    /// A new, empty table; writes its first metadata file.
+    /// A new, empty table; writes its first metadata file, if that is not the catalog's to write.
     pub(crate) fn create(
         storage: &Storage,
         scope: &WriteScope,
         schema: &TableSchema,
         options: &TableOptions,
+        kind: CatalogKind,
     ) -> Result<Self, LakeError> {
         let name = schema.name();
         let columns = iceberg_schema(schema)?;
@@ -167,20 +174,34 @@ impl CommittedTable {
             .map_err(wrong)?
             .metadata;
         let location = MetadataLocation::new_with_metadata(table_location, &metadata).to_string();
-        write_metadata(scope, name, &metadata, &location)?;
-        Ok(Self { name: name.clone(), metadata, location, manifests: vec![], retired: vec![] })
+        if kind == CatalogKind::Pointers {
+            write_metadata(scope, name, &metadata, &location)?;
+        }
+        Ok(Self {
+            name: name.clone(),
+            metadata,
+            location,
+            manifests: Vec::new(),
+            retired: Vec::new(),
+            kind,
+            updates: Vec::new(),
+        })
     }
 
     /// Reads a table the catalog names.
-    pub(crate) async fn load(
-        storage: &Storage,
-        name: TableName,
-        location: String,
-    ) -> Result<Self, LakeError> {
-        let metadata = read_metadata(&name, &location, &storage.read(&location).await?)?;
+    pub(crate) async fn load(storage: &Storage, listed: CatalogTable) -> Result<Self, LakeError> {
+        let CatalogTable { name, location, metadata } = listed;
+        let (kind, metadata) = match metadata {
+            Some(metadata) => (CatalogKind::Service, metadata),
+            None => {
+                let json = storage.read(&location).await?;
+                (CatalogKind::Pointers, read_metadata(&name, &location, &json)?)
+            }
+        };
         let current = metadata.current_snapshot();
         let manifests = read_manifests(storage, &name, &metadata, current).await?;
-        Ok(Self { name, metadata, location, manifests, retired: Vec::new() })
+        let (retired, updates) = (Vec::new(), Vec::new());
+        Ok(Self { name, metadata, location, manifests, retired, kind, updates })
     }
 
     /// The columns.
@@ -202,23 +223,24 @@ impl CommittedTable {
         storage: &Storage,
         snapshot: Option<&SnapshotRef>,
     ) -> Result<Self, LakeError> {
-        Ok(Self {
-            name: self.name.clone(),
-            metadata: self.metadata.clone(),
-            location: self.location.clone(),
-            manifests: read_manifests(storage, &self.name, &self.metadata, snapshot).await?,
-            retired: Vec::new(),
-        })
+        let manifests = read_manifests(storage, &self.name, &self.metadata, snapshot).await?;
+        Ok(self.with_files(manifests))
     }
 
     /// What readers need of it: without the files that wait to be removed, which it would keep.
     pub(crate) fn for_readers(&self) -> Self {
+        self.with_files(self.manifests.clone())
+    }
+
+    fn with_files(&self, manifests: Vec<Manifest>) -> Self {
         Self {
             name: self.name.clone(),
             metadata: self.metadata.clone(),
             location: self.location.clone(),
-            manifests: self.manifests.clone(),
+            manifests,
             retired: Vec::new(),
+            kind: self.kind,
+            updates: Vec::new(),
         }
     }
 
@@ -261,30 +283,12 @@ impl CommittedTable {
 
     /// What the newest snapshot of ours says about the sources; another program's says nothing.
     pub(crate) fn progress(&self) -> Result<Option<Progress>, LakeError> {
-        let mut snapshot = self.metadata.current_snapshot();
-        while let Some(current) = snapshot {
-            let summary = &current.summary().additional_properties;
-            if let Some(progress) = Progress::read(&self.name, summary)? {
-                return Ok(Some(progress));
-            }
-            let parent = current.parent_snapshot_id();
-            snapshot = parent.and_then(|id| self.metadata.snapshot_by_id(id));
-        }
-        Ok(None)
-    }
-
-    pub(crate) fn has_snapshot(&self, id: i64) -> bool {
-        self.metadata.snapshot_by_id(id).is_some()
+        Progress::newest(&self.name, &self.metadata)
     }
 
     /// Fails when a later writer than `own` committed to the table.
     pub(crate) fn check_epoch(&self, own: i64) -> Result<(), LakeError> {
-        match self.progress()? {
-            Some(progress) if progress.epoch > own => {
-                Err(LakeError::Fenced { own, current: progress.epoch })
-            }
-            _ => Ok(()),
-        }
+        Progress::check_epoch(&self.name, &self.metadata, own)
     }
 
     /// The table as another program left it, with what is still to be removed of `before`.
@@ -407,8 +411,8 @@ impl CommittedTable {
                 .and_then(|b| b.set_properties(options.properties()))
                 .map_err(wrong)?;
         }
-        let (metadata, location, dropped) = self.write_next(scope, builder)?;
-        let next = Self { metadata, location, ..self.clone() };
+        let Built { metadata, location, updates, dropped } = self.write_next(scope, builder)?;
+        let next = Self { metadata, location, updates, ..self.clone() };
         Ok(Some((next, Cleanup { locations: dropped })))
     }
 
@@ -524,8 +528,9 @@ impl CommittedTable {
             .set_branch_snapshot(snapshot, MAIN_BRANCH)
             .map_err(metadata_error("add a snapshot to the metadata", &self.name))?
             .remove_snapshots(&expired);
-        let (metadata, location, dropped) = self.write_next(scope, builder)?;
-        let next = Self { name: self.name.clone(), metadata, location, manifests, retired };
+        let Built { metadata, location, updates, dropped } = self.write_next(scope, builder)?;
+        let (name, kind) = (self.name.clone(), self.kind);
+        let next = Self { name, metadata, location, manifests, retired, kind, updates };
         Ok((next, Cleanup { locations: dropped }))
     }
 
@@ -533,16 +538,22 @@ impl CommittedTable {
         &self,
         scope: &WriteScope,
         builder: TableMetadataBuilder,
-    ) -> Result<(TableMetadata, String, Vec<String>), LakeError> {
+    ) -> Result<Built, LakeError> {
         let wrong = |e| metadata_error("build the metadata", &self.name)(e);
-        let built = builder.build().map_err(wrong)?;
+        let TableMetadataBuildResult { metadata, changes: updates, expired_metadata_logs } =
+            builder.build().map_err(wrong)?;
+        if self.kind == CatalogKind::Service {
+            // The service says where it wrote it, and removes what it does not need any more.
+            return Ok(Built { metadata, location: String::new(), updates, dropped: Vec::new() });
+        }
+
         let location = MetadataLocation::from_str(&self.location)
             .map_err(wrong)?
             .with_next_version()
             .to_string();
-        write_metadata(scope, &self.name, &built.metadata, &location)?;
-        let dropped = built.expired_metadata_logs.into_iter().map(|l| l.metadata_file).collect();
-        Ok((built.metadata, location, dropped))
+        write_metadata(scope, &self.name, &metadata, &location)?;
+        let dropped = expired_metadata_logs.into_iter().map(|l| l.metadata_file).collect();
+        Ok(Built { metadata, location, updates, dropped })
     }
 
     /// Snapshots that need not be kept once there are `coming` more. Their age counts from when the next
@@ -663,7 +674,7 @@ impl CommittedTable {
     ) -> Result<Leftovers, LakeError> {
         let mut last: HashMap<String, i64> = HashMap::new();
         let mut see = |location: &str, sequence: i64| {
-            let at = last.entry(location.to_owned()).or_insert(sequence);
+            let at = last.entry(without_scheme(location).to_owned()).or_insert(sequence);
             *at = sequence.max(*at);
         };
         let mut manifests: HashMap<String, Vec<String>> = HashMap::new();
@@ -700,7 +711,7 @@ impl CommittedTable {
                 // Waits for its reader or its snapshots.
                 continue;
             }
-            match last.get(&file.location) {
+            match last.get(without_scheme(&file.location)) {
                 None if file.modified_micros < before_micros => leftovers.orphans.push(file),
                 Some(sequence) if Some(*sequence) < current => {
                     let (location, since) = (file.location, sequence + 1);
@@ -713,7 +724,8 @@ impl CommittedTable {
     }
 
     fn is_retired(&self, location: &str) -> bool {
-        self.retired.iter().any(|r| r.location == location)
+        let location = without_scheme(location);
+        self.retired.iter().any(|r| without_scheme(&r.location) == location)
     }
 
     /// Takes note of files that go with the snapshots that name them. Gives the orphans that are
@@ -749,8 +761,8 @@ impl CommittedTable {
         self.retire_lists(&expired, &mut next.retired);
         let builder = self.metadata.clone().into_builder(Some(self.location.clone()));
         let builder = builder.remove_snapshots(&expired);
-        let (metadata, location, dropped) = self.write_next(scope, builder)?;
-        (next.metadata, next.location) = (metadata, location);
+        let Built { metadata, location, updates, dropped } = self.write_next(scope, builder)?;
+        (next.metadata, next.location, next.updates) = (metadata, location, updates);
         Ok(Some((next, Cleanup { locations: dropped }, expired.len())))
     }
 
@@ -788,6 +800,15 @@ fn check_whole_rows(before: &Schema, after: &[NestedFieldRef]) -> Result<(), Str
             field.name
         )),
     }
+}
+
+/// Metadata that was built, and written if that is not the catalog's to do.
+struct Built {
+    metadata: TableMetadata,
+    location: String,
+    updates: Vec<TableUpdate>,
+    /// Metadata files it does not name any more.
+    dropped: Vec<String>,
 }
 
 /// Metadata files to remove after the commit.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use iceberg::spec::TableMetadata;
 use medlake_contract::{Positions, TableName};
 
 use crate::error::LakeError;
@@ -45,6 +46,37 @@ impl Progress {
             properties.insert(COMMITTED_AT.to_owned(), at.to_string());
         }
         properties
+    }
+
+    /// Of the newest snapshot of ours in the history of the current one; another program's says
+    /// nothing.
+    pub(crate) fn newest(
+        table: &TableName,
+        metadata: &TableMetadata,
+    ) -> Result<Option<Self>, LakeError> {
+        let mut snapshot = metadata.current_snapshot();
+        while let Some(current) = snapshot {
+            if let Some(found) = Self::read(table, &current.summary().additional_properties)? {
+                return Ok(Some(found));
+            }
+            let parent = current.parent_snapshot_id();
+            snapshot = parent.and_then(|id| metadata.snapshot_by_id(id));
+        }
+        Ok(None)
+    }
+
+    /// Fails when a later writer than `own` committed to the table.
+    pub(crate) fn check_epoch(
+        table: &TableName,
+        metadata: &TableMetadata,
+        own: i64,
+    ) -> Result<(), LakeError> {
+        match Self::newest(table, metadata)? {
+            Some(Self { epoch: current, .. }) if current > own => {
+                Err(LakeError::Fenced { own, current })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// From a summary; none when the snapshot was made by another program.

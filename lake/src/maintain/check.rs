@@ -15,7 +15,7 @@ use roaring::RoaringBitmap;
 use tokio::runtime::Handle;
 
 use crate::{
-    catalog::{self, Catalog, database::Access},
+    catalog::{self, Catalog, CatalogTable, database::Access},
     commit::{
         manifest::{read_manifest, read_manifest_list},
         table::{CommittedTable, Retention},
@@ -36,6 +36,7 @@ use crate::{
         segment::Segment,
         shards::Seed,
     },
+    warehouse::without_scheme,
 };
 
 /// How often a table is looked at again that was committed to meanwhile.
@@ -124,12 +125,12 @@ impl Inspector {
     }
 
     /// The tables asked for with their metadata; all of them when none is named.
-    async fn tables(&self, chosen: &[TableName]) -> Result<Vec<(TableName, String)>, LakeError> {
+    async fn tables(&self, chosen: &[TableName]) -> Result<Vec<CatalogTable>, LakeError> {
         let mut tables = self.catalog.tables().await?;
-        if let Some(unknown) = chosen.iter().find(|c| tables.iter().all(|(name, _)| name != *c)) {
+        if let Some(unknown) = chosen.iter().find(|c| tables.iter().all(|t| t.name != **c)) {
             return Err(LakeError::UnknownTable { table: unknown.clone() });
         }
-        tables.retain(|(name, _)| chosen.is_empty() || chosen.contains(name));
+        tables.retain(|t| chosen.is_empty() || chosen.contains(&t.name));
         Ok(tables)
     }
 
@@ -147,8 +148,9 @@ impl Inspector {
         let now = (self.config.clock)();
         let retention = Retention { snapshots: keep_snapshots, micros: keep_micros };
         let mut outlooks = Vec::new();
-        for (name, location) in self.tables(tables).await? {
-            let committed = CommittedTable::load(&self.storage, name.clone(), location).await?;
+        for listed in self.tables(tables).await? {
+            let name = listed.name.clone();
+            let committed = CommittedTable::load(&self.storage, listed).await?;
             if !is_ours(&committed.metadata) {
                 continue;
             }
@@ -188,22 +190,23 @@ impl Inspector {
         let mut report = CheckReport::default();
         let tables = self.tables(tables).await?;
         let count = tables.len();
-        for (at, (name, mut location)) in tables.into_iter().enumerate() {
+        for (at, mut listed) in tables.into_iter().enumerate() {
+            let name = listed.name.clone();
             progress(&name, at, count);
             for attempt in 1..=TRIES {
+                let location = listed.location.clone();
                 let mut looking = Looking::new(&self.storage, name.clone());
                 let before = (self.config.clock)().saturating_sub(self.config.orphan_micros);
-                if let Err(error) = looking.at(location.clone(), before).await {
+                if let Err(error) = looking.at(listed, before).await {
                     looking.damage(described(&error), RESTORE);
                 }
                 // What was committed to meanwhile may rightly miss files by now.
-                let now = self.catalog.tables().await?.into_iter().find(|(n, _)| *n == name);
+                let now = match looking.is_damaged() && attempt < TRIES {
+                    true => self.catalog.tables().await?.into_iter().find(|t| t.name == name),
+                    false => None,
+                };
                 match now {
-                    Some((_, now))
-                        if now != location && attempt < TRIES && looking.is_damaged() =>
-                    {
-                        location = now;
-                    }
+                    Some(now) if now.location != location => listed = now,
                     _ => {
                         report.tables += usize::from(looking.own);
                         report.files += looking.files;
@@ -239,7 +242,7 @@ struct Looking<'a> {
     files: usize,
     rows: u64,
     findings: Vec<Finding>,
-    /// Sizes of the files that are there.
+    /// Sizes of the files that are there, by location without its scheme.
     sizes: HashMap<String, u64>,
 }
 
@@ -258,15 +261,15 @@ impl<'a> Looking<'a> {
         self.findings.iter().any(|f| f.severity == Severity::Damage)
     }
 
-    async fn at(&mut self, location: String, before_micros: i64) -> Result<(), LakeError> {
-        let committed = CommittedTable::load(self.storage, self.name.clone(), location).await?;
+    async fn at(&mut self, listed: CatalogTable, before_micros: i64) -> Result<(), LakeError> {
+        let committed = CommittedTable::load(self.storage, listed).await?;
         if !is_ours(&committed.metadata) {
             return Ok(());
         }
         self.own = true;
         let mut listed = self.storage.list(committed.metadata.location());
         while let Some(file) = listed.try_next().await? {
-            self.sizes.insert(file.location, file.bytes);
+            self.sizes.insert(without_scheme(&file.location).to_owned(), file.bytes);
         }
         self.snapshots(&committed).await?;
         self.totals(&committed);
@@ -330,7 +333,7 @@ impl<'a> Looking<'a> {
 
     /// A file that must be there with this size.
     async fn file(&mut self, location: &str, bytes: u64) -> Result<(), LakeError> {
-        let found = match self.sizes.get(location) {
+        let found = match self.sizes.get(without_scheme(location)) {
             Some(found) => Some(*found),
             None => self.storage.size(location).await?,
         };

@@ -172,9 +172,14 @@ impl Lake {
     async fn remove_orphans_of(&self, name: &TableName) -> Result<usize, LakeError> {
         let mut attempts = 0;
         let (location, mut leftovers) = loop {
-            let Some(table) = self.committer.lock().await.tables.get(name).cloned() else {
+            let committer = self.committer.lock().await;
+            let Some(table) = committer.tables.get(name).cloned() else { return Ok(0) };
+            // What another program committed meanwhile is not known here, and no orphan.
+            if !committer.is_current(&table).await? {
+                tracing::info!(table = %name, "another program committed: looks for orphans later");
                 return Ok(0);
-            };
+            }
+            drop(committer);
             let before = (self.config.clock)().saturating_sub(self.config.orphan_micros);
             attempts += 1;
             match table.leftovers(&self.storage, before).await {
@@ -194,7 +199,7 @@ impl Lake {
         }
         let mut committer = self.committer.lock().await;
         // To a writer that was replaced, the files of the one after it would be orphans.
-        committer.check_epoch().await?;
+        committer.check_epoch(name).await?;
         let holds = Arc::clone(&committer.holds);
         let Some(table) = committer.tables.get_mut(name) else { return Ok(0) };
         let orphans = table.retire(leftovers, &holds);

@@ -94,7 +94,7 @@ impl Past {
     /// The past with `tables` as they are now; what did not change is shared.
     pub(crate) fn next<'a>(&self, tables: impl Iterator<Item = &'a CommittedTable>) -> Arc<Self> {
         let tables = tables.map(|table| {
-            let known = self.tables.get(&table.name).filter(|k| k.location == table.location);
+            let known = self.tables.get(&table.name).filter(|k| k.is_same(table));
             (table.name.clone(), known.map_or_else(|| Arc::new(table.for_readers()), Arc::clone))
         });
         self.with(tables.collect())

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use medlake_contract::TableName;
 
 use crate::{
-    commit::table::CommittedTable, error::LakeError, format::schema::is_ours, lake::Lake,
-    open::open_files, read::view::TableView, storage::Storage, table::segment::Segment,
+    catalog::CatalogTable, commit::table::CommittedTable, error::LakeError,
+    format::schema::is_ours, lake::Lake, open::open_files, read::view::TableView, storage::Storage,
+    table::segment::Segment,
 };
 
 /// A table as of the metadata file its picture was made from.
@@ -82,14 +83,15 @@ impl Lake {
     /// When the catalog cannot be asked. A table that cannot be read is left out instead, and named
     /// by [`ReadView::left_out`](crate::ReadView::left_out).
     pub async fn refresh_foreign(&self) -> Result<usize, LakeError> {
-        let (listed, own): (Vec<(TableName, String)>, Vec<TableName>) = {
+        let (listed, own): (Vec<CatalogTable>, Vec<TableName>) = {
             let committer = self.committer.lock().await;
             (committer.catalog.tables().await?, committer.tables.keys().cloned().collect())
         };
         let known = self.foreign();
         let mut foreign = BTreeMap::new();
         let mut changed = 0;
-        for (name, location) in listed {
+        for listed in listed {
+            let (name, location) = (listed.name.clone(), listed.location.clone());
             if own.contains(&name) {
                 continue;
             }
@@ -97,8 +99,7 @@ impl Lake {
                 Some(table) if table.location == location => table.clone(),
                 _ => {
                     changed += 1;
-                    let loaded =
-                        CommittedTable::load(&self.storage, name.clone(), location.clone()).await;
+                    let loaded = CommittedTable::load(&self.storage, listed).await;
                     if loaded.as_ref().is_ok_and(|table| is_ours(&table.metadata)) {
                         // Made by this program since the tables were asked for.
                         continue;
