@@ -7,7 +7,7 @@ use std::{
 
 use medlake_contract::TableSchema;
 use medlake_lake::{
-    CatalogConfig, Follower, Lake, LakeConfig, LakeError, RestAuth, RestConfig, Secret,
+    CatalogConfig, Follower, Inspector, Lake, LakeConfig, LakeError, RestAuth, RestConfig, Secret,
 };
 use tempfile::TempDir;
 
@@ -121,21 +121,33 @@ async fn a_lake_lives_behind_a_rest_catalog() {
     let wider = TableSchema::new(orders().name().clone(), columns, &["order_id"]).unwrap();
     lake.create_tables(&[std::sync::Arc::new(wider)]).await.unwrap();
     assert_eq!(rest.read(), ["mall.orders 200 450", "mall.returns 200 450"]);
+
+    // The past goes, and what only it named.
+    assert!(lake.expire(&[], 1, 0).await.unwrap() > 0);
+    assert_eq!(lake.expire(&[], 1, 0).await.unwrap(), 0);
+    let inspector = Inspector::open(config).await.unwrap();
+    let report = inspector.check(&[], &mut |_, _, _| ()).await.unwrap();
+    assert_eq!((report.tables, report.rows), (2, 400));
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert_eq!(rest.read(), ["mall.orders 200 450", "mall.returns 200 450"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happens_between_commits_is_found_out() {
     let rest = Rest::start(&[]).await;
     let config = rest.config(rest.port, RestAuth::None);
-    let lake = open(&config).await;
+    // Whatever nothing names is old enough to go.
+    let lake = open(&LakeConfig { orphan_micros: -3_600_000_000, ..config }).await;
     write(&lake, &both(0..100, 1, 1)).await;
 
-    // Another program commits: ours is made on top of it.
+    // Another program commits: its files are no orphans, and ours is made on top of it.
     let url = format!("sqlite:///{}", rest.folder.path().join("server.db").display());
     let other = [Path::new(&url), Path::new("append"), Path::new("500:7,60:7")];
     parts::python("write_sql_catalog.py", &other);
+    assert_eq!(lake.remove_orphans(&[]).await.unwrap(), 0);
     write(&lake, &both(50..60, 2, 2)).await;
     assert_eq!(counts(&lake), [101, 100]);
+    lake.remove_orphans(&[]).await.unwrap();
     assert_eq!(rest.read(), ["mall.orders 101 123", "mall.returns 100 110"]);
     drop(lake);
 
