@@ -1,6 +1,7 @@
 //! Committing: what was written becomes the next snapshot of every table it touches.
 
 mod change;
+mod columns;
 pub(crate) mod flush;
 pub(crate) mod layout;
 pub(crate) mod manifest;

@@ -11,16 +11,15 @@ use iceberg::{
     MetadataLocation, TableCreation, TableUpdate,
     io::FileIO,
     spec::{
-        DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestListWriter,
-        NestedFieldRef, Operation, PrimitiveType, Schema, Snapshot, SnapshotRef, Summary,
-        TableMetadata, TableMetadataBuildResult, TableMetadataBuilder, Transform,
+        DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestListWriter, Operation,
+        Snapshot, SnapshotRef, Summary, TableMetadata, TableMetadataBuildResult,
+        TableMetadataBuilder, Transform,
     },
 };
-use medlake_contract::{Identity, TableName, TableSchema};
+use medlake_contract::{TableName, TableSchema};
 use uuid::Uuid;
 
 use crate::{
-    alteration::Alteration,
     catalog::{CatalogKind, CatalogTable},
     commit::manifest::{
         DeleteKey, Entry, Manifest, ManifestMaker, NewEntry, assign_row_ids, copy_out,
@@ -31,11 +30,10 @@ use crate::{
         adapt::Constants,
         data_file::LakeFile,
         deletion_vectors::is_vector,
-        evolve::{Ids, altered, declared},
         progress::Progress,
         schema::{
-            IDENTITY_PROPERTY, KEY_PROPERTY, Shape, build_schema, check_defaults, constant_of,
-            iceberg_schema, identity_word, metadata_error,
+            IDENTITY_PROPERTY, KEY_PROPERTY, Shape, check_defaults, constant_of, iceberg_schema,
+            identity_word, metadata_error,
         },
     },
     options::TableOptions,
@@ -297,149 +295,6 @@ impl CommittedTable {
         self
     }
 
-    /// The schema of the table when it is declared with these columns from now on.
-    pub(crate) fn declared(&self, schema: &TableSchema) -> Result<Schema, LakeError> {
-        let fields = declared(self.metadata.current_schema(), &mut Ids::of(&self.metadata), schema);
-        self.with_fields(fields)
-    }
-
-    /// The schema of the table after these changes.
-    pub(crate) fn altered(&self, alterations: &[Alteration]) -> Result<Schema, LakeError> {
-        let before = self.metadata.current_schema();
-        self.with_fields(altered(before, &mut Ids::of(&self.metadata), alterations))
-    }
-
-    /// The schema of these fields, when the table can do without those it had.
-    fn with_fields(
-        &self,
-        fields: Result<Vec<NestedFieldRef>, String>,
-    ) -> Result<Schema, LakeError> {
-        let wrong = |problem: String| LakeError::Schema { table: self.name.clone(), problem };
-        let fields = fields.map_err(wrong)?;
-        let before = self.metadata.current_schema();
-        let keys = self.key_ids();
-        for field in before.as_struct().fields() {
-            let after = fields.iter().find(|f| f.id == field.id);
-            let of_key = keys.contains(&field.id);
-            let whole_number = |field: &NestedFieldRef| {
-                let ty = field.field_type.as_primitive_type();
-                matches!(ty, Some(PrimitiveType::Int | PrimitiveType::Long))
-            };
-            let problem = match after {
-                None if of_key => "is part of the key",
-                Some(after) if of_key && !after.required => {
-                    "is part of the key and cannot be nullable"
-                }
-                // The index holds a single whole number as it is, and other keys by their bytes.
-                Some(after)
-                    if of_key
-                        && after.field_type != field.field_type
-                        && (keys.len() > 1 || !whole_number(field)) =>
-                {
-                    "is part of a key that is kept by its bytes and cannot change its type"
-                }
-                _ => continue,
-            };
-            return Err(wrong(format!("column \"{}\" {problem}", field.name)));
-        }
-        if self.metadata.properties().get(IDENTITY_PROPERTY).map(String::as_str)
-            == Some(identity_word(Identity::FullRow))
-        {
-            check_whole_rows(before, &fields).map_err(wrong)?;
-        }
-        build_schema(&self.name, fields, before.identifier_field_ids())
-    }
-
-    /// The field ids of the key columns, in key order.
-    fn key_ids(&self) -> Vec<i32> {
-        let key = self.metadata.properties().get(KEY_PROPERTY).map_or("", String::as_str);
-        let schema = self.metadata.current_schema();
-        key.split(',').filter_map(|name| schema.field_id_by_name(name)).collect()
-    }
-
-    /// The same table with these columns, and laid out like this from now on; writes its metadata
-    /// file. None when it is so already.
-    pub(crate) fn alter(
-        &self,
-        scope: &WriteScope,
-        columns: Schema,
-        options: Option<&TableOptions>,
-    ) -> Result<Option<(Self, Cleanup)>, LakeError> {
-        let wrong = |e| metadata_error("change the metadata", &self.name)(e);
-        let stored = TableOptions::of(&self.metadata);
-        let options = options.filter(|declared| **declared != stored);
-        let same_columns = columns.as_struct() == self.metadata.current_schema().as_struct();
-        if same_columns && options.is_none() {
-            return Ok(None);
-        }
-        let mut builder = self.metadata.clone().into_builder(Some(self.location.clone()));
-        if !same_columns {
-            self.check_layout(&columns, options)?;
-            // The key is known by its names: they may be other ones now.
-            let key: Vec<&str> =
-                self.key_ids().into_iter().filter_map(|id| columns.name_by_field_id(id)).collect();
-            let key = HashMap::from([(KEY_PROPERTY.to_owned(), key.join(","))]);
-            builder = builder
-                .add_current_schema(columns.clone())
-                .and_then(|builder| builder.set_properties(key))
-                .map_err(wrong)?;
-        }
-        if let Some(options) = options {
-            options.check(&self.name, &columns)?;
-            if options.format_version < stored.format_version {
-                return Err(LakeError::Options {
-                    table: self.name.clone(),
-                    problem: "the version of its format cannot be lowered".to_owned(),
-                });
-            }
-            builder =
-                builder.upgrade_format_version(options.format_version.iceberg()).map_err(wrong)?;
-            if options.partition != stored.partition {
-                let spec = options.partition_spec(&self.name, &columns)?;
-                builder = builder.add_default_partition_spec(spec).map_err(wrong)?;
-            }
-            if options.sort != stored.sort {
-                builder = builder
-                    .add_sort_order(options.sort_order(&self.name, &columns)?)
-                    .and_then(|b| {
-                        b.set_default_sort_order(i64::from(TableMetadataBuilder::LAST_ADDED))
-                    })
-                    .map_err(wrong)?;
-            }
-            builder = builder
-                .remove_properties(&options.properties_gone(&stored))
-                .and_then(|b| b.set_properties(options.properties()))
-                .map_err(wrong)?;
-        }
-        let Built { metadata, location, updates, dropped } = self.write_next(scope, builder)?;
-        let next = Self { metadata, location, updates, ..self.clone() };
-        Ok(Some((next, Cleanup { locations: dropped })))
-    }
-
-    /// Refuses to drop a column that new files are laid out by.
-    fn check_layout(
-        &self,
-        columns: &Schema,
-        options: Option<&TableOptions>,
-    ) -> Result<(), LakeError> {
-        let spec = self.metadata.default_partition_spec();
-        let order = self.metadata.default_sort_order();
-        let used = spec.fields().iter().map(|f| f.source_id);
-        let used = used.chain(order.fields.iter().map(|f| f.source_id));
-        let gone = used.into_iter().find(|id| columns.field_by_id(*id).is_none());
-        match gone.filter(|_| options.is_none()) {
-            None => Ok(()),
-            Some(id) => Err(LakeError::Schema {
-                table: self.name.clone(),
-                problem: format!(
-                    "column \"{}\" is part of its partitions or sort order: lay the table out without \
-                     it first",
-                    self.metadata.current_schema().name_by_field_id(id).unwrap_or_default()
-                ),
-            }),
-        }
-    }
-
     /// The table after `change`, as a new snapshot; writes manifests, manifest list and metadata.
     /// Nothing of the present value changes.
     pub(crate) async fn next(
@@ -534,7 +389,7 @@ impl CommittedTable {
         Ok((next, Cleanup { locations: dropped }))
     }
 
-    fn write_next(
+    pub(super) fn write_next(
         &self,
         scope: &WriteScope,
         builder: TableMetadataBuilder,
@@ -780,41 +635,19 @@ impl CommittedTable {
     }
 }
 
-/// Rows without a key are known by the names and values of their columns that are not null: of those
-/// there are, none may go, change its name or change inside.
-fn check_whole_rows(before: &Schema, after: &[NestedFieldRef]) -> Result<(), String> {
-    let kept = |field: &&NestedFieldRef| {
-        let same = after.iter().find(|f| f.id == field.id && f.name == field.name);
-        same.is_some_and(|f| field.field_type.is_primitive() || f.field_type == field.field_type)
-    };
-    if let Some(field) = before.as_struct().fields().iter().find(|field| !kept(field)) {
-        let name = &field.name;
-        return Err(format!("column \"{name}\" is part of what tells its rows apart"));
-    }
-    let filled =
-        |f: &&NestedFieldRef| before.field_by_id(f.id).is_none() && f.initial_default.is_some();
-    match after.iter().find(filled) {
-        None => Ok(()),
-        Some(field) => Err(format!(
-            "a default of column \"{}\" would change what tells its rows apart",
-            field.name
-        )),
-    }
-}
-
 /// Metadata that was built, and written if that is not the catalog's to do.
-struct Built {
-    metadata: TableMetadata,
-    location: String,
-    updates: Vec<TableUpdate>,
+pub(super) struct Built {
+    pub(super) metadata: TableMetadata,
+    pub(super) location: String,
+    pub(super) updates: Vec<TableUpdate>,
     /// Metadata files it does not name any more.
-    dropped: Vec<String>,
+    pub(super) dropped: Vec<String>,
 }
 
 /// Metadata files to remove after the commit.
 #[derive(Debug, Default)]
 pub(crate) struct Cleanup {
-    locations: Vec<String>,
+    pub(super) locations: Vec<String>,
 }
 
 impl Cleanup {
