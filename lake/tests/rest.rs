@@ -88,6 +88,7 @@ fn both(keys: std::ops::Range<i64>, amount: i64, change_id: u64) -> medlake_cont
 
 async fn open(config: &LakeConfig) -> Lake {
     let lake = Lake::open(config.clone()).await.unwrap();
+    lake.load_indexes().await.unwrap();
     lake.create_tables(&[orders(), returns()]).await.unwrap();
     lake
 }
