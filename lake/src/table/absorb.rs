@@ -101,11 +101,12 @@ impl TableState {
                     if arrived.dead.contains(row) {
                         continue;
                     }
-                    if changed.put(keys, at, nowhere).is_some() {
+                    if changed.take(keys, at).is_some() {
+                        // There may be more rows of the key.
+                        changed.put(keys, at, nowhere);
                         self.kill(Location { segment: id, row });
                         continue;
                     }
-                    changed.take(keys, at);
                     let Some(before) = index.put(keys, at, Location { segment: id, row }) else {
                         continue;
                     };
