@@ -43,6 +43,7 @@ fn config(folder: &Path, port: u16, warehouse: &str) -> LakeConfig {
 
 async fn open(config: &LakeConfig) -> Lake {
     let lake = Lake::open(config.clone()).await.unwrap();
+    lake.load_indexes().await.unwrap();
     lake.create_tables(&[orders()]).await.unwrap();
     lake
 }
