@@ -3,12 +3,13 @@
 
 MEDLAKE_CACHE ?= $(HOME)/.cache/medlake
 DATA          ?= data
+SEEDS         ?= 10000
 export MEDLAKE_CACHE
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 SCREEN := dashboards/screen
 
-.PHONY: up release test lint unit bench screen parts clean-data help
+.PHONY: up release test lint unit bench soak screen parts clean-data help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -44,6 +45,9 @@ test: parts lint unit ## everything: lints, unit, golden, end to end with real p
 bench: screen ## throughput, freshness, read cost, memory; each beside a limit measured in the same run
 	cargo bench --locked --profile dev -p medlake-lake --bench lake
 	cargo bench --locked --profile dev --bench line
+
+soak: ## random histories of the lake against an oracle, for as long as SEEDS says (10,000 take hours)
+	MEDLAKE_LAKE_SEEDS=$(SEEDS) cargo test --locked --workspace --lib -- random_histories
 
 clean-data: ## forget the local data folder
 	rm -rf $(DATA)

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use medlake_contract::TableName;
-use medlake_lake::{CompactReport, Inspector, Lake, LakeConfig, LakeError, Outlook};
+use medlake_lake::{CompactReport, DeltaDeletes, Inspector, Lake, LakeConfig, LakeError, Outlook};
 
 use crate::up::say;
 
@@ -36,6 +36,16 @@ pub(crate) enum Upkeep {
     Orphans {
         #[command(flatten)]
         scope: Scope,
+    },
+    /// Publish tables as Delta tables over the same files, for readers that do not know Iceberg.
+    Delta {
+        /// The table, such as `marts.gmv_daily`; may be given several times.
+        #[arg(long = "table", value_name = "TABLE", required = true)]
+        tables: Vec<TableName>,
+        /// Name dead rows by deletion vectors, which not every reader takes, instead of copying the
+        /// living ones.
+        #[arg(long)]
+        vectors: bool,
     },
     /// Verify every table against its metadata. Ends with an error when rows may be wrong.
     Check {
@@ -116,6 +126,19 @@ pub(crate) async fn run(settings: LakeConfig, upkeep: Upkeep) -> anyhow::Result<
             let lake = open(settings).await?;
             let removed = lake.remove_orphans(&scope.tables).await;
             say(&format!("removed {} files", removed.context("could not remove files")?));
+            Ok(())
+        }
+        Upkeep::Delta { tables, vectors } => {
+            let lake = open(settings).await?;
+            let deletes = if vectors { DeltaDeletes::Vectors } else { DeltaDeletes::Copies };
+            for table in tables {
+                let report = lake.publish_delta(&table, deletes).await;
+                let report = report.with_context(|| format!("could not publish \"{table}\""))?;
+                say(&format!(
+                    "{table}: Delta version {} names {} files, {} of them new; {} rows were copied",
+                    report.version, report.files, report.added, report.copied_rows
+                ));
+            }
             Ok(())
         }
     }

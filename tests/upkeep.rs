@@ -39,6 +39,7 @@ async fn the_lake_is_verified_and_looked_after_by_hand() {
         (&["compact"], "data files became"),
         (&["orphans"], "removed 0 files"),
         (&["orphans", "--dry-run"], "0 files that nothing names"),
+        (&["delta", "--table", "mall.orders"], "mall.orders: Delta version 1 names 1 files"),
         (&["check"], " 0 findings"),
     ] {
         let (well, said) = lake(dir.path(), arguments);

@@ -290,12 +290,12 @@ async fn history(seed: u64, steps: usize) {
         .await;
 }
 
-/// `MEDLAKE_LAKE_SEEDS=1000` for a longer run; a failure names its seed.
+/// `make soak` for a longer run; a failure names its seed.
 #[tokio::test]
 async fn random_histories_equal_the_oracle() {
     #[expect(clippy::disallowed_methods, reason = "the length of a test run")]
     let seeds = std::env::var("MEDLAKE_LAKE_SEEDS").ok().and_then(|n| n.parse().ok());
-    for seed in 0..seeds.unwrap_or(10) {
+    for seed in 0..seeds.unwrap_or(25) {
         history(seed, 120).await;
     }
 }
