@@ -504,8 +504,12 @@ impl CommittedTable {
     /// The files that no kept snapshot names and nobody reads any more: they are to be removed, and
     /// are not known here any longer.
     pub(crate) fn release(&mut self, holds: &Holds) -> Vec<String> {
-        let oldest =
-            self.metadata.snapshots().map(|s| s.sequence_number()).min().unwrap_or(i64::MAX);
+        let oldest = self
+            .metadata
+            .snapshots()
+            .map(|s| s.sequence_number())
+            .min()
+            .unwrap_or_else(|| self.metadata.next_sequence_number());
         let oldest = holds.floor(&self.name, oldest);
         let mut released = Vec::new();
         self.retired.retain(|file| {

@@ -263,6 +263,22 @@ async fn a_table_of_the_past_has_its_columns_of_then() {
 /// Expiry and the removal of orphans, also by a process that does not know what an earlier one
 /// left, spare what a view of the past reads.
 #[tokio::test]
+async fn a_table_that_was_empty_for_a_while_has_a_past_from_its_first_row_on() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    lake.create_tables(&[numbers()]).await.unwrap();
+    // Nothing to commit, but the lake looks for files that can go.
+    lake.flush().await.unwrap();
+    commit(&lake, vec![batch(&numbers(), vec![insert(1, 10)])], 1).await;
+    lake.maintain().await.unwrap();
+    commit(&lake, vec![batch(&numbers(), vec![insert(2, 20)])], 2).await;
+    let view = lake.read_view();
+    let first = AsOf::Snapshot(snapshot(&view, 1).await);
+    let past = lake.view_as_of(first).await.unwrap();
+    assert_eq!(rows(&past, "mall.numbers").await, ["1,10"]);
+}
+
+#[tokio::test]
 async fn maintenance_spares_what_a_view_of_the_past_reads() {
     let bench = Bench::new();
     drop(three_commits(&bench, 20).await);
