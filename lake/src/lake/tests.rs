@@ -145,6 +145,7 @@ fn delete(id: i64, v: i64) -> Change {
 struct Bench {
     folder: TempDir,
     clock: Arc<AtomicI64>,
+    tick_micros: i64,
 }
 
 impl Bench {
@@ -153,12 +154,17 @@ impl Bench {
         let now = std::time::SystemTime::now();
         let start = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
         let start = i64::try_from(start).unwrap();
-        Self { folder: TempDir::new().unwrap(), clock: Arc::new(AtomicI64::new(start)) }
+        Self {
+            folder: TempDir::new().unwrap(),
+            clock: Arc::new(AtomicI64::new(start)),
+            tick_micros: 1_000_000,
+        }
     }
 
     fn config(&self) -> LakeConfig {
         let clock = Arc::clone(&self.clock);
-        let tick = Arc::new(move || clock.fetch_add(1_000_000, Ordering::SeqCst));
+        let tick_micros = self.tick_micros;
+        let tick = Arc::new(move || clock.fetch_add(tick_micros, Ordering::SeqCst));
         LakeConfig {
             durability: Durability::Process,
             small_file_count: 4,
