@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::{
     array::{ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, StringArray},
     compute::{concat_batches, filter_record_batch},
+    datatypes::DataType,
     record_batch::RecordBatch,
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -318,6 +319,18 @@ async fn only_what_a_query_needs_is_read() {
     // Few rows meet the filter, so the other columns wait for it.
     let (late, _) = run("select * from mall.lines where fen = 77").await;
     assert!(counted(&late, "row_groups_late") > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn text_comes_as_views_from_files_and_from_memory() {
+    let both = both(6, 2).await;
+    for sql in ["select kind from mall.lines", "select kind, id from mall.lines where fen = 77"] {
+        let plan = both.plan(sql).await;
+        assert_eq!(*plan.schema().field(0).data_type(), DataType::Utf8View);
+        for batch in collect(plan, both.context.task_ctx()).await.unwrap() {
+            assert_eq!(*batch.column(0).data_type(), DataType::Utf8View, "{sql}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

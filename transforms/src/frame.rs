@@ -51,7 +51,9 @@ pub(crate) fn to_frame(
     schema: &SchemaRef,
     batches: &[RecordBatch],
 ) -> Result<DataFrame, MartError> {
-    let rows = concat_batches(schema, batches)?;
+    // Text may come in another form than the declared inputs have.
+    let schema = batches.first().map_or_else(|| Arc::clone(schema), RecordBatch::schema);
+    let rows = concat_batches(&schema, batches)?;
     let columns = schema
         .fields()
         .iter()

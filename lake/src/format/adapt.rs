@@ -30,6 +30,17 @@ pub(crate) fn file_schema(footer: &ParquetMetaData) -> Result<SchemaRef, Parquet
     parquet_to_arrow_schema(footer.file_metadata().schema_descr(), None).map(Arc::new)
 }
 
+/// The columns with texts and bytes as views, in which a reader leaves values where it decoded them.
+/// What is inside nested columns stays as it is.
+pub(crate) fn with_views(columns: &Schema) -> SchemaRef {
+    let fields = columns.fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        DataType::Binary => Arc::new(field.as_ref().clone().with_data_type(DataType::BinaryView)),
+        _ => Arc::clone(field),
+    });
+    Arc::new(Schema::new_with_metadata(fields.collect::<Fields>(), columns.metadata().clone()))
+}
+
 /// Values of columns that all rows of a file have in common and the file may leave out, by field id:
 /// those it is partitioned by.
 pub(crate) type Constants = HashMap<i32, ScalarValue>;
@@ -77,10 +88,12 @@ enum Change {
 }
 
 impl Adapter {
-    /// `wanted` are places in the columns of `shape`, in the order the outcome has them; `file` is what
-    /// [`file_schema`] gives.
+    /// `wanted` are places in the columns of `shape`, in the order the outcome has them, in the types
+    /// of `columns`: the table's, or the same [`with_views`]. `file` is what [`file_schema`] gives,
+    /// with views or without.
     pub(crate) fn new(
         shape: &Shape,
+        columns: &SchemaRef,
         wanted: &[usize],
         file: &SchemaRef,
         constants: &Constants,
@@ -99,26 +112,31 @@ impl Adapter {
                 });
             }
         };
-        Self::build(shape, wanted, &file, constants, true)
+        Self::build(shape, columns, wanted, &file, constants, true)
     }
 
     /// From whole batches of a table as it was to batches of the table as it is.
     pub(crate) fn between(before: &Shape, after: &Shape) -> Result<Self, LakeError> {
         let all: Vec<usize> = (0..after.fields().len()).collect();
-        Self::build(after, &all, before.file_arrow(), &Constants::new(), false)
+        let columns = after.schema().arrow();
+        Self::build(after, columns, &all, before.file_arrow(), &Constants::new(), false)
     }
 
     fn build(
         shape: &Shape,
+        columns: &SchemaRef,
         wanted: &[usize],
         file: &SchemaRef,
         constants: &Constants,
         projected: bool,
     ) -> Result<Self, LakeError> {
         let table = shape.schema();
-        let parts: Option<Vec<(&Column, &ShapeField)>> =
-            wanted.iter().map(|&at| table.columns().get(at).zip(shape.fields().get(at))).collect();
-        let (Some(parts), Ok(target)) = (parts, table.arrow().project(wanted)) else {
+        let part = |at: &usize| {
+            let (column, shape) = table.columns().get(*at).zip(shape.fields().get(*at))?;
+            Some(Wanted::new(column, shape, columns.fields().get(*at)?))
+        };
+        let parts: Option<Vec<Wanted<'_>>> = wanted.iter().map(part).collect();
+        let (Some(parts), Ok(target)) = (parts, columns.project(wanted)) else {
             return Err(LakeError::Rows {
                 table: table.name().clone(),
                 problem: format!("columns {wanted:?} are asked for"),
@@ -164,6 +182,20 @@ impl Adapter {
     }
 }
 
+/// A column, or a field inside one, in the Arrow type it is wanted in.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    column: &'a Column,
+    shape: &'a ShapeField,
+    ty: &'a DataType,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(column: &'a Column, shape: &'a ShapeField, field: &'a Field) -> Self {
+        Self { column, shape, ty: field.data_type() }
+    }
+}
+
 /// Columns of a table looked up in a file.
 struct Matching<'a> {
     constants: &'a Constants,
@@ -176,7 +208,7 @@ impl Matching<'_> {
     /// Columns, or the fields of a struct, in those of the file, whose first leaf is `first_leaf`.
     fn fields(
         &mut self,
-        wanted: &[(&Column, &ShapeField)],
+        wanted: &[Wanted<'_>],
         file: &Fields,
         first_leaf: usize,
     ) -> Result<(Vec<Source>, Vec<Origin>), String> {
@@ -191,21 +223,21 @@ impl Matching<'_> {
             .collect();
         let found: Vec<Option<usize>> = wanted
             .iter()
-            .map(|(_, shape)| file.iter().position(|f| field_id(f) == Some(shape.id)))
+            .map(|wanted| file.iter().position(|f| field_id(f) == Some(wanted.shape.id)))
             .collect();
         let mut read: Vec<usize> = found.iter().flatten().copied().collect();
         read.sort_unstable();
         read.dedup();
         let mut sources = Vec::with_capacity(wanted.len());
         let mut origins = Vec::with_capacity(wanted.len());
-        for ((column, shape), found) in wanted.iter().zip(found) {
+        for (wanted, found) in wanted.iter().zip(found) {
             let Some(at) = found else {
-                let value = self.constant(column, shape)?;
-                sources.push(Source::Constant(value.clone(), column.ty.arrow()));
+                let value = self.constant(*wanted)?;
+                sources.push(Source::Constant(value.clone(), wanted.ty.clone()));
                 origins.push(Origin::Constant(value));
                 continue;
             };
-            let change = self.change(column, shape, &file[at], starts[at])?;
+            let change = self.change(*wanted, &file[at], starts[at])?;
             let ty = file[at].data_type().clone();
             origins.push(match change {
                 Change::Struct(..) | Change::List(..) | Change::Map(..) => Origin::Nested,
@@ -221,58 +253,60 @@ impl Matching<'_> {
     }
 
     /// The value of a column the file does not have.
-    fn constant(&self, column: &Column, shape: &ShapeField) -> Result<ScalarValue, String> {
-        if let Some(value) = self.constants.get(&shape.id).or(shape.default.as_ref()) {
-            return Ok(value.clone());
-        }
-        if !column.nullable {
+    fn constant(&self, wanted: Wanted<'_>) -> Result<ScalarValue, String> {
+        let Wanted { column, shape, ty } = wanted;
+        let known = self.constants.get(&shape.id).or(shape.default.as_ref());
+        if known.is_none() && !column.nullable {
             return Err(format!("required column \"{}\" is missing", column.name));
         }
-        ScalarValue::try_from(&column.ty.arrow())
+        known
+            .map_or_else(|| ScalarValue::try_from(ty), |value| value.cast_to(ty))
             .map_err(|e| format!("column \"{}\" is missing: {e}", column.name))
     }
 
-    fn change(
-        &mut self,
-        column: &Column,
-        shape: &ShapeField,
-        file: &Field,
-        leaf: usize,
-    ) -> Result<Change, String> {
+    fn change(&mut self, wanted: Wanted<'_>, file: &Field, leaf: usize) -> Result<Change, String> {
+        let Wanted { column, shape, ty } = wanted;
         let other = || {
-            let (name, is, wanted) = (&column.name, file.data_type(), column.ty.arrow());
-            Err(format!("column \"{name}\" is of type {is} and cannot be read as {wanted}"))
+            let (name, is) = (&column.name, file.data_type());
+            Err(format!("column \"{name}\" is of type {is} and cannot be read as {ty}"))
         };
-        let child = |at: usize| shape.children.get(at).unwrap_or(shape);
-        match (&column.ty, file.data_type()) {
-            (ColumnType::Struct(columns), DataType::Struct(fields)) => {
-                let wanted: Vec<(&Column, &ShapeField)> =
-                    columns.iter().enumerate().map(|(at, c)| (c, child(at))).collect();
+        let part = |at: usize| shape.children.get(at).unwrap_or(shape);
+        match (&column.ty, ty, file.data_type()) {
+            (ColumnType::Struct(columns), DataType::Struct(types), DataType::Struct(fields)) => {
+                let wanted: Vec<Wanted<'_>> = columns
+                    .iter()
+                    .zip(types)
+                    .enumerate()
+                    .map(|(at, (column, ty))| Wanted::new(column, part(at), ty))
+                    .collect();
                 let before = self.leaves.len();
                 let (sources, _) = self.fields(&wanted, fields, leaf)?;
                 if self.leaves.len() == before {
                     // Which rows have the struct at all is known from any leaf of it.
                     self.leaves.push(leaf);
                 }
-                let DataType::Struct(fields) = column.ty.arrow() else { return other() };
-                Ok(Change::Struct(fields, sources))
+                Ok(Change::Struct(types.clone(), sources))
             }
-            (ColumnType::List(element), DataType::List(field)) => {
-                let change = self.change(element, child(0), field, leaf)?;
-                Ok(Change::List(Arc::new(element.arrow()), Box::new(change)))
+            (ColumnType::List(element), DataType::List(ty), DataType::List(field)) => {
+                let change = self.change(Wanted::new(element, part(0), ty), field, leaf)?;
+                Ok(Change::List(Arc::clone(ty), Box::new(change)))
             }
-            (ColumnType::Map(key, value), DataType::Map(entries, _)) => {
-                let DataType::Struct(fields) = entries.data_type() else { return other() };
-                let [key_field, value_field] = &fields[..] else { return other() };
+            (ColumnType::Map(key, value), DataType::Map(ty, _), DataType::Map(entries, _)) => {
+                let (Some([key_ty, value_ty]), Some([key_field, value_field])) =
+                    (pair(ty), pair(entries))
+                else {
+                    return other();
+                };
                 let value_leaf = leaf + leaf_count(key_field.data_type());
-                let key_change = self.change(key, child(0), key_field, leaf)?;
-                let value_change = self.change(value, child(1), value_field, value_leaf)?;
-                let DataType::Map(entries, _) = column.ty.arrow() else { return other() };
-                Ok(Change::Map(entries, Box::new(key_change), Box::new(value_change)))
+                let key = Wanted::new(key, part(0), key_ty);
+                let value = Wanted::new(value, part(1), value_ty);
+                let key_change = self.change(key, key_field, leaf)?;
+                let value_change = self.change(value, value_field, value_leaf)?;
+                Ok(Change::Map(Arc::clone(ty), Box::new(key_change), Box::new(value_change)))
             }
-            (ty, _) if ty.is_nested() => other(),
-            (ty, stored) => {
-                let Some(change) = value_change(ty, stored) else { return other() };
+            (nested, ..) if nested.is_nested() => other(),
+            (values, ty, stored) => {
+                let Some(change) = value_change(values, ty, stored) else { return other() };
                 self.leaves.push(leaf);
                 Ok(change)
             }
@@ -280,15 +314,20 @@ impl Matching<'_> {
     }
 }
 
-/// How values of a stored type become values of a column: the promotions the format allows, and other
-/// encodings of the same values. None when they are other values.
-fn value_change(ty: &ColumnType, stored: &DataType) -> Option<Change> {
+/// Key and value of a map's entries.
+fn pair(entries: &Field) -> Option<&[FieldRef; 2]> {
+    let DataType::Struct(fields) = entries.data_type() else { return None };
+    fields[..].try_into().ok()
+}
+
+/// How values of a stored type become values of a column in an Arrow type: the promotions the format
+/// allows, and other encodings of the same values. None when they are other values.
+fn value_change(column: &ColumnType, ty: &DataType, stored: &DataType) -> Option<Change> {
     use DataType as D;
-    let arrow = ty.arrow();
-    if *stored == arrow {
+    if stored == ty {
         return Some(Change::Nothing);
     }
-    let cast = match (ty, stored) {
+    let cast = match (column, stored) {
         (ColumnType::Decimal { precision, scale }, D::Decimal128(digits, after))
             if i8::try_from(*scale) == Ok(*after) && digits <= precision =>
         {
@@ -297,8 +336,11 @@ fn value_change(ty: &ColumnType, stored: &DataType) -> Option<Change> {
         (ColumnType::Int32, D::Int8 | D::Int16 | D::UInt8 | D::UInt16)
         | (ColumnType::Int64, D::Int8 | D::Int16 | D::Int32 | D::UInt8 | D::UInt16 | D::UInt32)
         | (ColumnType::Float64, D::Float32)
-        | (ColumnType::Utf8, D::LargeUtf8 | D::Utf8View | D::Binary | D::LargeBinary)
-        | (ColumnType::Binary, D::LargeBinary | D::BinaryView)
+        | (
+            ColumnType::Utf8,
+            D::Utf8 | D::LargeUtf8 | D::Utf8View | D::Binary | D::LargeBinary | D::BinaryView,
+        )
+        | (ColumnType::Binary, D::Binary | D::LargeBinary | D::BinaryView)
         | (ColumnType::Time, D::Time32(_))
         | (ColumnType::TimestampMicros, D::Timestamp(_, Some(_)))
         | (ColumnType::LocalTimestampMicros, D::Timestamp(_, None) | D::Date32) => true,
@@ -306,7 +348,7 @@ fn value_change(ty: &ColumnType, stored: &DataType) -> Option<Change> {
         (ColumnType::TimestampMicros, D::Timestamp(TimeUnit::Nanosecond, None)) => true,
         _ => false,
     };
-    cast.then_some(Change::Cast(arrow))
+    cast.then(|| Change::Cast(ty.clone()))
 }
 
 impl Source {

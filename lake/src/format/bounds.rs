@@ -18,6 +18,13 @@ pub(crate) struct Bounds {
     pub(crate) nulls: Option<u64>,
 }
 
+impl Bounds {
+    /// The same with the bounds in another form.
+    pub(crate) fn map(self, form: fn(ScalarValue) -> ScalarValue) -> Self {
+        Self { min: self.min.map(form), max: self.max.map(form), nulls: self.nulls }
+    }
+}
+
 /// What a manifest says of the columns of a file, by field id: a column may have another name and a
 /// wider type by now.
 #[derive(Debug, Clone, Default)]

@@ -156,7 +156,13 @@ impl LakeFile {
         let wrong = parquet_error("read", &self.location);
         let footer = self.footer().await?;
         let columns = file_schema(&footer).map_err(&wrong)?;
-        let adapter = Arc::new(Adapter::new(shape, wanted, &columns, &self.constants)?);
+        let adapter = Arc::new(Adapter::new(
+            shape,
+            shape.schema().arrow(),
+            wanted,
+            &columns,
+            &self.constants,
+        )?);
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = ArrowReaderMetadata::try_new(footer, options).map_err(&wrong)?;
         let leaves = adapter.leaves().iter().copied();

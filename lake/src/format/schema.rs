@@ -13,7 +13,10 @@ use iceberg::spec::{
 use medlake_contract::{Column, ColumnType, Identity, TableName, TableSchema};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 
-use crate::{error::LakeError, format::bounds::scalar_of};
+use crate::{
+    error::LakeError,
+    format::{adapt::with_views, bounds::scalar_of},
+};
 
 /// Table property: the key columns in key order, separated by commas.
 pub(crate) const KEY_PROPERTY: &str = "medlake.key";
@@ -36,6 +39,7 @@ pub(crate) struct Shape {
     schema: Arc<TableSchema>,
     fields: Vec<ShapeField>,
     file_arrow: SchemaRef,
+    scanned: SchemaRef,
     leaves: Vec<Leaf>,
     names: Option<NameMapping>,
 }
@@ -115,7 +119,8 @@ impl Shape {
             collect_leaves(&column.ty, field, false, &mut leaves);
         }
         let file_arrow = Arc::new(ArrowSchema::new(file_arrow));
-        Ok(Self { schema, fields, file_arrow, leaves, names })
+        let scanned = with_views(schema.arrow());
+        Ok(Self { schema, fields, file_arrow, scanned, leaves, names })
     }
 
     /// Name, columns and key.
@@ -131,6 +136,11 @@ impl Shape {
     /// The columns as data files have them: with field ids at every level.
     pub(crate) fn file_arrow(&self) -> &SchemaRef {
         &self.file_arrow
+    }
+
+    /// The columns as queries get them: texts and bytes as views.
+    pub(crate) fn scanned(&self) -> &SchemaRef {
+        &self.scanned
     }
 
     /// The columns of values in a data file, in its order.

@@ -27,7 +27,7 @@ impl LakeTable {
     }
 
     fn arrow(&self) -> &SchemaRef {
-        self.view.schema.arrow()
+        self.view.shape.scanned()
     }
 }
 

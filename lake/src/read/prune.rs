@@ -35,7 +35,7 @@ pub(crate) fn prune_files(
     files: &FileStatistics<'_>,
 ) -> Option<Vec<bool>> {
     PruningPredicateBuilder::new()
-        .with_file_schema(Arc::clone(files.shape.schema().arrow()))
+        .with_file_schema(Arc::clone(files.shape.scanned()))
         .build(Arc::clone(predicate))
         // One that fails rules nothing out.
         .and_then(|predicate| predicate.prune(files).ok())
@@ -49,7 +49,7 @@ pub(crate) fn statistics(
     hot: &[&Segment],
     shape: &Shape,
 ) -> Statistics {
-    let schema = shape.schema().arrow();
+    let schema = shape.scanned();
     let mut statistics = Statistics::new_unknown(schema);
     let hot_rows: u64 = hot.iter().map(|s| s.live_rows()).sum();
     let rows: u64 = files.iter().map(|(s, _)| s.live_rows()).sum::<u64>() + hot_rows;
@@ -106,13 +106,22 @@ fn exact(count: u64) -> Precision<usize> {
 /// What is known of the column in this place of the table.
 pub(crate) fn bounds_of(file: &LakeFile, shape: &Shape, at: usize) -> Bounds {
     match (shape.fields().get(at), shape.schema().columns().get(at)) {
-        (Some(field), Some(column)) => file.bounds.of_column(field, &column.ty),
+        (Some(field), Some(column)) => file.bounds.of_column(field, &column.ty).map(scanned),
         _ => Bounds::default(),
     }
 }
 
+/// A value in the type queries get it in.
+fn scanned(value: ScalarValue) -> ScalarValue {
+    match value {
+        ScalarValue::Utf8(text) => ScalarValue::Utf8View(text),
+        ScalarValue::Binary(bytes) => ScalarValue::BinaryView(bytes),
+        value => value,
+    }
+}
+
 fn place_of(shape: &Shape, column: &Column) -> Option<usize> {
-    shape.schema().arrow().column_with_name(&column.name).map(|(at, _)| at)
+    shape.scanned().column_with_name(&column.name).map(|(at, _)| at)
 }
 
 /// Bounds of whole files, for pruning.
@@ -124,7 +133,7 @@ pub(crate) struct FileStatistics<'a> {
 impl FileStatistics<'_> {
     fn values(&self, column: &Column, pick: fn(Bounds) -> Option<ScalarValue>) -> Option<ArrayRef> {
         let at = place_of(self.shape, column)?;
-        let field = self.shape.schema().arrow().field(at);
+        let field = self.shape.scanned().field(at);
         let null = ScalarValue::try_from(field.data_type()).ok()?;
         let values = self
             .files
@@ -183,7 +192,9 @@ impl GroupStatistics<'_> {
     /// Where the file has the column; none when it cannot be read at all.
     fn origin(&self, at: usize) -> Option<Origin> {
         let file = self.metadata.schema();
-        let adapter = Adapter::new(self.shape, &[at], file, &self.file.constants).ok()?;
+        let adapter =
+            Adapter::new(self.shape, self.shape.scanned(), &[at], file, &self.file.constants)
+                .ok()?;
         adapter.origin(0).cloned()
     }
 
@@ -230,7 +241,7 @@ impl GroupStatistics<'_> {
         at: usize,
         pick: impl Fn(&StatisticsConverter<'_>) -> Option<ArrayRef>,
     ) -> Option<ArrayRef> {
-        let ty = self.shape.schema().arrow().field(at).data_type();
+        let ty = self.shape.scanned().field(at).data_type();
         let values = self.converted(at, pick)?;
         if values.data_type() == ty { Some(values) } else { cast(&values, ty).ok() }
     }

@@ -104,7 +104,9 @@ impl ReadView {
         self.left_out.iter().map(|(name, why)| (name.clone(), Arc::clone(why))).collect()
     }
 
-    /// A catalog for DataFusion: a schema for each namespace, read-only.
+    /// A catalog for DataFusion: a schema for each namespace, read-only. Columns have the Arrow types
+    /// of their tables' schemas, but text is `Utf8View` and bytes are `BinaryView`, as DataFusion's
+    /// own Parquet tables have them; inside lists, structs and maps they are `Utf8` and `Binary`.
     ///
     /// A schema answers to more names than it lists. `orders@<snapshot id>`, `orders@<time>` and
     /// `orders@<branch or tag>` are a table of the past (a time as in [`AsOf`]; all tables named with

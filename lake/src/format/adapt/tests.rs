@@ -69,7 +69,8 @@ fn through_a_file(
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let read = ArrowReaderMetadata::load(&file, options).unwrap();
     let columns = file_schema(read.metadata()).unwrap();
-    let adapter = Adapter::new(shape, wanted, &columns, &Constants::new())?;
+    let table = shape.schema().arrow();
+    let adapter = Adapter::new(shape, table, wanted, &columns, &Constants::new())?;
     let mask = ProjectionMask::leaves(read.parquet_schema(), adapter.leaves().iter().copied());
     let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, read)
         .with_projection(mask)

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use arrow::{
     array::BooleanArray,
     buffer::BooleanBuffer,
-    compute::BatchCoalescer,
+    compute::{BatchCoalescer, cast},
     datatypes::{Schema, SchemaRef},
     error::ArrowError,
     record_batch::{RecordBatch, RecordBatchOptions},
@@ -204,7 +204,7 @@ impl Needed {
 }
 
 fn project(work: &Work, places: &[usize]) -> Result<SchemaRef, ArrowError> {
-    let table = work.scan.view.schema.arrow();
+    let table = work.scan.table();
     // A table's metadata is of no use to a query, and the columns must be those promised.
     Ok(Arc::new(Schema::new(table.project(places)?.fields)))
 }
@@ -222,7 +222,7 @@ fn bind(conditions: &[Arc<Condition>], columns: &SchemaRef) -> Result<Vec<Bound>
 fn hot(work: &Work, batch: &RecordBatch, live: Option<BooleanBuffer>) -> Result<Running> {
     let needed = Needed::now(work);
     let columns = project(work, &needed.all)?;
-    let batch = batch.project(&needed.all)?;
+    let batch = in_views(&batch.project(&needed.all)?, &columns)?;
     Ok(Running {
         batches: Batches::Hot(Some((batch, live))),
         conditions: bind(&needed.conditions, &columns)?,
@@ -230,8 +230,16 @@ fn hot(work: &Work, batch: &RecordBatch, live: Option<BooleanBuffer>) -> Result<
     })
 }
 
+/// The same rows with texts and bytes as views, which point into the batch's own.
+fn in_views(batch: &RecordBatch, columns: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let arrays = batch.columns().iter().zip(columns.fields());
+    let arrays = arrays.map(|(array, field)| cast(array, field.data_type()));
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(columns), arrays.collect::<Result<_, _>>()?, &rows)
+}
+
 fn adapter(shape: &Shape, places: &[usize], file: &OpenFile) -> Result<Adapter> {
-    Adapter::new(shape, places, file.metadata.schema(), &file.file.constants)
+    Adapter::new(shape, shape.scanned(), places, file.metadata.schema(), &file.file.constants)
         .map_err(|e| DataFusionError::External(Box::new(e)))
 }
 
@@ -244,7 +252,7 @@ async fn read(
 ) -> Result<Option<Running>> {
     let shape = &work.scan.view.shape;
     if !work.scan.refined.is_empty()
-        && let Some(pruning) = work.filters.pruning(shape.schema().arrow())
+        && let Some(pruning) = work.filters.pruning(shape.scanned())
         && group.is_ruled_out(&pruning, shape)
     {
         metrics.groups_pruned.add(1);

@@ -87,7 +87,7 @@ fn pages_kept(group: &Group, condition: &ColumnCondition, shape: &Shape) -> Opti
     let at = [&group.index];
     columns.get(group.index)?.get(leaf)?;
     let pages = offsets.get(group.index)?.get(leaf)?.page_locations();
-    let table = shape.schema().arrow();
+    let table = shape.scanned();
     let ty = table.field_with_name(&condition.column.name).ok()?.data_type();
     let of_table = |values: ArrayRef| cast(&values, ty).ok();
     let pages_statistics = PageStatistics {

@@ -111,7 +111,7 @@ impl LakeScan {
         limit: Option<usize>,
         partitions: usize,
     ) -> Result<Self> {
-        let schema = Arc::new(Schema::new(view.schema.arrow().project(projection)?.fields));
+        let schema = Arc::new(Schema::new(view.shape.scanned().project(projection)?.fields));
         let worth = usize::try_from(view.row_count / ROWS_WORTH_A_STREAM).unwrap_or(usize::MAX);
         let scan = Self {
             view,
@@ -131,7 +131,7 @@ impl LakeScan {
     }
 
     fn table(&self) -> &SchemaRef {
-        self.view.schema.arrow()
+        self.view.shape.scanned()
     }
 
     /// With files and statistics as the filters leave them.

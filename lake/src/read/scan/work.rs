@@ -23,7 +23,11 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use roaring::RoaringBitmap;
 
 use crate::{
-    format::{data_file::LakeFile, schema::Shape},
+    format::{
+        adapt::{file_schema, with_views},
+        data_file::LakeFile,
+        schema::Shape,
+    },
     read::{
         prune::{FileStatistics, GroupStatistics},
         scan::{
@@ -135,7 +139,7 @@ impl Work {
             return async { Ok(Arc::default()) }.boxed().shared();
         };
         let shape = Arc::clone(&self.scan.view.shape);
-        let pruning = self.filters.pruning(shape.schema().arrow());
+        let pruning = self.filters.pruning(shape.scanned());
         if let Some(pruning) = &pruning {
             let statistics = FileStatistics { files: &[(segment, rows)], shape: &shape };
             if ruled_out(pruning, &statistics) {
@@ -183,9 +187,11 @@ impl Work {
 }
 
 async fn open_file(file: Arc<LakeFile>, dead: Arc<RoaringBitmap>) -> Result<OpenFile> {
-    // What a writer says of Arrow types is passed over: the file's own types count.
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let footer = file.footer().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+    // What a writer says of Arrow types is passed over: the file's own types count.
+    let options = ArrowReaderOptions::new()
+        .with_skip_arrow_metadata(true)
+        .with_schema(with_views(file_schema(&footer)?.as_ref()));
     let metadata = ArrowReaderMetadata::try_new(footer, options)?;
     Ok(OpenFile { file, metadata, dead })
 }
