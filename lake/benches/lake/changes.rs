@@ -1,180 +1,204 @@
 //! What changes cost. `changes`: staged, published, flushed and committed, half of them updates of
-//! rows anywhere in the table; beside it the same rows written by Parquet's Arrow writer alone.
+//! rows anywhere in the table; beside it the same rows written by Parquet's Arrow writer alone, and by
+//! two of them at once. The lake uses both cores: one task stages, another flushes what was staged.
 //! `latency`: from the call that stages a small transaction until a reader's new view has it, at
 //! 50,000 changes a second with flushes going on.
 
 use std::{
-    fs::File,
     io::BufWriter,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use arrow::{
-    array::{
-        ArrayRef, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array, StringArray,
-        TimestampMicrosecondArray, new_null_array,
-    },
-    record_batch::RecordBatch,
-};
-use medlake_contract::{ChangeBatch, ChangeSet, Column, ColumnType, Op, TableSchema};
+use medlake_contract::ChangeSet;
+use medlake_lake::Lake;
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
 };
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 use tokio::task::JoinSet;
 
-use crate::stage::{lake, median, percentile};
+use crate::{
+    lines::{changes, lines},
+    stage::{self, lake, percentile},
+};
 
-const CHANGES: usize = 2_000_000;
+const CHANGES: usize = 10_000_000;
+/// Changes that are made, then written by each of the ways.
+const BLOCK: usize = 2_000_000;
 /// Changes in one source transaction of the throughput run.
 const SET: usize = 10_000;
-/// Changes between two flushes.
+/// Changes from which on they are flushed; twice as many are never in memory.
 const FLUSH: usize = 500_000;
-const ROUNDS: usize = 3;
+/// Limits: changes a second, and how much of plain Parquet's rows a second that is.
+const PER_SECOND: f64 = 400_000.0;
+const RATIO: f64 = 0.5;
 
-/// Ten columns, as an order line has them.
-fn lines() -> Arc<TableSchema> {
-    let columns = vec![
-        Column::required("line_id", ColumnType::Int64),
-        Column::required("order_id", ColumnType::Int64),
-        Column::required("product_id", ColumnType::Int64),
-        Column::required("quantity", ColumnType::Int32),
-        Column::required("amount_fen", ColumnType::Int64),
-        Column::nullable("ratio", ColumnType::Float64),
-        Column::nullable("gift", ColumnType::Boolean),
-        Column::nullable("category", ColumnType::Utf8),
-        Column::nullable("business_day", ColumnType::Date),
-        Column::nullable("paid_at", ColumnType::TimestampMicros),
-    ];
-    Arc::new(TableSchema::new("mall.line".parse().unwrap(), columns, &["line_id"]).unwrap())
-}
-
-/// Rows with these keys; their other values follow from `version`.
-fn rows(schema: &TableSchema, keys: &[i64], version: i64) -> RecordBatch {
-    let of = |f: &dyn Fn(i64) -> i64| -> ArrayRef {
-        Arc::new(
-            keys.iter()
-                .map(|k| f(k.wrapping_mul(31).wrapping_add(version)))
-                .collect::<Int64Array>(),
-        )
-    };
-    let small = |n: i64| i32::try_from(n.rem_euclid(1_000)).unwrap();
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(Int64Array::from(keys.to_vec())),
-        Arc::new(keys.iter().map(|k| k / 3).collect::<Int64Array>()),
-        of(&|n| n.rem_euclid(5_000)),
-        Arc::new(keys.iter().map(|k| small(k + version) % 9 + 1).collect::<Int32Array>()),
-        of(&|n| n.rem_euclid(100_000)),
-        Arc::new(keys.iter().map(|k| f64::from(small(*k)) / 7.0).collect::<Float64Array>()),
-        Arc::new(keys.iter().map(|k| Some(k % 5 == 0)).collect::<BooleanArray>()),
-        Arc::new(keys.iter().map(|k| Some(format!("类目 {}", k % 97))).collect::<StringArray>()),
-        Arc::new(
-            keys.iter().map(|k| Some(20_000 + small(k / 1_000) % 365)).collect::<Date32Array>(),
-        ),
-        Arc::new(
-            keys.iter()
-                .map(|k| Some(1_700_000_000_000_000 + k * 1_000))
-                .collect::<TimestampMicrosecondArray>()
-                .with_timezone("UTC"),
-        ),
-    ];
-    RecordBatch::try_new(Arc::clone(schema.arrow_nullable()), columns).unwrap()
-}
-
-/// One transaction: inserts of the next keys and as many updates of random earlier ones.
-fn changes(schema: &Arc<TableSchema>, rng: &mut StdRng, next: &mut i64, count: usize) -> ChangeSet {
-    let half = count / 2;
-    let (mut ops, mut keys) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    for _ in 0..half {
-        ops.push(Op::Insert);
-        keys.push(*next);
-        *next += 1;
-    }
-    for _ in half..count {
-        ops.push(Op::Update);
-        keys.push(rng.random_range(0..*next));
-    }
-    let after = rows(schema, &keys, *next);
-    // A source's old image; an insert has none, and nobody looks at its columns.
-    let mut before = after.columns().to_vec();
-    for (column, at) in before.iter_mut().zip(0..) {
-        if at > 0 {
-            *column = new_null_array(column.data_type(), count);
-        }
-    }
-    let before = RecordBatch::try_new(Arc::clone(schema.arrow_nullable()), before).unwrap();
-    let batch = ChangeBatch::new(Arc::clone(schema), ops, before, after).unwrap();
-    ChangeSet { batches: vec![batch], ..ChangeSet::default() }
+/// What writing some changes took.
+#[derive(Default, Clone, Copy)]
+struct Took {
+    /// From the first call to the last answer.
+    ours: Duration,
+    /// Of that, in `stage` and `publish`.
+    staging: Duration,
+    /// Of that, in `flush`, most of it while others were staged.
+    flushing: Duration,
+    /// By one writer.
+    plain: Duration,
+    /// By two at once.
+    plain_two: Duration,
 }
 
 pub(crate) fn throughput(count: Option<usize>) {
-    let count = count.unwrap_or(CHANGES);
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (mut ours, mut plain) = (Vec::new(), Vec::new());
-    let mut index = 0.0;
-    for _ in 0..ROUNDS {
-        let folder = tempfile::tempdir().unwrap();
-        let (took, peer, bytes) = runtime.block_on(round(folder.path(), count));
-        ours.push(took);
-        plain.push(peer);
-        index = bytes;
-    }
-    let (ours, plain) = (median(ours), median(plain));
-    #[expect(clippy::cast_precision_loss, reason = "a figure to read")]
-    let per_second = |took: Duration| count as f64 / took.as_secs_f64();
-    println!(
-        "changes: {count}, half updates, 10 columns, flushed every {FLUSH}, medians of {ROUNDS}"
-    );
-    println!("  staged, published, flushed, committed: {:>9.0} changes/s", per_second(ours));
-    println!("  the same rows as plain Parquet:        {:>9.0} rows/s", per_second(plain));
-    println!("  ratio {:.2}; index {index:.1} bytes a row", per_second(ours) / per_second(plain));
+    runtime.block_on(blocks(count.unwrap_or(CHANGES)));
 }
 
-/// Both ways over the same rows, turn by turn, so that a busy machine slows both down.
-async fn round(folder: &Path, count: usize) -> (Duration, Duration, f64) {
-    let schema = lines();
-    let lake = lake(folder).await;
+/// All ways over the same rows, turn by turn, so that a busy machine slows all down.
+async fn blocks(count: usize) {
+    println!(
+        "changes: {count}, half updates, 10 columns, flushed every {FLUSH} while others are staged"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let schema = lines("mall.line");
+    let lake = Arc::new(lake(folder.path()).await);
     lake.create_tables(&[Arc::clone(&schema)]).await.unwrap();
     let mut rng = StdRng::seed_from_u64(1);
-    let (mut ours, mut plain) = (Duration::ZERO, Duration::ZERO);
     let (mut next, mut done) = (0, 0);
+    let mut total = Took::default();
+    let (mut hot, mut given) = (0, 0);
     while done < count {
+        let block = BLOCK.min(count - done);
         let sets: Vec<ChangeSet> =
-            (0..FLUSH / SET).map(|_| changes(&schema, &mut rng, &mut next, SET)).collect();
-        done += FLUSH;
+            (0..block / SET).map(|_| changes(&schema, &mut rng, &mut next, SET)).collect();
+        given = given.max(bytes(&sets));
+        let mut took = Took::default();
+        hot = hot.max(write(&lake, &sets, &mut took).await);
         let started = Instant::now();
-        for set in &sets {
-            lake.stage(set).unwrap();
-            lake.publish();
-        }
-        lake.flush().await.unwrap();
-        ours += started.elapsed();
+        write_plain(folder.path(), &sets);
+        took.plain = started.elapsed();
         let started = Instant::now();
-        write_plain(&folder.join(format!("plain-{done}.parquet")), &sets);
-        plain += started.elapsed();
+        let (a, b) = sets.split_at(sets.len() / 2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| write_plain(folder.path(), a));
+            write_plain(folder.path(), b);
+        });
+        took.plain_two = started.elapsed();
+        done += block;
+        print!("  to {done:>9}: ");
+        took.print(block);
+        total.ours += took.ours;
+        total.staging += took.staging;
+        total.flushing += took.flushing;
+        total.plain += took.plain;
+        total.plain_two += took.plain_two;
     }
-    let size = lake.index_sizes()[schema.name()];
-    #[expect(clippy::cast_precision_loss, reason = "a figure to read")]
-    let per_row = size.bytes as f64 / size.rows as f64;
-    (ours, plain, per_row)
+    print!("  all:          ");
+    total.print(count);
+    let (per_second, ratio) = (rate(count, total.ours), share(total.plain, total.ours));
+    let verdict = if per_second >= PER_SECOND && ratio >= RATIO { "within" } else { "BELOW" };
+    println!("  {verdict} the limits: {PER_SECOND:.0} changes/s and {RATIO} of one plain writer");
+    let index = lake.index_sizes()[schema.name()];
+    let mb = |bytes: usize| bytes >> 20;
+    println!(
+        "  memory: at most {} MB resident; the index {} MB ({} bytes a row), rows in no file {} MB \
+         at most, the changes handed in {} MB",
+        mb(stage::peak_resident()),
+        mb(index.bytes),
+        index.bytes / index.rows,
+        mb(hot),
+        mb(given)
+    );
 }
 
-/// The rows after, as the lake compresses them.
-fn write_plain(path: &Path, sets: &[ChangeSet]) {
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build();
-    let file = BufWriter::new(File::create_new(path).unwrap());
-    let schema = sets[0].batches[0].after().schema();
-    let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).unwrap();
-    for batch in sets.iter().flat_map(|set| &set.batches) {
-        writer.write(batch.after()).unwrap();
+#[expect(clippy::cast_precision_loss, reason = "a figure to read")]
+fn rate(count: usize, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
+}
+
+fn share(of: Duration, by: Duration) -> f64 {
+    of.as_secs_f64() / by.as_secs_f64()
+}
+
+impl Took {
+    fn print(&self, count: usize) {
+        println!(
+            "{:>7.0} changes/s (staging alone {:>7.0}, flushing alone {:>7.0}); plain Parquet, one \
+             writer {:>7.0} rows/s, ratio {:.2}; two {:>7.0}, {:.2}",
+            rate(count, self.ours),
+            rate(count, self.staging),
+            rate(count, self.flushing),
+            rate(count, self.plain),
+            share(self.plain, self.ours),
+            rate(count, self.plain_two),
+            share(self.plain_two, self.ours),
+        );
     }
-    writer.close().unwrap();
+}
+
+/// Writes changes as the pipeline does: one task stages and publishes, another flushes. Ends when all
+/// of them are committed; gives the bytes of rows that were in no file, at most.
+async fn write(lake: &Arc<Lake>, sets: &[ChangeSet], took: &mut Took) -> usize {
+    let started = Instant::now();
+    let mut flushes: JoinSet<Duration> = JoinSet::new();
+    let (mut waiting, mut hot) = (0, 0);
+    for set in sets {
+        let staging = Instant::now();
+        lake.stage(set).unwrap();
+        lake.publish();
+        took.staging += staging.elapsed();
+        waiting += SET;
+        while let Some(done) = flushes.try_join_next() {
+            took.flushing += done.unwrap();
+        }
+        if waiting >= FLUSH {
+            while let Some(done) = flushes.join_next().await {
+                took.flushing += done.unwrap();
+            }
+            hot = hot.max(lake.hot_bytes());
+            flushes.spawn(flush(Arc::clone(lake)));
+            // It begins before more is staged.
+            tokio::task::yield_now().await;
+            waiting = 0;
+        }
+    }
+    while let Some(done) = flushes.join_next().await {
+        took.flushing += done.unwrap();
+    }
+    took.flushing += flush(Arc::clone(lake)).await;
+    took.ours = started.elapsed();
+    usize::try_from(hot).unwrap()
+}
+
+async fn flush(lake: Arc<Lake>) -> Duration {
+    let started = Instant::now();
+    lake.flush().await.unwrap();
+    started.elapsed()
+}
+
+/// The rows after, as the lake compresses them, in files as large as a flush makes them.
+fn write_plain(folder: &Path, sets: &[ChangeSet]) {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap()))
+        .build();
+    for sets in sets.chunks(FLUSH / SET) {
+        let file = tempfile::tempfile_in(folder).unwrap();
+        let schema = sets[0].batches[0].after().schema();
+        let properties = Some(properties.clone());
+        let mut writer = ArrowWriter::try_new(BufWriter::new(file), schema, properties).unwrap();
+        for batch in sets.iter().flat_map(|set| &set.batches) {
+            writer.write(batch.after()).unwrap();
+        }
+        writer.close().unwrap();
+    }
+}
+
+fn bytes(sets: &[ChangeSet]) -> usize {
+    let batches = sets.iter().flat_map(|set| &set.batches);
+    batches.map(|b| b.before().get_array_memory_size() + b.after().get_array_memory_size()).sum()
 }
 
 /// Transactions a second, and changes in each: 50,000 changes a second.
@@ -200,7 +224,7 @@ pub(crate) fn latency(_: Option<usize>) {
 }
 
 async fn stream(folder: &Path) -> Vec<Duration> {
-    let schema = lines();
+    let schema = lines("mall.line");
     let lake = Arc::new(lake(folder).await);
     lake.create_tables(&[Arc::clone(&schema)]).await.unwrap();
     let mut rng = StdRng::seed_from_u64(2);

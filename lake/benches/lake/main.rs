@@ -6,6 +6,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a measurement")]
 
 mod changes;
+mod commits;
+mod compaction;
+mod lines;
 mod peer;
 mod reopen;
 mod scan;
@@ -17,6 +20,8 @@ type Subject = fn(Option<usize>);
 const SUBJECTS: &[(&str, Subject)] = &[
     ("changes", changes::throughput),
     ("latency", changes::latency),
+    ("commits", commits::run),
+    ("compaction", compaction::run),
     ("reopen", reopen::run),
     ("scan", scan::run),
 ];

@@ -27,17 +27,35 @@ pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() - 1) * percent / 100]
 }
 
-/// A new lake that keeps what is flushed as it is: nothing is merged.
-pub(crate) async fn lake(folder: &Path) -> Lake {
+/// How a lake in this folder is by default.
+pub(crate) fn config(folder: &Path) -> LakeConfig {
     #[expect(clippy::disallowed_methods, reason = "a measurement is a program of its own")]
     let clock = || {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         i64::try_from(now.as_micros()).unwrap()
     };
-    let mut config = LakeConfig::new(folder, Arc::new(clock));
+    LakeConfig::new(folder, Arc::new(clock))
+}
+
+/// As it is when nothing is merged by itself.
+pub(crate) fn unmerged(folder: &Path) -> LakeConfig {
+    let mut config = config(folder);
     config.small_file_count = usize::MAX;
     config.dead_percent = 100;
-    Lake::open(config).await.unwrap()
+    config
+}
+
+/// The lake of this folder, which keeps what is flushed as it is.
+pub(crate) async fn lake(folder: &Path) -> Lake {
+    Lake::open(unmerged(folder)).await.unwrap()
+}
+
+/// The most memory this process ever had in use, in bytes; zero where the system does not say.
+pub(crate) fn peak_resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+    kilobytes.unwrap_or(0_usize) << 10
 }
 
 /// The recorded order lines that others published; see their README.

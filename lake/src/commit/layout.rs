@@ -18,7 +18,7 @@ use crate::{
     commit::manifest::NewEntry,
     error::LakeError,
     format::{
-        data_file::{DataFileWriter, FileKind, LakeFile, writer_properties},
+        data_file::{DataFileWriter, FileKind, LakeFile, fitted, writer_properties},
         partition,
         schema::{Shape, metadata_error},
     },
@@ -288,7 +288,7 @@ impl<'a> RowWriter<'a> {
                     partition: partition.clone(),
                     sort_order_id: self.layout.sort_order_id,
                 };
-                let properties = self.layout.properties.clone();
+                let properties = fitted(&self.layout.properties, self.shape.file_arrow(), batch);
                 self.open.insert(DataFileWriter::create(
                     self.scope, location, self.shape, kind, properties,
                 )?)

@@ -26,6 +26,7 @@ use crate::{
     storage::WriteScope,
     table::{
         forward::{Replacement, Source},
+        ranks::RankedRows,
         segment::{FileRows, HotRows, Segment, SegmentData, without_dead},
     },
 };
@@ -37,7 +38,7 @@ pub(crate) struct Flushed {
     /// None when all its rows were dead.
     pub(crate) file: Option<Arc<LakeFile>>,
     /// The dead rows that were left out.
-    pub(crate) elided: Arc<RoaringBitmap>,
+    pub(crate) elided: Arc<RankedRows>,
 }
 
 /// A partition: the id of the specification and the values.
@@ -151,7 +152,7 @@ impl TableWork {
         let rows = writer.finish()?;
         written.rows += rows.files.iter().map(|f| u64::from(f.rows)).sum::<u64>();
         written.change.added.extend(rows.entries);
-        let left_out = Arc::clone(&segment.dead);
+        let left_out = Arc::new(RankedRows::new(Arc::clone(&segment.dead)));
         if rows.files.len() <= 1 && rows.order.places.is_none() {
             let file = rows.files.into_iter().next();
             written.flushed.push(Flushed { segment: segment.id, file, elided: left_out });

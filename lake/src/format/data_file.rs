@@ -9,7 +9,8 @@ use std::{
 
 use arrow::{
     array::{ArrayRef, AsArray},
-    datatypes::{Float32Type, Float64Type},
+    compute::{partition, sort},
+    datatypes::{DataType, Float32Type, Float64Type, SchemaRef},
     record_batch::RecordBatch,
 };
 use futures::{
@@ -50,6 +51,10 @@ use crate::{
 
 /// Small enough that a row group without dead rows is common and two cores share a middling file.
 const ROW_GROUP_ROWS: usize = 131_072;
+/// Rows that are looked at to tell what columns are like.
+const SAMPLE_ROWS: usize = 4_096;
+/// With more values in these rows a column of a whole row group has 15,000 at least.
+const MANY_VALUES: usize = SAMPLE_ROWS / 8 * 7;
 /// One lookup in a hundred reads a row group that does not have the value.
 const BLOOM_FILTER_FPP: f64 = 0.01;
 
@@ -247,6 +252,33 @@ pub(crate) fn writer_properties(options: &TableOptions) -> WriterProperties {
     properties.build()
 }
 
+/// The same, without a dictionary for the columns that have hardly a value twice in `sample`, the first
+/// rows of a file: to look each value up costs the most of all that is done to write it, and the
+/// dictionary would be given up, or be as large as the values.
+pub(crate) fn fitted(
+    properties: &WriterProperties,
+    schema: &SchemaRef,
+    sample: &RecordBatch,
+) -> WriterProperties {
+    let mut fitted = properties.clone().into_builder();
+    if sample.num_rows() < SAMPLE_ROWS {
+        return fitted.build();
+    }
+    for (column, field) in sample.columns().iter().zip(schema.fields()) {
+        if column.data_type().is_nested() || *column.data_type() == DataType::Boolean {
+            continue;
+        }
+        let sorted = sort(&column.slice(0, SAMPLE_ROWS), None);
+        let values = sorted.and_then(|sorted| partition(&[sorted]));
+        // What cannot be sorted keeps its dictionary.
+        if values.is_ok_and(|values| values.len() > MANY_VALUES) {
+            let path = ColumnPath::from(field.name().as_str());
+            fitted = fitted.set_column_dictionary_enabled(path, false);
+        }
+    }
+    fitted.build()
+}
+
 /// What a data file is, beside its rows.
 #[derive(Debug, Clone)]
 pub(crate) struct FileKind {
@@ -385,6 +417,24 @@ mod tests {
     use medlake_contract::Kind;
 
     use super::*;
+
+    #[test]
+    fn only_columns_whose_values_recur_have_a_dictionary() {
+        let fields = ["unique", "few", "none"].map(|n| Field::new(n, DataType::Int64, true));
+        let schema = Arc::new(Schema::new(fields.to_vec()));
+        let column = |n: i64| -> ArrayRef {
+            Arc::new(Int64Array::from_iter_values((0..4_096).map(|v| v % n)))
+        };
+        let rows = [column(10_000), column(3_000), Arc::new(Int64Array::new_null(4_096))];
+        let rows = RecordBatch::try_new(Arc::clone(&schema), rows.to_vec()).unwrap();
+        let plain = writer_properties(&TableOptions::default());
+        let has = |properties: &WriterProperties| {
+            ["unique", "few", "none"].map(|n| properties.dictionary_enabled(&ColumnPath::from(n)))
+        };
+        assert_eq!(has(&fitted(&plain, &schema, &rows)), [false, true, true]);
+        // Too few to tell.
+        assert_eq!(has(&fitted(&plain, &schema, &rows.slice(0, 4_000))), [true; 3]);
+    }
 
     #[test]
     fn a_full_disk_is_not_damage() {

@@ -17,6 +17,7 @@ use medlake_contract::TableName;
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     errors::ParquetError,
+    schema::types::ColumnPath,
 };
 use roaring::RoaringBitmap;
 
@@ -51,12 +52,13 @@ pub(crate) fn write_deletes(
         with_field_id(&Field::new("pos", DataType::Int64, false), POS_ID),
     ]));
     let file = BufWriter::new(scope.create(&location)?);
-    let mut writer = ArrowWriter::try_new(
-        file,
-        Arc::clone(&schema),
-        Some(writer_properties(&TableOptions::default())),
-    )
-    .map_err(&wrong)?;
+    // No position occurs twice, but for equal ones of different files.
+    let properties = writer_properties(&TableOptions::default())
+        .into_builder()
+        .set_column_dictionary_enabled(ColumnPath::from("pos"), false)
+        .build();
+    let mut writer =
+        ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(&wrong)?;
     let mut count = 0_u64;
     for (data_file, positions) in dead {
         let all: Vec<i64> = positions.iter().map(i64::from).collect();

@@ -46,6 +46,7 @@ use crate::{
     table::{
         TableState,
         forward::{Order, Replacement, Source},
+        ranks::RankedRows,
         segment::{FileRows, Segment, without_dead},
     },
 };
@@ -281,7 +282,7 @@ impl Plan {
             segment: *segment,
             rows: count,
             elided: rows.elided.clone(),
-            left_out: Arc::clone(&rows.committed_dead),
+            left_out: Arc::new(RankedRows::new(Arc::clone(&rows.committed_dead))),
             order: Order { first, places: out.order.places.clone() },
         });
         written.replacements.push(Replacement {

@@ -11,7 +11,7 @@ use roaring::RoaringBitmap;
 
 use crate::{
     format::data_file::LakeFile,
-    table::{key::Location, segment::Segment},
+    table::{key::Location, ranks::RankedRows, segment::Segment},
 };
 
 /// Data files that take the place of segments. Their rows are numbered through in the order of the
@@ -32,9 +32,9 @@ pub(crate) struct Source {
     /// How many rows went.
     pub(crate) rows: u32,
     /// As its [`FileRows::elided`](crate::table::segment::FileRows::elided) is; none for rows in memory.
-    pub(crate) elided: Option<Arc<RoaringBitmap>>,
+    pub(crate) elided: Option<Arc<RankedRows>>,
     /// What was dead when the files were written, and is not in them.
-    pub(crate) left_out: Arc<RoaringBitmap>,
+    pub(crate) left_out: Arc<RankedRows>,
     pub(crate) order: Order,
 }
 
@@ -64,8 +64,7 @@ impl Source {
         if self.left_out.contains(position) {
             return None;
         }
-        let before = u32::try_from(self.left_out.rank(position)).ok()?;
-        self.order.place(position.checked_sub(before)?)
+        self.order.place(position.checked_sub(self.left_out.below(position))?)
     }
 }
 
@@ -128,7 +127,7 @@ impl Forward {
     pub(crate) fn location(&self, row: u32) -> Option<Location> {
         let position = match &self.source.elided {
             None => row,
-            Some(elided) => row.checked_sub(u32::try_from(elided.rank(row)).ok()?)?,
+            Some(elided) => row.checked_sub(elided.below(row))?,
         };
         self.targets.location(self.source.place(position)?)
     }
@@ -151,7 +150,7 @@ impl Replacement {
         let mut carried = Carried::new(self);
         for source in &self.sources {
             if let Some(dead) = dead(source) {
-                carried.add(source, &(dead - &*source.left_out));
+                carried.add(source, &(dead - &**source.left_out.rows()));
             }
         }
         carried.dead
@@ -198,7 +197,7 @@ pub(crate) struct Carried {
 impl Carried {
     /// Up to the picture the files were written from.
     fn new(replacement: &Replacement) -> Self {
-        let left_out = |s: &Source| (s.segment, Arc::clone(&s.left_out));
+        let left_out = |s: &Source| (s.segment, Arc::clone(s.left_out.rows()));
         Self {
             targets: Targets::new(&replacement.files, 0),
             seen: replacement.sources.iter().map(left_out).collect(),
@@ -246,6 +245,10 @@ mod tests {
         Location { segment, row }
     }
 
+    fn ranked(rows: [u32; 2]) -> Arc<RankedRows> {
+        Arc::new(RankedRows::new(Arc::new(RoaringBitmap::from(rows))))
+    }
+
     #[test]
     fn rows_are_found_where_they_went() {
         let targets = Targets { base: 7, starts: Arc::from([0, 3, 5]) };
@@ -253,7 +256,7 @@ mod tests {
             segment: 2,
             rows: 5,
             elided: None,
-            left_out: Arc::new(RoaringBitmap::from([1, 4])),
+            left_out: ranked([1, 4]),
             order: Order { first: 0, places: Some(Arc::from([5, 0, 3, 4, 1])) },
         };
         let forward = Forward { source, targets: targets.clone() };
@@ -276,8 +279,8 @@ mod tests {
         let source = Source {
             segment: 3,
             rows: 3,
-            elided: Some(Arc::new(RoaringBitmap::from([0, 3]))),
-            left_out: Arc::new(RoaringBitmap::from([2, 3])),
+            elided: Some(ranked([0, 3])),
+            left_out: ranked([2, 3]),
             order: Order { first: 2, places: None },
         };
         let forward = Forward { source, targets };

@@ -6,6 +6,7 @@ pub(crate) mod forward;
 pub(crate) mod index_copy;
 pub(crate) mod key;
 pub(crate) mod load;
+pub(crate) mod ranks;
 pub(crate) mod segment;
 pub(crate) mod shards;
 

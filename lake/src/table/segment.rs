@@ -7,7 +7,7 @@ use arrow::{
 };
 use roaring::RoaringBitmap;
 
-use crate::format::data_file::LakeFile;
+use crate::{format::data_file::LakeFile, table::ranks::RankedRows};
 
 /// Batches below this many rows are joined with their neighbours, so that a stream of tiny
 /// transactions does not become a list of tiny batches.
@@ -38,7 +38,7 @@ pub(crate) struct FileRows {
     pub(crate) file: Arc<LakeFile>,
     /// Row numbers that were dead already when the file was written and are not in it. A row's
     /// position in the file is its number less the elided numbers before it.
-    pub(crate) elided: Option<Arc<RoaringBitmap>>,
+    pub(crate) elided: Option<Arc<RankedRows>>,
     /// The dead positions that committed delete files already name.
     pub(crate) committed_dead: Arc<RoaringBitmap>,
 }
@@ -48,7 +48,7 @@ impl FileRows {
     pub(crate) fn position(&self, row: u32) -> u32 {
         match &self.elided {
             None => row,
-            Some(elided) => row - u32::try_from(elided.rank(row)).unwrap_or(row),
+            Some(elided) => row - elided.below(row),
         }
     }
 }
@@ -129,13 +129,13 @@ impl Segment {
 
     /// Replaces the rows in memory by the file they were written to, without the rows in `elided`.
     /// Row numbers stay as they are.
-    pub(crate) fn settle(&mut self, file: Arc<LakeFile>, elided: &Arc<RoaringBitmap>) {
+    pub(crate) fn settle(&mut self, file: Arc<LakeFile>, elided: &Arc<RankedRows>) {
         let rows = FileRows {
             file,
             elided: (!elided.is_empty()).then(|| Arc::clone(elided)),
             committed_dead: Arc::new(RoaringBitmap::new()),
         };
-        let late = &*self.dead - &**elided;
+        let late = &*self.dead - &**elided.rows();
         self.dead = Arc::new(late.into_iter().map(|row| rows.position(row)).collect());
         self.data = SegmentData::File(rows);
     }
