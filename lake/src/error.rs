@@ -1,4 +1,4 @@
-use std::{io::ErrorKind, path::PathBuf};
+use std::{io::ErrorKind, path::PathBuf, sync::Arc};
 
 use medlake_contract::{Kind, TableName};
 use thiserror::Error;
@@ -12,6 +12,15 @@ pub enum LakeError {
     UnknownTable {
         /// The table.
         table: TableName,
+    },
+    /// A table that the view asked does not have, with the reason.
+    #[error("table \"{table}\" cannot be read")]
+    LeftOut {
+        /// The table.
+        table: TableName,
+        /// Why not.
+        #[source]
+        source: Arc<LakeError>,
     },
     /// A snapshot id that no table has, or no longer has.
     #[error("no table has a snapshot {id}, or no longer")]
@@ -207,6 +216,7 @@ impl LakeError {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
+            Self::LeftOut { source, .. } => source.kind(),
             Self::File { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 Kind::Denied
             }

@@ -76,6 +76,7 @@ pub use maintain::{
 pub use options::{Compression, FormatVersion, PartitionField, SortField, TableOptions, Transform};
 pub use read::{
     as_of::AsOf,
+    feed::ChangeStream,
     view::{ReadView, TableInfo},
 };
 pub use warehouse::{S3Config, S3Credentials, Warehouse};

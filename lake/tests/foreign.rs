@@ -2,8 +2,13 @@
 
 use std::path::Path;
 
-use arrow::util::display::array_value_to_string;
+use arrow::{
+    array::AsArray, datatypes::Int64Type, record_batch::RecordBatch,
+    util::display::array_value_to_string,
+};
 use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
+use medlake_contract::{ChangeBatch, Op};
 use medlake_lake::ReadView;
 use serde_json::Value;
 
@@ -55,6 +60,18 @@ fn expected(rows: &Value, amount: &str) -> Vec<String> {
         .collect()
 }
 
+/// Of each change whether it is an insert, and the id of its row.
+fn sales_changed(batch: &ChangeBatch) -> Vec<(bool, i64)> {
+    let ids = |image: &RecordBatch| image["id"].as_primitive::<Int64Type>().clone();
+    let (before, after) = (ids(batch.before()), ids(batch.after()));
+    let change = |(row, op): (usize, &Op)| match op {
+        Op::Insert => (true, after.value(row)),
+        Op::Delete => (false, before.value(row)),
+        other => panic!("{other:?} in a table without a key"),
+    };
+    batch.ops().iter().enumerate().map(change).collect()
+}
+
 #[tokio::test]
 async fn tables_made_by_pyiceberg_are_read_as_it_reads_them_and_never_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,6 +105,13 @@ async fn tables_made_by_pyiceberg_are_read_as_it_reads_them_and_never_written() 
     let after = sales("amount_fen", "place['north']", "note");
     assert_eq!(lines(&lake.read_view(), &after).await, expected(&rows, "amount_fen"));
     assert_eq!(lines(&old, "select count(*) from medlake.other.sales").await, ["19"]);
+    // It rewrote files to take two rows away; only these went.
+    let changes = lake.read_view().changes_since(&old, &"other.sales".parse().unwrap()).unwrap();
+    let changes: Vec<ChangeBatch> = changes.try_collect().await.unwrap();
+    let mut said: Vec<(bool, i64)> = changes.iter().flat_map(sales_changed).collect();
+    said.sort_unstable();
+    let inserted = (20..30).map(|id| (true, id));
+    assert_eq!(said, [(false, 4), (false, 5)].into_iter().chain(inserted).collect::<Vec<_>>());
     let pruned = "select count(*), sum(amount_fen) from medlake.other.sales \
                   where shop = '店1' and amount_fen >= 100 and note is null";
     let ids: Vec<i64> = (10..20).filter(|i| i % 3 == 1 && i % 7 != 0).collect();

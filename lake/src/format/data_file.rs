@@ -13,16 +13,13 @@ use arrow::{
     datatypes::{DataType, Float32Type, Float64Type, SchemaRef},
     record_batch::RecordBatch,
 };
-use futures::{
-    StreamExt,
-    stream::{BoxStream, try_unfold},
-};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Struct};
 use medlake_contract::TableName;
 use parquet::{
     arrow::{
         ArrowWriter, ProjectionMask,
-        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection},
         arrow_writer::ArrowWriterOptions,
         async_reader::ParquetRecordBatchStreamBuilder,
     },
@@ -34,6 +31,7 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
+use roaring::RoaringBitmap;
 
 use crate::{
     commit::manifest::NewEntry,
@@ -158,40 +156,60 @@ impl LakeFile {
         shape: &Shape,
         wanted: &[usize],
     ) -> Result<BatchStream, LakeError> {
+        let mut next = 0_u32;
+        let positioned = move |batch: RecordBatch| {
+            let first = next;
+            next = next.saturating_add(u32::try_from(batch.num_rows()).unwrap_or(u32::MAX));
+            (first, batch)
+        };
+        Ok(self.decode(shape, wanted, None).await?.map_ok(positioned).boxed())
+    }
+
+    /// Reads the rows at these positions, in order, with all columns of `shape`. Whoever polls the
+    /// stream decodes.
+    pub(crate) async fn read_rows(
+        self: &Arc<Self>,
+        shape: &Shape,
+        positions: &RoaringBitmap,
+    ) -> Result<BoxStream<'static, Result<RecordBatch, LakeError>>, LakeError> {
+        let all: Vec<usize> = (0..shape.fields().len()).collect();
+        let some = (positions.len() < u64::from(self.rows)).then(|| {
+            let mut iter = positions.iter();
+            let ranges = std::iter::from_fn(move || iter.next_range());
+            let ranges = ranges.map(|r| *r.start() as usize..*r.end() as usize + 1);
+            RowSelection::from_consecutive_ranges(ranges, self.rows as usize)
+        });
+        self.decode(shape, &all, some).await
+    }
+
+    async fn decode(
+        self: &Arc<Self>,
+        shape: &Shape,
+        wanted: &[usize],
+        rows: Option<RowSelection>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch, LakeError>>, LakeError> {
         let wrong = parquet_error("read", &self.location);
         let footer = self.footer().await?;
         let columns = file_schema(&footer).map_err(&wrong)?;
-        let adapter = Arc::new(Adapter::new(
-            shape,
-            shape.schema().arrow(),
-            wanted,
-            &columns,
-            &self.constants,
-        )?);
+        let adapter =
+            Adapter::new(shape, shape.schema().arrow(), wanted, &columns, &self.constants)?;
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = ArrowReaderMetadata::try_new(footer, options).map_err(&wrong)?;
         let leaves = adapter.leaves().iter().copied();
         let mask = ProjectionMask::leaves(metadata.parquet_schema(), leaves);
-        let rows = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader(), metadata)
-            .with_projection(mask)
-            .with_batch_size(8_192)
-            .build()
-            .map_err(&wrong)?;
-        let stream = try_unfold((rows, 0_u32), move |(mut rows, first)| {
-            let (adapter, wrong) = (Arc::clone(&adapter), wrong.clone());
-            async move {
-                let Some(batch) = rows.next().await.transpose().map_err(&wrong)? else {
-                    return Ok(None);
-                };
-                let next =
-                    first.saturating_add(u32::try_from(batch.num_rows()).unwrap_or(u32::MAX));
-                let batch = adapter
-                    .adapt(&batch)
-                    .map_err(|e| wrong(ParquetError::ArrowError(e.to_string())))?;
-                Ok(Some(((first, batch), (rows, next))))
-            }
-        });
-        Ok(stream.boxed())
+        let mut builder =
+            ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader(), metadata)
+                .with_projection(mask)
+                .with_batch_size(8_192);
+        if let Some(rows) = rows {
+            builder = builder.with_row_selection(rows);
+        }
+        let batches = builder.build().map_err(&wrong)?;
+        let adapted = move |batch: Result<RecordBatch, ParquetError>| {
+            let batch = batch.map_err(&wrong)?;
+            adapter.adapt(&batch).map_err(|e| wrong(ParquetError::ArrowError(e.to_string())))
+        };
+        Ok(batches.map(adapted).boxed())
     }
 }
 

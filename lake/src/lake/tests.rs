@@ -21,6 +21,7 @@ use crate::{Follower, config::Durability, fault::Fault};
 mod columns;
 mod compaction;
 mod equality_deletes;
+mod feed;
 mod history;
 mod identity;
 mod indexes;

@@ -29,19 +29,24 @@ pub(crate) struct TableView {
     pub(crate) segments: Vec<Segment>,
     pub(crate) row_count: u64,
     /// Keeps the files of an old snapshot.
-    _hold: Option<Hold>,
+    hold: Option<Hold>,
 }
 
 impl TableView {
     pub(crate) fn new(shape: Arc<Shape>, segments: Vec<Segment>) -> Self {
         let row_count = segments.iter().map(Segment::live_rows).sum();
         let schema = Arc::clone(shape.schema());
-        Self { schema, shape, segments, row_count, _hold: None }
+        Self { schema, shape, segments, row_count, hold: None }
     }
 
     /// The same, keeping the files of an old snapshot.
     pub(crate) fn held_by(self, hold: Option<Hold>) -> Self {
-        Self { _hold: hold, ..self }
+        Self { hold, ..self }
+    }
+
+    /// Whether it was opened at an old snapshot: then the ids of its segments are its own.
+    pub(crate) fn is_past(&self) -> bool {
+        self.hold.is_some()
     }
 }
 
