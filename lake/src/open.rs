@@ -170,7 +170,7 @@ pub(crate) async fn open_files(
             let format = entry.file.file_format();
             return Err(unsupported(format!("data files of format {format:?}")));
         }
-        let mut file = LakeFile::open(storage, table, entry.spec_id, &entry.file)?;
+        let mut file = LakeFile::open(storage, table, committed.spec(entry.spec_id)?, &entry.file)?;
         file.constants = committed.constants(entry)?;
         // A vector says all that is dead; position deletes beside it are outdated.
         let dead = vectors.remove(&file.location).or_else(|| dead.remove(&file.location));

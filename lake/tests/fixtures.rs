@@ -12,6 +12,7 @@ use arrow::{
     array::{ArrayRef, Int64Array, StringArray},
     record_batch::RecordBatch,
 };
+use datafusion::physical_plan::ExecutionPlan;
 use medlake_contract::{
     ChangeBatch, ChangeSet, Column, ColumnType, Position, Positions, SourceId, TableSchema,
 };
@@ -64,4 +65,10 @@ pub(crate) async fn write(lake: &Lake, changes: &ChangeSet) {
     lake.stage(changes).unwrap();
     lake.publish();
     lake.flush().await.unwrap();
+}
+
+/// What a plan counted, by the metric's name.
+pub(crate) fn counted(plan: &Arc<dyn ExecutionPlan>, name: &str) -> usize {
+    let own = plan.metrics().and_then(|m| m.sum_by_name(name)).map_or(0, |m| m.as_usize());
+    own + plan.children().into_iter().map(|child| counted(child, name)).sum::<usize>()
 }

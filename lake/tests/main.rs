@@ -12,6 +12,7 @@ mod delta;
 mod engines;
 mod foreign;
 mod layout;
+mod pruning;
 mod rest;
 mod s3;
 mod scan;

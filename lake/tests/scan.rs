@@ -20,7 +20,7 @@ use medlake_contract::{ChangeBatch, ChangeSet, Column, ColumnType, Op, TableSche
 use medlake_lake::Lake;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::fixtures;
+use crate::fixtures::{self, counted};
 
 /// More than two row groups to a file.
 const FILE_ROWS: usize = 300_000;
@@ -284,12 +284,6 @@ async fn partitions_may_be_read_in_any_order_dropped_and_run_again() {
     let mut again = text(&again);
     again.sort();
     assert_eq!(again, wanted);
-}
-
-/// What a plan counted, by the metric's name.
-fn counted(plan: &Arc<dyn ExecutionPlan>, name: &str) -> usize {
-    let own = plan.metrics().and_then(|m| m.sum_by_name(name)).map_or(0, |m| m.as_usize());
-    own + plan.children().into_iter().map(|child| counted(child, name)).sum::<usize>()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

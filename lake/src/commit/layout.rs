@@ -10,7 +10,9 @@ use arrow::{
     record_batch::RecordBatch,
     row::{RowConverter, Rows, SortField},
 };
-use iceberg::spec::{NullOrder, PrimitiveType, SortDirection, Struct, TableMetadata, Transform};
+use iceberg::spec::{
+    NullOrder, PartitionSpecRef, PrimitiveType, SortDirection, Struct, TableMetadata, Transform,
+};
 use parquet::file::properties::WriterProperties;
 use uuid::Uuid;
 
@@ -43,7 +45,7 @@ struct Term {
 /// How a table's new files are laid out.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
-    spec_id: i32,
+    spec: PartitionSpecRef,
     partition: Vec<Term>,
     /// The types of the partition values.
     partition_types: Vec<PrimitiveType>,
@@ -106,7 +108,7 @@ impl Layout {
             .collect::<Result<Vec<_>, _>>()?;
         let options = TableOptions::of(metadata);
         Ok(Self {
-            spec_id: spec.spec_id(),
+            spec: Arc::clone(spec),
             partition,
             partition_types,
             sort_order_id: i32::try_from(order.order_id).ok().filter(|_| !sort.is_empty()),
@@ -284,7 +286,7 @@ impl<'a> RowWriter<'a> {
             None => {
                 let location = format!("{}/data/{}.parquet", self.location, Uuid::new_v4());
                 let kind = FileKind {
-                    spec_id: self.layout.spec_id,
+                    spec: Arc::clone(&self.layout.spec),
                     partition: partition.clone(),
                     sort_order_id: self.layout.sort_order_id,
                 };

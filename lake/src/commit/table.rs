@@ -12,7 +12,7 @@ use iceberg::{
     io::FileIO,
     spec::{
         DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestListWriter, Operation,
-        Snapshot, SnapshotRef, Summary, TableMetadata, TableMetadataBuildResult,
+        PartitionSpecRef, Snapshot, SnapshotRef, Summary, TableMetadata, TableMetadataBuildResult,
         TableMetadataBuilder, Transform,
     },
 };
@@ -247,12 +247,17 @@ impl CommittedTable {
         &self.manifests
     }
 
+    /// A specification that files of the table were written by.
+    pub(crate) fn spec(&self, id: i32) -> Result<&PartitionSpecRef, LakeError> {
+        self.metadata.partition_spec_by_id(id).ok_or_else(|| {
+            let problem = format!("partition specification {id} is missing");
+            LakeError::Corrupt { table: self.name.clone(), problem }
+        })
+    }
+
     /// The values of the columns a file is partitioned by as they are; it may leave them out.
     pub(crate) fn constants(&self, entry: &Entry) -> Result<Constants, LakeError> {
-        let spec = self.metadata.partition_spec_by_id(entry.spec_id).ok_or_else(|| {
-            let problem = format!("partition specification {} is missing", entry.spec_id);
-            LakeError::Corrupt { table: self.name.clone(), problem }
-        })?;
+        let spec = self.spec(entry.spec_id)?;
         let mut constants = Constants::new();
         for (field, value) in spec.fields().iter().zip(entry.file.partition().iter()) {
             let source = self.metadata.current_schema().field_by_id(field.source_id);

@@ -45,7 +45,7 @@ pub(crate) struct Flushed {
 pub(crate) type Partition = (i32, Struct);
 
 pub(crate) fn partition_of(file: &LakeFile) -> Partition {
-    (file.spec_id, file.partition.clone())
+    (file.spec.spec_id(), file.partition.clone())
 }
 
 /// What was written for one table.

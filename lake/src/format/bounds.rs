@@ -19,6 +19,19 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    /// The same, with what is not known from elsewhere.
+    pub(crate) fn or(self, other: impl FnOnce() -> Self) -> Self {
+        if self.min.is_some() && self.max.is_some() && self.nulls.is_some() {
+            return self;
+        }
+        let other = other();
+        Self {
+            min: self.min.or(other.min),
+            max: self.max.or(other.max),
+            nulls: self.nulls.or(other.nulls),
+        }
+    }
+
     /// The same with the bounds in another form.
     pub(crate) fn map(self, form: fn(ScalarValue) -> ScalarValue) -> Self {
         Self { min: self.min.map(form), max: self.max.map(form), nulls: self.nulls }

@@ -14,7 +14,9 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Struct};
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, PartitionSpecRef, Struct,
+};
 use medlake_contract::TableName;
 use parquet::{
     arrow::{
@@ -69,7 +71,7 @@ pub(crate) struct LakeFile {
     pub(crate) bytes: u64,
     pub(crate) rows: u32,
     /// The partition specification the file was written by.
-    pub(crate) spec_id: i32,
+    pub(crate) spec: PartitionSpecRef,
     /// The values every row of it has under that specification.
     pub(crate) partition: Struct,
     pub(crate) bounds: FileBounds,
@@ -86,7 +88,7 @@ impl LakeFile {
     pub(crate) fn open(
         storage: &Storage,
         table: &TableName,
-        spec_id: i32,
+        spec: &PartitionSpecRef,
         entry: &DataFile,
     ) -> Result<Self, LakeError> {
         let location = entry.file_path().to_owned();
@@ -96,7 +98,7 @@ impl LakeFile {
         })?;
         Ok(Self {
             bytes: entry.file_size_in_bytes(),
-            spec_id,
+            spec: Arc::clone(spec),
             partition: entry.partition().clone(),
             location,
             rows,
@@ -300,7 +302,7 @@ pub(crate) fn fitted(
 /// What a data file is, beside its rows.
 #[derive(Debug, Clone)]
 pub(crate) struct FileKind {
-    pub(crate) spec_id: i32,
+    pub(crate) spec: PartitionSpecRef,
     pub(crate) partition: Struct,
     /// The order its rows are in; none when they are in none.
     pub(crate) sort_order_id: Option<i32>,
@@ -400,10 +402,10 @@ impl<'a> DataFileWriter<'a> {
             .split_offsets(Some(offsets))
             .build()
             .map_err(|e| wrong(ParquetError::External(Box::new(e))))?;
-        let spec_id = self.kind.spec_id;
-        let opened = LakeFile::open(&self.storage, self.shape.schema().name(), spec_id, &file)?;
+        let spec = &self.kind.spec;
+        let opened = LakeFile::open(&self.storage, self.shape.schema().name(), spec, &file)?;
         self.storage.footers().keep(&self.location, &footer);
-        Ok((Arc::new(opened), NewEntry { spec_id, file }))
+        Ok((Arc::new(opened), NewEntry { spec_id: spec.spec_id(), file }))
     }
 }
 

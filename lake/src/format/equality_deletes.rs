@@ -82,12 +82,9 @@ fn groups(
         }
         let mut ids = entry.file.equality_ids().unwrap_or_default();
         ids.sort_unstable();
-        let unpartitioned = committed
-            .metadata
-            .partition_spec_by_id(entry.spec_id)
-            .is_some_and(|spec| spec.is_unpartitioned());
-        let scope: Scope = (ids, (!unpartitioned).then(|| entry.partition()));
-        let file = Arc::new(LakeFile::open(storage, table, entry.spec_id, &entry.file)?);
+        let spec = committed.spec(entry.spec_id)?;
+        let scope: Scope = (ids, (!spec.is_unpartitioned()).then(|| entry.partition()));
+        let file = Arc::new(LakeFile::open(storage, table, spec, &entry.file)?);
         if let Some(group) = groups.get_mut(&scope) {
             group.deletes.push((file, entry.sequence));
             continue;

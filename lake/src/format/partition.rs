@@ -16,8 +16,8 @@ use arrow::{
 use iceberg::spec::{Literal, PrimitiveType, Transform};
 use uuid::Uuid;
 
-const MICROS_PER_HOUR: i64 = 3_600_000_000;
-const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
+pub(crate) const MICROS_PER_HOUR: i64 = 3_600_000_000;
+pub(crate) const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 
 /// The partition values of a column; null where the column is. Days are dates, the other parts of
 /// time are counted from 1970 (Iceberg specification, "Partition Transforms").
@@ -78,6 +78,19 @@ fn year_and_month(day: i32) -> (i32, i32) {
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = era * 400 + year_of_era + i64::from(month <= 2);
     (narrow(year), narrow(month))
+}
+
+/// The first day, since 1970-01-01, of a month, counted from January 1970: the other way round, by
+/// Hinnant's `days_from_civil`.
+pub(crate) fn first_day_of_month(month: i64) -> i64 {
+    let (year, month) = (1970 + month.div_euclid(12), month.rem_euclid(12) + 1);
+    // Years begin in March, so that a leap day is the last of its year.
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5;
+    let of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year;
+    era * 146_097 + of_era - 719_468
 }
 
 fn buckets(column: &ArrayRef, count: u32) -> Option<Int32Array> {

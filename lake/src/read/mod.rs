@@ -5,6 +5,7 @@ pub(crate) mod feed;
 pub(crate) mod foreign;
 pub(crate) mod holds;
 pub(crate) mod inspect;
+mod partition;
 pub(crate) mod provider;
 pub(crate) mod prune;
 pub(crate) mod reader;

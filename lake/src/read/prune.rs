@@ -1,6 +1,6 @@
 //! What is known of files without reading them: for join order, and to leave files out.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, UInt64Array},
@@ -26,6 +26,7 @@ use crate::{
         data_file::LakeFile,
         schema::Shape,
     },
+    read::partition,
     table::segment::{FileRows, Segment},
 };
 
@@ -103,12 +104,23 @@ fn exact(count: u64) -> Precision<usize> {
     usize::try_from(count).map_or(Precision::Absent, Precision::Exact)
 }
 
-/// What is known of the column in this place of the table.
+/// What is known of the column in this place of the table: what the manifest says, or else what the
+/// file's partition does.
 pub(crate) fn bounds_of(file: &LakeFile, shape: &Shape, at: usize) -> Bounds {
-    match (shape.fields().get(at), shape.schema().columns().get(at)) {
-        (Some(field), Some(column)) => file.bounds.of_column(field, &column.ty).map(scanned),
-        _ => Bounds::default(),
-    }
+    let (Some(field), Some(column)) = (shape.fields().get(at), shape.schema().columns().get(at))
+    else {
+        return Bounds::default();
+    };
+    let of_file = file.bounds.of_column(field, &column.ty);
+    of_file.or(|| partition::values(file, field.id, &column.ty)).map(scanned)
+}
+
+/// As [`bounds_of`], but the least and the greatest value need not occur.
+fn limits_of(file: &LakeFile, shape: &Shape, at: usize) -> Bounds {
+    let column = || Some((shape.fields().get(at)?.id, &shape.schema().columns().get(at)?.ty));
+    let limits =
+        || column().map_or_else(Bounds::default, |(id, ty)| partition::limits(file, id, ty));
+    bounds_of(file, shape, at).or(|| limits().map(scanned))
 }
 
 /// A value in the type queries get it in.
@@ -138,7 +150,7 @@ impl FileStatistics<'_> {
         let values = self
             .files
             .iter()
-            .map(|(_, f)| pick(bounds_of(&f.file, self.shape, at)).unwrap_or_else(|| null.clone()));
+            .map(|(_, f)| pick(limits_of(&f.file, self.shape, at)).unwrap_or_else(|| null.clone()));
         ScalarValue::iter_to_array(values).ok()
     }
 }
@@ -167,12 +179,12 @@ impl PruningStatistics for FileStatistics<'_> {
         Some(Arc::new(counts.collect::<UInt64Array>()))
     }
 
-    fn contained(
-        &self,
-        _column: &Column,
-        _values: &std::collections::HashSet<ScalarValue>,
-    ) -> Option<BooleanArray> {
-        None
+    fn contained(&self, column: &Column, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        let at = place_of(self.shape, column)?;
+        let (field, column) =
+            (self.shape.fields().get(at)?, self.shape.schema().columns().get(at)?);
+        let files = self.files.iter().map(|(_, f)| &*f.file);
+        partition::ruled_out(files, field.id, &column.ty, values)
     }
 }
 
@@ -296,11 +308,10 @@ impl PruningStatistics for GroupStatistics<'_> {
         Some(Arc::new(UInt64Array::from(vec![self.rows()])))
     }
 
-    fn contained(
-        &self,
-        _column: &Column,
-        _values: &std::collections::HashSet<ScalarValue>,
-    ) -> Option<BooleanArray> {
+    fn contained(&self, _column: &Column, _values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

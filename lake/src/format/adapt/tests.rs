@@ -250,6 +250,31 @@ fn fields_inside_columns_are_found_by_id_too() {
     check(&batch, "| {z: } | | | | {z: } |");
 }
 
+#[test]
+fn a_column_that_the_file_left_out_has_the_value_of_its_partition() {
+    let shape = shape(vec![
+        optional(1, "n", PrimitiveType::Int),
+        optional(2, "shop", PrimitiveType::String),
+    ]);
+    let file = with_ids(vec![(Field::new("n", DataType::Int32, true), 1)]);
+    let shop = ScalarValue::Utf8(Some("店1".to_owned()));
+    let constants = Constants::from([(2, shop.clone())]);
+    let n: ArrayRef = Arc::new(Int32Array::from(vec![7, 8]));
+    let rows = RecordBatch::try_new(Arc::clone(&file), vec![n]).unwrap();
+    for (columns, text) in
+        [(shape.schema().arrow(), DataType::Utf8), (shape.scanned(), DataType::Utf8View)]
+    {
+        let adapter = Adapter::new(&shape, columns, &[0, 1], &file, &constants).unwrap();
+        let adapted = adapter.adapt(&rows).unwrap();
+        assert_eq!(*adapted.column(1).data_type(), text);
+        check(&adapted, "| 7 | 店1 | | 8 | 店1 |");
+        let Some(Origin::Constant(value)) = adapter.origin(1) else { panic!("a constant") };
+        assert_eq!(*value, shop.cast_to(&text).unwrap());
+        let alone = Adapter::new(&shape, columns, &[1], &file, &constants).unwrap();
+        assert!(alone.leaves().is_empty(), "nothing of the file is read");
+    }
+}
+
 /// Three rows of the nested table: full, empty, missing.
 fn rows_of_nested(shape: &Shape) -> RecordBatch {
     use arrow::array::{Int32Builder, MapBuilder, MapFieldNames, StringBuilder};

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Schema, Struct};
+use iceberg::spec::{
+    DataContentType, DataFileBuilder, DataFileFormat, PartitionSpec, Schema, Struct,
+};
 
 use super::*;
 use crate::{
@@ -23,7 +25,8 @@ use crate::{
 fn file(scope: &WriteScope, shape: &Shape, name: &str, rows: &[i64]) -> NewEntry {
     let table = scope.storage().table_location(shape.schema().name());
     let location = format!("{table}/data/{name}.parquet");
-    let kind = FileKind { spec_id: 0, partition: Struct::empty(), sort_order_id: None };
+    let spec = Arc::new(PartitionSpec::unpartition_spec());
+    let kind = FileKind { spec, partition: Struct::empty(), sort_order_id: None };
     let properties = writer_properties(&TableOptions::default());
     let mut writer = DataFileWriter::create(scope, location, shape, kind, properties).unwrap();
     let columns: Vec<ArrayRef> = shape

@@ -299,6 +299,7 @@ async fn read(
     if let Some(selected) = selected {
         builder = builder.with_row_selection(selected);
     }
+    metrics.groups_read.add(1);
     let mut decoder = builder.build()?;
     let mut reader = group.file.file.reader();
     let reader = loop {
@@ -312,7 +313,6 @@ async fn read(
             DecodeResult::Finished => return Ok(None),
         }
     };
-    metrics.groups_read.add(1);
     let conditions = if late { Vec::new() } else { bind(&needed.conditions, &columns)? };
     Ok(Some(Running {
         batches: Batches::Decoded { reader, adapter, live, position: 0 },

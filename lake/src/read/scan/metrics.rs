@@ -8,7 +8,9 @@ use datafusion::physical_plan::metrics::{
 #[derive(Debug, Clone)]
 pub(super) struct ScanMetrics {
     pub(super) baseline: BaselineMetrics,
+    /// Before they were opened.
     pub(super) files_pruned: Count,
+    pub(super) files_opened: Count,
     pub(super) groups_pruned: Count,
     pub(super) groups_read: Count,
     /// Row groups of which only the rows that meet the filters were decoded in full.
@@ -22,6 +24,7 @@ impl ScanMetrics {
         Self {
             baseline: BaselineMetrics::new(metrics, partition),
             files_pruned: counter("files_pruned"),
+            files_opened: counter("files_opened"),
             groups_pruned: counter("row_groups_pruned"),
             groups_read: counter("row_groups_read"),
             groups_late: counter("row_groups_late"),

@@ -242,6 +242,10 @@ impl DataSource for LakeScan {
 
     fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
         let metrics = ScanMetrics::new(&self.metrics, args.partition);
+        if args.partition == 0 {
+            let files = self.view.segments.iter().filter(|s| s.file().is_some()).count();
+            metrics.files_pruned.add(files - self.files.len());
+        }
         let runs = args.sibling_state.and_then(|state| state.downcast::<Runs>().ok());
         let work = match (runs, args.partition) {
             (Some(runs), partition) => runs.join(self, partition),

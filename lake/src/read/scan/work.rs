@@ -151,6 +151,7 @@ impl Work {
         let order = self.scan.order;
         let conditions = Arc::clone(&self.column_conditions);
         let groups_pruned = metrics.groups_pruned.clone();
+        metrics.files_opened.add(1);
         async move {
             let mut groups = open_file(Arc::clone(&file), dead).await?.groups();
             let before = groups.len();
