@@ -1,4 +1,4 @@
-//! The lake itself: staging, publication, flush.
+//! The lake itself: its tables, staging, publication, flush.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +15,8 @@ use crate::{
     alteration::Alteration,
     catalog::{self, Cause, database::Access},
     commit::{
-        flush::{Altered, Committer, Cut, FlushReport, Settled},
+        flush::{Altered, Committer, Cut, FlushReport},
         table::CommittedTable,
-        write::WrittenTable,
     },
     config::LakeConfig,
     delta::Published,
@@ -28,11 +27,11 @@ use crate::{
     options::TableOptions,
     read::{
         as_of::{AsOf, Past},
-        foreign::ForeignTable,
-        view::{ReadView, TableView},
+        view::ReadView,
     },
+    state::{Absorbing, State},
     storage::Storage,
-    table::{TableState, absorb::Foreign, forward::Carried, relocate, segment::Segment},
+    table::{TableState, absorb::Foreign},
 };
 
 /// How often a flush is tried while other programs commit to its tables.
@@ -41,58 +40,6 @@ const TRIES: u32 = 6;
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 /// How long what is staged may stay unpublished while a flush waits for it.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
-
-/// Everything that changes with staging, behind one lock that is never held across an await.
-pub(crate) struct State {
-    pub(crate) tables: BTreeMap<TableName, TableState>,
-    /// Written by others.
-    pub(crate) foreign: BTreeMap<TableName, ForeignTable>,
-    pub(crate) positions: Positions,
-    pub(crate) committed_at_micros: Option<i64>,
-    pub(crate) version: u64,
-    /// Whether something was staged since the last publication.
-    pub(crate) ahead: bool,
-    /// What is committed.
-    past: Arc<Past>,
-    /// What other programs committed, to be taken in once nothing is staged beyond what is published.
-    absorbing: Option<Absorbing>,
-}
-
-struct Absorbing {
-    tables: Arc<BTreeMap<TableName, Foreign>>,
-    done: oneshot::Sender<()>,
-}
-
-impl State {
-    /// Takes in what other programs committed, if somebody waits for it. Nothing may be staged beyond
-    /// what is published or about to be.
-    fn absorb(&mut self) {
-        let Some(Absorbing { tables, done }) = self.absorbing.take() else { return };
-        if done.is_closed() {
-            return;
-        }
-        for (name, foreign) in &*tables {
-            if let Some(table) = self.tables.get_mut(name) {
-                table.absorb(foreign);
-            }
-        }
-        // Whoever goes away just now finds it done when it is tried again.
-        let _ = done.send(());
-    }
-
-    fn view(&mut self, version: u64) -> Arc<ReadView> {
-        Arc::new(ReadView {
-            version,
-            positions: self.positions.clone(),
-            committed_at_micros: self.committed_at_micros,
-            tables: readable(&self.foreign)
-                .chain(self.tables.iter_mut().map(|(n, t)| (n.clone(), t.view())))
-                .collect(),
-            left_out: unreadable(&self.foreign),
-            past: Arc::clone(&self.past),
-        })
-    }
-}
 
 /// A lake: Iceberg tables that take changes row by row and are read as of one cut.
 ///
@@ -137,7 +84,7 @@ impl Lake {
             }
         };
         let version = state.version;
-        let first = state.view(version);
+        let first = Arc::new(state.view(version));
         Ok(Self {
             config: Arc::new(config),
             published: watch::Sender::new(first),
@@ -266,52 +213,15 @@ impl Lake {
         Ok(())
     }
 
-    pub(crate) fn foreign(&self) -> BTreeMap<TableName, ForeignTable> {
-        self.state().foreign.clone()
-    }
-
-    /// Puts these tables of others in the place of those in the published view.
-    pub(crate) fn replace_foreign(&self, foreign: BTreeMap<TableName, ForeignTable>) {
-        let mut state = self.state();
-        let published = self.read_view();
-        let own = published.tables.iter().filter(|(name, _)| !state.foreign.contains_key(*name));
-        let tables =
-            readable(&foreign).chain(own.map(|(n, t)| (n.clone(), Arc::clone(t)))).collect();
-        let view = ReadView {
-            version: published.version,
-            positions: published.positions.clone(),
-            committed_at_micros: published.committed_at_micros,
-            tables,
-            left_out: unreadable(&foreign),
-            past: Arc::clone(&published.past),
-        };
-        state.foreign = foreign;
-        self.replace(view);
-    }
-
-    /// Brings the published view up to what is there, when nothing is staged beyond it.
-    fn refresh(&self, state: &mut State) {
-        if !state.ahead {
-            let version = state.version;
-            if let Some(view) = Arc::into_inner(state.view(version)) {
-                self.replace(view);
-            }
-        }
-    }
-
-    /// Another form of the published view, with the same rows: nobody is woken.
-    fn replace(&self, view: ReadView) {
-        self.published.send_if_modified(|published| {
-            *published = Arc::new(view);
-            false
-        });
-    }
-
     /// How far each source is contained in committed files: what may be acknowledged to it, and
     /// where reading it goes on after a restart.
     #[must_use]
     pub fn committed_positions(&self) -> Positions {
         self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_committed_positions(&self, positions: &Positions) {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone_from(positions);
     }
 
     /// How far each source is staged.
@@ -373,7 +283,7 @@ impl Lake {
     pub fn staged_view(&self) -> Arc<ReadView> {
         let mut state = self.state();
         let version = if state.ahead { state.version + 1 } else { state.version };
-        state.view(version)
+        Arc::new(state.view(version))
     }
 
     /// Makes everything staged visible at once, and wakes the watchers.
@@ -390,9 +300,17 @@ impl Lake {
         state.version += 1;
         state.ahead = false;
         let version = state.version;
-        let view = state.view(version);
+        let view = Arc::new(state.view(version));
         self.published.send_replace(Arc::clone(&view));
         view
+    }
+
+    /// Another form of the published view, with the same rows: nobody is woken.
+    pub(crate) fn replace(&self, view: ReadView) {
+        self.published.send_if_modified(|published| {
+            *published = Arc::new(view);
+            false
+        });
     }
 
     /// The view published last.
@@ -536,80 +454,6 @@ impl Lake {
         Ok(())
     }
 
-    /// Puts the files of a committed flush in the place of the rows they were written from: in what
-    /// is staged, and in the published view, which may be older. Both keep their rows, so nobody is
-    /// woken; but the next flush must not find rows in memory that are in files already.
-    pub(crate) async fn install(&self, committer: &mut Committer, settled: Settled) -> FlushReport {
-        let past = self.past(committer);
-        let carried = self.carried(&settled);
-        {
-            let mut state = self.state();
-            state.past = Arc::clone(&past);
-            let published = self.read_view();
-            let mut tables = published.tables.clone();
-            for (written, carried) in settled.written.iter().zip(&carried) {
-                let Some(table) = state.tables.get_mut(&written.name) else { continue };
-                let bases = table.install(written, carried);
-                if let Some(view) = tables.get_mut(&written.name) {
-                    let mut segments: BTreeMap<u32, Segment> =
-                        view.segments.iter().map(|s| (s.id, s.clone())).collect();
-                    relocate(&mut segments, written, &bases, carried);
-                    let segments = segments.into_values().collect();
-                    *view = Arc::new(TableView::new(Arc::clone(&view.shape), segments));
-                }
-            }
-            self.replace(ReadView {
-                version: published.version,
-                positions: published.positions.clone(),
-                committed_at_micros: published.committed_at_micros,
-                tables,
-                left_out: published.left_out.clone(),
-                past,
-            });
-        }
-        let Settled { report, written, cleanups } = settled;
-        drop(written);
-        self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&report.positions);
-        for cleanup in cleanups {
-            cleanup.run(&committer.storage).await;
-        }
-        committer.clean().await;
-        report
-    }
-
-    /// What is committed now. Worked out while nobody has to wait for the state: it changes only where
-    /// the committer is held.
-    fn past(&self, committer: &Committer) -> Arc<Past> {
-        let before = Arc::clone(&self.state().past);
-        before.next(committer.tables.values())
-    }
-
-    /// Lets views know what is committed, after a commit that changed no row of theirs.
-    pub(crate) fn show_committed(&self, committer: &Committer) {
-        let past = self.past(committer);
-        let mut state = self.state();
-        state.past = Arc::clone(&past);
-        let published = self.read_view();
-        self.replace(ReadView {
-            version: published.version,
-            positions: published.positions.clone(),
-            committed_at_micros: published.committed_at_micros,
-            tables: published.tables.clone(),
-            left_out: published.left_out.clone(),
-            past,
-        });
-    }
-
-    /// What died in replaced files up to the published view, worked out before anybody has to wait.
-    fn carried(&self, settled: &Settled) -> Vec<Vec<Carried>> {
-        let published = self.read_view();
-        let of_table = |written: &WrittenTable| {
-            let segments = published.tables.get(&written.name).map_or(&[][..], |t| &t.segments[..]);
-            written.replacements.iter().map(|r| Carried::up_to(r, segments)).collect()
-        };
-        settled.written.iter().map(of_table).collect()
-    }
-
     pub(crate) fn config(&self) -> &LakeConfig {
         &self.config
     }
@@ -624,20 +468,6 @@ impl Lake {
         // changed only after all checks, so what is there is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The tables of others that can be read.
-fn readable(
-    foreign: &BTreeMap<TableName, ForeignTable>,
-) -> impl Iterator<Item = (TableName, Arc<TableView>)> {
-    foreign
-        .iter()
-        .filter_map(|(name, t)| Some((name.clone(), Arc::clone(t.picture.as_ref().ok()?))))
-}
-
-fn unreadable(foreign: &BTreeMap<TableName, ForeignTable>) -> BTreeMap<TableName, Arc<LakeError>> {
-    let why = foreign.iter().filter_map(|(name, t)| Some((name, t.picture.as_ref().err()?)));
-    why.map(|(name, error)| (name.clone(), Arc::clone(error))).collect()
 }
 
 fn foreign_table(table: &TableName) -> LakeError {

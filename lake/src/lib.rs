@@ -56,6 +56,7 @@ mod maintain;
 mod open;
 mod options;
 mod read;
+mod state;
 mod storage;
 mod table;
 mod warehouse;

@@ -65,6 +65,7 @@ pub struct TableInfo {
 /// meanwhile, the view's rows stay as they are, and the files it reads stay on disk until the last
 /// holder drops it. Cheap to clone (behind an `Arc`) and to hold, but a view held for long holds
 /// back the removal of files.
+#[derive(Clone)]
 pub struct ReadView {
     pub(crate) version: u64,
     pub(crate) positions: Positions,
