@@ -1,6 +1,9 @@
-//! Places where a test can make a commit go wrong. Nothing outside tests arms them.
+//! Places where a test can make a commit, or reading and writing files, go wrong. Nothing outside tests arms them.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
 
 /// What goes wrong, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +14,10 @@ pub(crate) enum Fault {
     AnswerLost,
     /// After a lost answer the catalog cannot be asked either.
     RereadFails,
+    /// A file, or a part of it, cannot be read.
+    ReadFails,
+    /// Files that are written together cannot all be brought to their place.
+    WriteFails,
 }
 
 /// The faults that wait to happen.
@@ -27,6 +34,11 @@ impl Faults {
     #[cfg(test)]
     pub(crate) fn disarm(&self) -> bool {
         !std::mem::take(&mut *self.0.lock().unwrap()).is_empty()
+    }
+
+    /// Fails where a test wants reading or writing files to fail.
+    pub(crate) fn io(&self, fault: Fault) -> io::Result<()> {
+        if self.hits(fault) { Err(io::Error::other("a test made it fail")) } else { Ok(()) }
     }
 
     /// Whether `fault` happens now; it is used up by that.

@@ -21,7 +21,6 @@ use crate::{
     config::LakeConfig,
     delta::Published,
     error::LakeError,
-    fault::Faults,
     maintain::Upkeep,
     open::{load, lock_folder},
     options::TableOptions,
@@ -55,8 +54,6 @@ pub struct Lake {
     /// One at a time, so that what one chose is not gone when it is done.
     pub(crate) maintenance: tokio::sync::Mutex<Upkeep>,
     pub(crate) delta: tokio::sync::Mutex<Published>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "armed by tests"))]
-    pub(crate) faults: Arc<Faults>,
     /// Holds the folder.
     _lock: File,
 }
@@ -90,7 +87,6 @@ impl Lake {
             published: watch::Sender::new(first),
             committed: Mutex::new(state.positions.clone()),
             state: Mutex::new(state),
-            faults: Arc::clone(&committer.faults),
             storage: committer.storage.clone(),
             committer: tokio::sync::Mutex::new(committer),
             maintenance: tokio::sync::Mutex::default(),
@@ -507,9 +503,8 @@ async fn take_over(config: &LakeConfig, root: &Path) -> Result<(Committer, State
         version: state.version,
         committed_at_micros: state.committed_at_micros,
     };
-    let faults = Arc::new(Faults::default());
     let committed = loaded.committed;
-    let mut committer = Committer::new(catalog, epoch, storage, committed, cut, faults, holds);
+    let mut committer = Committer::new(catalog, epoch, storage, committed, cut, holds);
     committer.mark(config).await?;
     state.past = state.past.next(committer.tables.values());
     Ok((committer, state))

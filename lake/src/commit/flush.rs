@@ -19,7 +19,7 @@ use crate::{
     },
     config::LakeConfig,
     error::LakeError,
-    fault::{Fault, Faults},
+    fault::Fault,
     format::{data_file::LakeFile, progress::Progress, schema::Shape},
     options::TableOptions,
     read::{holds::Holds, view::ReadView},
@@ -94,7 +94,6 @@ pub(crate) struct Committer {
     pub(crate) storage: Storage,
     pub(crate) tables: BTreeMap<TableName, CommittedTable>,
     pub(crate) cut: Cut,
-    pub(crate) faults: Arc<Faults>,
     /// The old snapshots that views of this process read.
     pub(crate) holds: Arc<Holds>,
     /// A commit handed to the catalog whose outcome is not known: its answer was lost, or the caller
@@ -109,10 +108,9 @@ impl Committer {
         storage: Storage,
         tables: BTreeMap<TableName, CommittedTable>,
         cut: Cut,
-        faults: Arc<Faults>,
         holds: Arc<Holds>,
     ) -> Self {
-        Self { catalog, epoch, storage, tables, cut, faults, holds, pending: None }
+        Self { catalog, epoch, storage, tables, cut, holds, pending: None }
     }
 
     /// Writes what `view` has beyond the committed files and builds the next snapshots. None when
@@ -239,13 +237,15 @@ impl Committer {
         let changes = prepared.changes.clone();
         // Set before the call: should the caller go away in the middle of it, the next flush asks.
         self.pending = Some(prepared);
-        let answer = if self.faults.hits(Fault::BeforeSwap) {
+        let answer = if self.storage.faults().hits(Fault::BeforeSwap) {
             Err(CommitError::Refused(LakeError::Catalog { doing: "commit", source: armed() }))
         } else {
             self.catalog.commit(self.epoch, &changes).await
         };
         let answer = match answer {
-            Ok(_) if self.faults.hits(Fault::AnswerLost) => Err(CommitError::Unknown(armed())),
+            Ok(_) if self.storage.faults().hits(Fault::AnswerLost) => {
+                Err(CommitError::Unknown(armed()))
+            }
             answer => answer,
         };
         match answer {
@@ -268,7 +268,7 @@ impl Committer {
     pub(crate) async fn resolve(&mut self) -> Result<Option<Settled>, LakeError> {
         let Some(pending) = &self.pending else { return Ok(None) };
         let names: Vec<TableName> = pending.changes.iter().map(|c| c.table.clone()).collect();
-        if self.faults.hits(Fault::RereadFails) {
+        if self.storage.faults().hits(Fault::RereadFails) {
             return Err(LakeError::CommitUnknown { source: armed() });
         }
         let mut again = self.catalog.kind() == CatalogKind::Service;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use datafusion::scalar::ScalarValue;
 use iceberg::spec::{
-    FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema,
-    StructType, TableMetadata, Type,
+    FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveLiteral,
+    PrimitiveType, Schema, StructType, TableMetadata, Type,
 };
 use medlake_contract::{Column, ColumnType, TableSchema};
 
@@ -101,9 +101,12 @@ fn changed(
         )),
         (Type::Primitive(before), ty) => {
             let wider = primitive_type(ty).filter(|ty| widens(before, ty, ids.version));
-            Type::Primitive(wider.ok_or_else(|| {
+            let wider = wider.ok_or_else(|| {
                 format!("column \"{path}\" is of type {before} and cannot become {:?}", column.ty)
-            })?)
+            })?;
+            let mut field = NestedField { required: !column.nullable, ..field.clone() };
+            widen(&mut field, wider);
+            return Ok(field);
         }
         (before, _) => {
             return Err(format!("column \"{path}\" is of type {before} and cannot become another"));
@@ -139,6 +142,24 @@ fn widens(before: &PrimitiveType, after: &PrimitiveType, version: FormatVersion)
             }
             _ => false,
         }
+}
+
+/// Gives a field a wider type, and its defaults with it.
+fn widen(field: &mut NestedField, to: PrimitiveType) {
+    const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
+    let wider = |value: &Literal| match (value, &to) {
+        (Literal::Primitive(PrimitiveLiteral::Int(n)), PrimitiveType::Long) => Literal::long(*n),
+        (Literal::Primitive(PrimitiveLiteral::Int(day)), PrimitiveType::Timestamp) => {
+            Literal::long(i64::from(*day) * DAY_MICROS)
+        }
+        (Literal::Primitive(PrimitiveLiteral::Float(n)), PrimitiveType::Double) => {
+            Literal::double(n.into_inner())
+        }
+        (value, _) => value.clone(),
+    };
+    field.initial_default = field.initial_default.as_ref().map(wider);
+    field.write_default = field.write_default.as_ref().map(wider);
+    *field.field_type = Type::Primitive(to);
 }
 
 /// The fields of a table after these changes, one after the other.
@@ -208,7 +229,7 @@ pub(crate) fn altered(
                     let is = &field.field_type;
                     let wider = wider
                         .ok_or_else(|| format!("it is of type {is} and cannot become {to:?}"))?;
-                    *field.field_type = Type::Primitive(wider);
+                    widen(field, wider);
                     Ok(())
                 };
                 change(&mut fields, column.names(), &mut found)?;

@@ -29,6 +29,7 @@ pub(crate) use scope::WriteScope;
 use crate::{
     config::{Durability, LakeConfig},
     error::LakeError,
+    fault::{Fault, Faults},
     warehouse::{S3Config, Warehouse, split_s3},
 };
 use remote::Object;
@@ -48,6 +49,7 @@ struct Inner {
     buckets: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
     /// Where files are written on their way to a bucket.
     spool: PathBuf,
+    faults: Faults,
 }
 
 /// A location, understood.
@@ -81,6 +83,7 @@ impl Storage {
             s3: config.s3.clone(),
             buckets: Mutex::default(),
             spool: config.root.join("spool"),
+            faults: Faults::default(),
         }));
         if let Place::Remote(_) = storage.place(&storage.0.warehouse)? {
             // Asked at once, so that what is wrong is said here and not by the first flush: whether it
@@ -113,6 +116,7 @@ impl Storage {
 
     /// Reads a whole file.
     pub(crate) async fn read(&self, location: &str) -> Result<Bytes, LakeError> {
+        self.0.faults.io(Fault::ReadFails).map_err(failed("read", location))?;
         match self.place(location)? {
             Place::Local(path) => {
                 let failed = failed("read", location);
@@ -199,6 +203,11 @@ impl Storage {
             Place::Local(_) => Ok(Arc::new(LocalFileSystem::new())),
             Place::Remote(object) => Ok(object.store),
         }
+    }
+
+    /// What a test makes go wrong, here and in commits.
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.0.faults
     }
 
     /// Footers of Parquet files read lately.

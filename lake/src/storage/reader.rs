@@ -10,7 +10,7 @@ use parquet::{
 };
 
 use super::{Place, Storage, blocking, failed, local};
-use crate::error::LakeError;
+use crate::{error::LakeError, fault::Fault};
 
 /// Reads parts of one file. A local one stays open from the first part on.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ impl RangeReader {
 
     /// The parts in the order asked for.
     pub(crate) async fn read(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, LakeError> {
+        self.storage.faults().io(Fault::ReadFails).map_err(failed("read", &self.location))?;
         match self.storage.place(&self.location)? {
             Place::Local(path) => {
                 let wrong = failed("read", &self.location);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::{Place, Storage, blocking, failed, local, remote::Object};
-use crate::{config::Durability, error::LakeError};
+use crate::{config::Durability, error::LakeError, fault::Fault};
 
 /// Files sent at the same time.
 const UPLOADS: usize = 8;
@@ -109,6 +109,7 @@ impl WriteScope {
         let scope = self.clone();
         let durability = self.storage.0.durability;
         blocking(move || scope.write_local(local, durability)).await?;
+        self.storage.faults().io(Fault::WriteFails).map_err(failed("write", "files"))?;
         let sending = remote.into_iter().map(|(at, object, source)| self.send(at, object, source));
         let sent: Vec<Result<(), LakeError>> =
             stream::iter(sending).buffer_unordered(UPLOADS).collect().await;

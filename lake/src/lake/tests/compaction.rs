@@ -146,12 +146,12 @@ async fn a_merge_is_taken_back_or_found_done_when_its_commit_fails() {
     let lake = with_files(&bench, 6).await;
     let content = rows(&lake.read_view(), TABLE).await;
     let before = data_files(&bench);
-    lake.faults.arm(Fault::BeforeSwap);
+    lake.storage.faults().arm(Fault::BeforeSwap);
     lake.maintain().await.unwrap_err();
     assert_eq!(data_files(&bench), before, "taken back");
 
-    lake.faults.arm(Fault::AnswerLost);
-    lake.faults.arm(Fault::RereadFails);
+    lake.storage.faults().arm(Fault::AnswerLost);
+    lake.storage.faults().arm(Fault::RereadFails);
     let error = lake.maintain().await.unwrap_err();
     assert!(matches!(error, LakeError::CommitUnknown { .. }), "{error}");
     assert_eq!(rows(&lake.read_view(), TABLE).await, content);
