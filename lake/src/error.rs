@@ -99,6 +99,15 @@ pub enum LakeError {
         /// The table.
         table: TableName,
     },
+    /// A commit is in some of its tables only, and another program built on it.
+    #[error(
+        "table \"{table}\" has its part of a commit that other tables lack, and another program changed \
+         it since: set it back to the snapshot before that commit, or take the change back"
+    )]
+    HalfCommitted {
+        /// The table.
+        table: TableName,
+    },
     /// The answer to a commit was lost and the catalog could not be asked since. The next flush
     /// asks again before it does anything else.
     #[error("could not learn whether the commit was made")]
@@ -230,9 +239,10 @@ impl LakeError {
             | Self::Options { .. }
             | Self::Rows { .. }
             | Self::AsOfText { .. } => Kind::Invalid,
-            Self::Locked { .. } | Self::Fenced { .. } | Self::CommitConflict { .. } => {
-                Kind::Conflict
-            }
+            Self::Locked { .. }
+            | Self::Fenced { .. }
+            | Self::CommitConflict { .. }
+            | Self::HalfCommitted { .. } => Kind::Conflict,
             Self::IndexNotLoaded { .. }
             | Self::CommitUnknown { .. }
             | Self::File { .. }

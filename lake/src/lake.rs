@@ -13,9 +13,10 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     alteration::Alteration,
-    catalog::{self, Cause, database::Access},
+    catalog::{self, Cause, Change, CommitError, database::Access},
     commit::{
         flush::{Altered, Committer, Cut, FlushReport},
+        partial::to_take_back,
         table::CommittedTable,
     },
     config::LakeConfig,
@@ -477,6 +478,13 @@ async fn take_over(config: &LakeConfig, root: &Path) -> Result<(Committer, State
     let mut epoch = catalog.take_over(0).await?;
     let storage = Storage::open(config).await?;
     let loaded = load(catalog.tables().await?, &storage).await?;
+    let undo = to_take_back(&loaded.committed)?;
+    if let Some(Change { table, .. }) = undo.first() {
+        tracing::warn!(%table, tables = undo.len(), "taking back half a commit of an earlier writer");
+        catalog.commit(epoch, &undo).await.map_err(CommitError::into_error)?;
+        // All is read again.
+        return Err(LakeError::CommitConflict { table: table.clone() });
+    }
     if let Some(newest) = loaded.progress.as_ref().map(|p| p.epoch).filter(|e| *e >= epoch) {
         // The catalog knows no writers, or forgot them, or the tables came from another one.
         epoch = catalog.take_over(newest).await?;

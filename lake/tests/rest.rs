@@ -204,12 +204,72 @@ async fn who_asks_is_shown_with_a_token() {
     assert_eq!(rest.read(), ["mall.orders 10 10", "mall.returns 10 10"]);
 }
 
+/// Staged and published, not flushed.
+fn publish(lake: &Lake, change_id: u64) {
+    let first = i64::try_from(change_id).unwrap() * 1_000;
+    lake.stage(&both(first..first + 10, 1, change_id)).unwrap();
+    lake.publish();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_catalog_that_commits_table_by_table_is_only_read() {
+async fn a_server_that_changes_one_table_at_a_time_keeps_tables_together() {
     let rest = Rest::start(&["simple"]).await;
-    let config = rest.config(rest.port, RestAuth::None);
-    let refused = Lake::open(config.clone()).await.err().unwrap();
-    assert!(matches!(refused, LakeError::CatalogDenied { .. }), "{refused:?}");
-    let follower = Follower::open(&config).await.unwrap();
-    assert!(follower.watch().borrow().tables().is_empty());
+    let url = format!("sqlite:///{}", rest.folder.path().join("server.db").display());
+    let append = |rows: &str, table: &str| {
+        parts::python("write_sql_catalog.py", &[&url, "append", rows, table].map(Path::new));
+    };
+    let proxy = Proxy::start(rest.port, b"post /v1/namespaces/mall/tables/returns");
+    let config = rest.config(proxy.port, RestAuth::None);
+    let lake = open(&config).await;
+    publish(&lake, 1);
+    lake.flush().await.unwrap();
+    // The second table's answer, or its request, is lost: the first one's part is there already.
+    for (change_id, cut) in [(2, Cut::Answer), (3, Cut::Commit)] {
+        publish(&lake, change_id);
+        proxy.arm(cut);
+        assert_eq!(lake.flush().await.unwrap().tables, 2, "{cut:?}");
+        assert!(proxy.has_cut());
+    }
+    assert_eq!(rest.read(), ["mall.orders 30 30", "mall.returns 30 30"]);
+
+    // Another program was quicker with the second table: the first one is set back, and all is made
+    // again on top.
+    append("500:7", "mall.returns");
+    publish(&lake, 4);
+    lake.flush().await.unwrap();
+    assert_eq!(counts(&lake), [40, 41]);
+    assert_eq!(rest.read(), ["mall.orders 40 40", "mall.returns 41 47"]);
+
+    // The writer dies between the two tables: the next one takes the first one's part back, and the
+    // source repeats it.
+    let die_between = async |lake: Lake, change_id: u64| {
+        publish(&lake, change_id);
+        proxy.arm(Cut::Silence);
+        let dead = async {
+            while !proxy.has_cut() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            flushed = lake.flush() => panic!("nobody answered, and yet {flushed:?}"),
+            () = dead => {}
+        }
+    };
+    die_between(lake, 5).await;
+    assert_eq!(rest.read(), ["mall.orders 50 50", "mall.returns 41 47"], "in part");
+    let lake = open(&config).await;
+    assert_eq!(counts(&lake), [40, 41]);
+    assert_eq!(rest.read(), ["mall.orders 40 40", "mall.returns 41 47"]);
+    publish(&lake, 5);
+    lake.flush().await.unwrap();
+    assert_eq!(rest.read(), ["mall.orders 50 50", "mall.returns 51 57"]);
+    let report = Inspector::open(config.clone()).await.unwrap();
+    let report = report.check(&[], &mut |_, _, _| ()).await.unwrap();
+    assert!(!report.is_damaged(), "{:?}", report.findings);
+
+    // Nobody can tell what is right when another program builds on such a part.
+    die_between(lake, 6).await;
+    append("600:7", "mall.orders");
+    let error = Lake::open(config).await.err().unwrap();
+    assert!(matches!(error, LakeError::HalfCommitted { .. }), "{error:?}");
 }

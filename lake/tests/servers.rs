@@ -269,6 +269,8 @@ pub(crate) enum Cut {
     Answer = 1,
     /// It does not arrive.
     Commit = 2,
+    /// It does not arrive, and nobody hears of it: the line stays open.
+    Silence = 3,
 }
 
 /// Stands between the lake and a server, and cuts the line at a chosen moment, once.
@@ -321,15 +323,17 @@ fn carry(client: &TcpStream, server: &TcpStream, word: &[u8], armed: &AtomicU8) 
         });
         let mut bytes = vec![0; 1 << 16];
         let (mut from, mut to) = (client, server);
+        let mut silent = false;
         while let Ok(n @ 1..) = from.read(&mut bytes) {
             let commits = bytes[..n].windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
             let cut = if commits { armed.swap(Cut::Nothing as u8, Ordering::SeqCst) } else { 0 };
             match cut {
                 1 => swallow.store(1, Ordering::SeqCst),
                 2 => break,
+                3 => silent = true,
                 _ => {}
             }
-            if to.write_all(&bytes[..n]).is_err() {
+            if !silent && to.write_all(&bytes[..n]).is_err() {
                 break;
             }
         }

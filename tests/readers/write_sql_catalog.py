@@ -1,6 +1,6 @@
-"""Changes mall.orders in a catalog database with PyIceberg, as another program would.
+"""Changes a table in a catalog database with PyIceberg, as another program would.
 
-usage: write_sql_catalog.py URL append KEY:AMOUNT,... | delete FROM:TO | rewrite
+usage: write_sql_catalog.py URL append KEY:AMOUNT,... | delete FROM:TO | rewrite [TABLE]
 """
 
 import sys
@@ -11,10 +11,10 @@ from pyiceberg.catalog.sql import SqlCatalog
 DRIVERS = {"postgres": "postgresql+psycopg2", "mysql": "mysql+pymysql", "sqlite": "sqlite"}
 
 
-def main(url: str, action: str, values: str = "") -> None:
+def main(url: str, action: str, values: str = "", name: str = "mall.orders") -> None:
     scheme, rest = url.split(":", 1)
     catalog = SqlCatalog("medlake", uri=f"{DRIVERS[scheme]}:{rest}", init_catalog_tables="false")
-    table = catalog.load_table("mall.orders")
+    table = catalog.load_table(name)
     if action == "append":
         rows = [pair.split(":") for pair in values.split(",")]
         rows = [{"order_id": int(k), "channel": "other", "amount_fen": int(v)} for k, v in rows]

@@ -76,17 +76,32 @@ pub(crate) enum CommitError {
     Unknown(Cause),
 }
 
+impl CommitError {
+    pub(crate) fn into_error(self) -> LakeError {
+        match self {
+            Self::Refused(error) => error,
+            Self::Unknown(source) => LakeError::CommitUnknown { source },
+        }
+    }
+}
+
 /// Where the metadata of tables is looked up and swapped.
 ///
 /// A writer has an *epoch*, which [`Self::take_over`] gives out. Every change of an earlier epoch is
 /// refused with [`LakeError::Fenced`] from then on, or, by a service, from when the later writer made
-/// a snapshot in each table. A change is made whole or not at all, and is durable when its answer is
+/// a snapshot in each table. A commit is made whole or not at all, and is durable when its answer is
 /// `Ok`. An implementation tries again by itself what failed for a reason that passes at once (a
 /// deadlock, a serialization failure); it never does so when the change may have been made. Calls may
 /// run at the same time, from several processes.
 #[async_trait]
 pub(crate) trait Catalog: Debug + Send + Sync {
     fn kind(&self) -> CatalogKind;
+
+    /// Whether others see the changes of one commit at the same moment. Where they do not, a writer
+    /// that dies in the middle of one leaves it in part, for the next writer to take back.
+    fn commits_together(&self) -> bool {
+        true
+    }
 
     /// All tables. Names this lake could not have made are left out.
     async fn tables(&self) -> Result<Vec<CatalogTable>, LakeError>;

@@ -14,6 +14,7 @@ use crate::{
     catalog::{Catalog, CatalogKind, CatalogTable, Cause, Change, CommitError, NewTable},
     commit::{
         layout::Layout,
+        partial::is_in,
         table::{Cleanup, CommittedTable, Retention},
         write::{TableWork, WrittenTable, is_dirty},
     },
@@ -96,6 +97,8 @@ pub(crate) struct Committer {
     pub(crate) cut: Cut,
     /// The old snapshots that views of this process read.
     pub(crate) holds: Arc<Holds>,
+    /// Whether a commit went wrong since a service was asked what is there.
+    pub(crate) doubtful: bool,
     /// A commit handed to the catalog whose outcome is not known: its answer was lost, or the caller
     /// went away before it came.
     pending: Option<Prepared>,
@@ -110,7 +113,7 @@ impl Committer {
         cut: Cut,
         holds: Arc<Holds>,
     ) -> Self {
-        Self { catalog, epoch, storage, tables, cut, holds, pending: None }
+        Self { catalog, epoch, storage, tables, cut, holds, doubtful: false, pending: None }
     }
 
     /// Writes what `view` has beyond the committed files and builds the next snapshots. None when
@@ -184,9 +187,15 @@ impl Committer {
             commit_id: Uuid::new_v4().to_string(),
             view_version: cut.version,
             committed_at_micros: cut.committed_at_micros,
+            tables: match self.catalog.commits_together() || written.len() < 2 {
+                true => Vec::new(),
+                false => written.iter().map(|table| table.name.clone()).collect(),
+            },
         };
-        let retention =
-            Retention { snapshots: config.keep_snapshots, micros: config.keep_snapshots_micros };
+        // What may have to be taken back leads to the snapshot before it.
+        let least = if progress.tables.is_empty() { 0 } else { 2 };
+        let snapshots = config.keep_snapshots.max(least);
+        let retention = Retention { snapshots, micros: config.keep_snapshots_micros };
         let now = (config.clock)();
         let scope = scopes.last().cloned().unwrap_or_else(|| self.storage.begin());
         let mut changes = Vec::with_capacity(written.len());
@@ -240,7 +249,7 @@ impl Committer {
         let answer = if self.storage.faults().hits(Fault::BeforeSwap) {
             Err(CommitError::Refused(LakeError::Catalog { doing: "commit", source: armed() }))
         } else {
-            self.catalog.commit(self.epoch, &changes).await
+            self.hand_in(&changes).await
         };
         let answer = match answer {
             Ok(_) if self.storage.faults().hits(Fault::AnswerLost) => {
@@ -261,6 +270,12 @@ impl Committer {
         }
     }
 
+    async fn hand_in(&mut self, changes: &[Change]) -> Result<Vec<CatalogTable>, CommitError> {
+        let answer = self.catalog.commit(self.epoch, changes).await;
+        self.doubtful |= answer.is_err();
+        answer
+    }
+
     /// Finds out what became of a flush whose answer was lost: by reading the tables again, and
     /// looking for the snapshots it would have made. Some when it was committed, also when another
     /// program committed on top of it. A service is handed it once more when it is not there: should
@@ -268,6 +283,7 @@ impl Committer {
     pub(crate) async fn resolve(&mut self) -> Result<Option<Settled>, LakeError> {
         let Some(pending) = &self.pending else { return Ok(None) };
         let names: Vec<TableName> = pending.changes.iter().map(|c| c.table.clone()).collect();
+        self.doubtful = true;
         if self.storage.faults().hits(Fault::RereadFails) {
             return Err(LakeError::CommitUnknown { source: armed() });
         }
@@ -310,9 +326,12 @@ impl Committer {
         Ok(None)
     }
 
-    /// Whether the pending flush is in these tables: all of it, if any.
+    /// Whether the pending flush is in these tables: all of it, if any, unless the catalog changes one
+    /// table at a time.
     async fn is_made(&self, found: &[CatalogTable]) -> Result<bool, LakeError> {
         let Some(pending) = &self.pending else { return Ok(false) };
+        let needed = if self.catalog.commits_together() { 1 } else { pending.changes.len() };
+        let mut there = 0;
         for listed in found {
             let at =
                 pending.changes.iter().zip(&pending.tables).find(|(c, _)| c.table == listed.name);
@@ -322,7 +341,7 @@ impl Committer {
             }
             let Some(id) = table.metadata.current_snapshot_id() else { continue };
             let made = match &listed.metadata {
-                Some(metadata) => metadata.snapshot_by_id(id).is_some(),
+                Some(metadata) => is_in(id, metadata),
                 None if listed.location == change.to => true,
                 None => {
                     let (name, location) = (listed.name.clone(), listed.location.clone());
@@ -334,11 +353,9 @@ impl Committer {
                         .is_some()
                 }
             };
-            if made {
-                return Ok(true);
-            }
+            there += usize::from(made);
         }
-        Ok(false)
+        Ok(there >= needed)
     }
 
     /// The pending flush is committed; `listed` is what the catalog made of it, if it says.
@@ -371,6 +388,7 @@ impl Committer {
 
     /// Other programs committed to these tables, and what they did was taken in.
     pub(crate) fn rebased(&mut self, tables: Vec<CommittedTable>) {
+        self.doubtful = false;
         for table in tables {
             // Files that went with their commits are found by looking.
             self.tables.insert(table.name.clone(), table);
@@ -415,7 +433,7 @@ impl Committer {
             return Ok(0);
         }
         let changes: Vec<Change> = tables.iter().map(|(change, ..)| change.clone()).collect();
-        let made = known(&scope, self.catalog.commit(self.epoch, &changes).await).await?;
+        let made = known(&scope, self.hand_in(&changes).await).await?;
         let mut made: BTreeMap<TableName, CatalogTable> =
             made.into_iter().map(|l| (l.name.clone(), l)).collect();
         let mut expired = 0;
@@ -491,7 +509,7 @@ impl Committer {
             return Ok(());
         }
         let changes: Vec<Change> = tables.iter().map(|(change, ..)| change.clone()).collect();
-        let made = known(&scope, self.catalog.commit(self.epoch, &changes).await).await?;
+        let made = known(&scope, self.hand_in(&changes).await).await?;
         let mut made: BTreeMap<TableName, CatalogTable> =
             made.into_iter().map(|l| (l.name.clone(), l)).collect();
         for (_, mut table, cleanup) in tables {

@@ -5,6 +5,7 @@ mod columns;
 pub(crate) mod flush;
 pub(crate) mod layout;
 pub(crate) mod manifest;
+pub(crate) mod partial;
 pub(crate) mod rebase;
 pub(crate) mod table;
 pub(crate) mod vectors;

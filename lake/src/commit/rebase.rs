@@ -32,16 +32,19 @@ pub(crate) struct Rebased {
 }
 
 impl Committer {
-    /// Whether the catalog names other metadata of our tables than ours. A service is not asked: that
-    /// would be a request a table; there it is found when the table is committed next.
-    pub(crate) async fn is_behind(&self) -> Result<bool, LakeError> {
-        if self.catalog.kind() == CatalogKind::Service {
+    /// Whether the catalog names other metadata of our tables than ours. A service is asked only after
+    /// a commit that went wrong, as that is a request a table; else it is found when the table is
+    /// committed next.
+    pub(crate) async fn is_behind(&mut self) -> Result<bool, LakeError> {
+        if self.catalog.kind() == CatalogKind::Service && !self.doubtful {
             return Ok(false);
         }
         let listed = self.catalog.tables().await?;
         let locations: HashMap<&TableName, &String> =
             listed.iter().map(|l| (&l.name, &l.location)).collect();
-        Ok(self.tables.iter().any(|(name, own)| locations.get(name) != Some(&&own.location)))
+        let mut own = self.tables.iter();
+        self.doubtful = own.any(|(name, own)| locations.get(name) != Some(&&own.location));
+        Ok(self.doubtful)
     }
 
     /// Reads what other programs committed since our last commit. `tables` is what is staged, with the

@@ -15,6 +15,9 @@ pub(crate) const EPOCH: &str = "medlake.epoch";
 pub(crate) const COMMIT_ID: &str = "medlake.commit-id";
 /// Snapshot summary: the version of the view this commit holds.
 pub(crate) const VIEW_VERSION: &str = "medlake.view-version";
+/// Snapshot summary: the tables of this commit, a JSON list of names, where the catalog cannot change
+/// them together.
+pub(crate) const TABLES: &str = "medlake.tables";
 /// Snapshot summary: when the newest source transaction contained was committed, microseconds.
 pub(crate) const COMMITTED_AT: &str = "medlake.committed-at-micros";
 
@@ -26,6 +29,8 @@ pub(crate) struct Progress {
     pub(crate) commit_id: String,
     pub(crate) view_version: u64,
     pub(crate) committed_at_micros: Option<i64>,
+    /// All tables of the commit, where the catalog cannot change them together; else empty.
+    pub(crate) tables: Vec<TableName>,
 }
 
 impl Progress {
@@ -44,6 +49,10 @@ impl Progress {
         ]);
         if let Some(at) = self.committed_at_micros {
             properties.insert(COMMITTED_AT.to_owned(), at.to_string());
+        }
+        if !self.tables.is_empty() {
+            let names: Vec<String> = self.tables.iter().map(TableName::to_string).collect();
+            properties.insert(TABLES.to_owned(), serde_json::Value::from(names).to_string());
         }
         properties
     }
@@ -114,6 +123,14 @@ impl Progress {
                 true => Some(number(COMMITTED_AT)?),
                 false => None,
             },
+            tables: match properties.get(TABLES) {
+                None => Vec::new(),
+                Some(text) => {
+                    let names = serde_json::from_str::<Vec<String>>(text).ok();
+                    let names = names.and_then(|n| n.iter().map(|n| n.parse().ok()).collect());
+                    names.ok_or_else(|| damaged(TABLES))?
+                }
+            },
         }))
     }
 }
@@ -134,6 +151,7 @@ mod tests {
             commit_id: "f3b8".to_owned(),
             view_version: 12,
             committed_at_micros: Some(1_700_000_000_000_000),
+            tables: vec!["mall.orders".parse().unwrap(), "mall.refunds".parse().unwrap()],
         };
         let properties = progress.properties();
         let mut lines: Vec<String> = properties.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -145,6 +163,7 @@ mod tests {
                 "medlake.committed-at-micros=1700000000000000",
                 "medlake.epoch=3",
                 r#"medlake.positions={"distribution":"change:7","mall":"change:41"}"#,
+                r#"medlake.tables=["mall.orders","mall.refunds"]"#,
                 "medlake.view-version=12",
             ]
         );

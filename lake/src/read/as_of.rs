@@ -203,11 +203,14 @@ struct Cut {
 }
 
 /// Commits are in this order, whatever the clock said.
-fn order(progress: &Progress) -> (i64, u64) {
+pub(crate) fn order(progress: &Progress) -> (i64, u64) {
     (progress.epoch, progress.view_version)
 }
 
-fn progress_of(table: &TableName, snapshot: &SnapshotRef) -> Result<Option<Progress>, LakeError> {
+pub(crate) fn progress_of(
+    table: &TableName,
+    snapshot: &SnapshotRef,
+) -> Result<Option<Progress>, LakeError> {
     Progress::read(table, &snapshot.summary().additional_properties)
 }
 

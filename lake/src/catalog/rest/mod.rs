@@ -1,6 +1,7 @@
 //! The catalog behind a server that speaks the Iceberg REST protocol: it writes the metadata files
 //! itself, from the updates it is handed, and knows of no writer but by the snapshots they make.
 
+mod apart;
 mod client;
 
 use async_trait::async_trait;
@@ -31,6 +32,8 @@ pub(crate) struct RestCatalog {
     client: Client,
     /// `v1` and the server's prefix, if it has one.
     root: String,
+    /// Whether the server changes several tables at once.
+    transactions: bool,
 }
 
 /// As an error of a call that changes nothing, or is known to have changed nothing.
@@ -71,12 +74,12 @@ impl RestCatalog {
         let transactions = endpoints
             .is_some_and(|offered| offered.iter().any(|e| e.as_str() == Some(TRANSACTIONS)));
         if access == Access::Write && !transactions {
-            let source = "it must offer POST v1/{prefix}/transactions/commit, or the tables of one cut \
-                          would be seen apart; choose another catalog";
-            let doing = "commit several tables at once";
-            return Err(LakeError::CatalogDenied { doing, source: Cause::from(source) });
+            tracing::warn!(
+                "the catalog does not offer to commit several tables at once: other programs can see \
+                 one table of a commit a moment before another"
+            );
         }
-        Ok(Self { client, root })
+        Ok(Self { client, root, transactions })
     }
 
     fn table_path(&self, table: &TableName) -> String {
@@ -187,6 +190,11 @@ impl RestCatalog {
         }
     }
 
+    async fn commit_one(&self, change: &Change) -> Result<CatalogTable, CommitError> {
+        let told = self.post(&self.table_path(&change.table), &body(change), &change.table).await?;
+        listed(change.table.clone(), told).map_err(|e| CommitError::Unknown(Cause::from(e)))
+    }
+
     /// Hands a change in; the tables are named for the error.
     async fn post(
         &self,
@@ -256,6 +264,10 @@ impl Catalog for RestCatalog {
         self.load_all(names).await
     }
 
+    fn commits_together(&self) -> bool {
+        self.transactions
+    }
+
     async fn version(&self) -> Result<Option<i64>, LakeError> {
         Ok(None)
     }
@@ -292,10 +304,10 @@ impl Catalog for RestCatalog {
 
     async fn commit(&self, _: i64, changes: &[Change]) -> Result<Vec<CatalogTable>, CommitError> {
         if let [change] = changes {
-            let path = self.table_path(&change.table);
-            let told = self.post(&path, &body(change), &change.table).await?;
-            let table = listed(change.table.clone(), told);
-            return table.map(|t| vec![t]).map_err(|e| CommitError::Unknown(Cause::from(e)));
+            return Ok(vec![self.commit_one(change).await?]);
+        }
+        if !self.transactions {
+            return self.commit_apart(changes).await;
         }
         let Some(first) = changes.first() else { return Ok(Vec::new()) };
         let all: Vec<Value> = changes.iter().map(body).collect();

@@ -65,6 +65,7 @@ async fn committed(
         commit_id: "test".to_owned(),
         view_version: 1,
         committed_at_micros: None,
+        tables: Vec::new(),
     };
     let retention = Retention { snapshots: 10, micros: 0 };
     let next = table.next(scope, change, &progress, 0, &retention, &HashMap::new()).await;

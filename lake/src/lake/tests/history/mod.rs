@@ -327,7 +327,7 @@ async fn history(seed: u64, steps: usize) {
     let mut history = History::begin(seed).await;
     for step in 0..steps {
         history.step = step;
-        eprintln!("seed {seed} step {step}");
+
         history.step().await;
     }
     history.end().await;
