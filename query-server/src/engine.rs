@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     catalog::{NewestCatalog, StatementCatalog},
+    changes::{CHANGES, Changes},
     config::QueryServerConfig,
     engine_error::explain,
     error::{QueryError, SqlCode, SqlProblem},
@@ -286,6 +287,7 @@ impl Engine {
                 }
             }
         }
+        ctx.register_udtf(CHANGES, Changes::new(view, &session.schema));
         functions::register_session(&ctx, &session.schema, &session.user, &session.settings);
         ctx
     }

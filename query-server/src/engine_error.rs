@@ -104,7 +104,8 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Found {
     while let Some(error) = next {
         let shared = error.downcast_ref::<Arc<LakeError>>().map(AsRef::as_ref);
         if let Some(lake) = shared.or_else(|| error.downcast_ref()) {
-            return Found::Other(lake.kind(), clean(&lake.to_string()));
+            let why = if let LakeError::LeftOut { source, .. } = lake { source } else { lake };
+            return Found::Other(why.kind(), clean(&why.to_string()));
         }
         if let Some(query) = error.downcast_ref::<QueryError>() {
             return match query {
@@ -112,6 +113,7 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Found {
                 QueryError::Timeout { limit_ms } => {
                     Found::Query(QueryError::Timeout { limit_ms: *limit_ms })
                 }
+                QueryError::Sql(problem) => Found::Problem(problem.as_ref().clone()),
                 other => Found::Other(other.kind(), other.to_string()),
             };
         }

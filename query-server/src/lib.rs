@@ -30,6 +30,7 @@
 
 mod answer;
 mod catalog;
+mod changes;
 mod config;
 mod dashboard;
 mod engine;

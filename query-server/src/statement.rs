@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::{
     ast::{
         Array, Expr, Function, FunctionArguments, ObjectName, ObjectNamePart, Query, Reset, Set,
-        SetExpr, Statement, Value, Visit, VisitMut, Visitor, VisitorMut,
+        SetExpr, Statement, TableFactor, Value, Visit, VisitMut, Visitor, VisitorMut,
     },
     dialect::PostgreSqlDialect,
     keywords::Keyword,
@@ -100,7 +100,7 @@ impl SqlReader {
                 refuse_hidden_writes(&statement)?;
                 refuse_many_relations(&statement)?;
                 if !about_catalog(&statement) {
-                    return query(strip_catalog_qualifier(statement), sql);
+                    return query(with_plain_function_names(statement), sql);
                 }
                 // The original text, where we have it: whole client queries are recognised in it.
                 let text = if alone { sql.to_owned() } else { statement.to_string() };
@@ -408,10 +408,11 @@ fn is_catalog_name(name: &ObjectName) -> bool {
     name.0.len() == 2 && part(&name.0[0]).eq_ignore_ascii_case("pg_catalog")
 }
 
-/// `pg_catalog.lower(x)` is `lower(x)`.
-fn strip_catalog_qualifier(mut statement: Statement) -> Statement {
-    struct Strip;
-    impl VisitorMut for Strip {
+/// `pg_catalog.lower(x)` is `lower(x)`, and a function in the place of a table may be written in any
+/// case.
+fn with_plain_function_names(mut statement: Statement) -> Statement {
+    struct Plain;
+    impl VisitorMut for Plain {
         type Break = ();
 
         fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
@@ -422,8 +423,18 @@ fn strip_catalog_qualifier(mut statement: Statement) -> Statement {
             }
             ControlFlow::Continue(())
         }
+
+        fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<()> {
+            if let TableFactor::Table { name, args: Some(_), .. } = table
+                && let [ObjectNamePart::Identifier(function)] = name.0.as_mut_slice()
+                && function.quote_style.is_none()
+            {
+                function.value.make_ascii_lowercase();
+            }
+            ControlFlow::Continue(())
+        }
     }
-    let _ = VisitMut::visit(&mut statement, &mut Strip);
+    let _ = VisitMut::visit(&mut statement, &mut Plain);
     statement
 }
 

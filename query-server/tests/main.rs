@@ -9,5 +9,6 @@
 mod harness;
 mod http;
 mod live;
+mod past;
 mod psql;
 mod wire;

@@ -19,7 +19,7 @@ use medlake_contract::{Positions, TableName};
 use crate::{
     commit::table::CommittedTable,
     error::LakeError,
-    format::progress::Progress,
+    format::{progress::Progress, schema::Shape},
     open::open_files,
     read::{
         holds::Holds,
@@ -100,19 +100,26 @@ impl Past {
         self.with(tables.collect())
     }
 
-    fn of(&self, table: &TableName) -> Result<&Arc<CommittedTable>, LakeError> {
-        self.tables.get(table).ok_or_else(|| LakeError::UnknownTable { table: table.clone() })
-    }
-
     /// One table as of a snapshot of it, a branch or tag of it, or a time.
     pub(crate) async fn table_as_of(
         &self,
         name: &TableName,
         text: &str,
     ) -> Result<(Arc<CommittedTable>, Arc<TableView>), LakeError> {
-        let table = self.of(name)?;
+        self.open(&self.point(name, text)?).await
+    }
+
+    /// The point of a table's past that a text stands for: a snapshot of it, a branch or tag of it, or
+    /// a time.
+    pub(crate) fn point(&self, name: &TableName, text: &str) -> Result<Point, LakeError> {
+        let Some(table) = self.tables.get(name) else {
+            let problem = "another program writes it, and it can only be read as it is now";
+            return Err(cannot(name, &text, problem));
+        };
+        let table = Arc::clone(table);
         if let Some(snapshot) = table.metadata.snapshot_for_ref(text) {
-            return self.open(table, Some(snapshot), &text).await;
+            let snapshot = Some(Arc::clone(snapshot));
+            return Ok(Point { table, snapshot, as_of: text.to_owned() });
         }
         let as_of: AsOf = text.parse()?;
         let snapshot = match as_of {
@@ -121,25 +128,23 @@ impl Past {
                 let problem = "it is not a snapshot of this table, or no longer";
                 Some(Arc::clone(found.ok_or_else(|| cannot(name, &as_of, problem))?))
             }
-            AsOf::Time(_) => snapshot_at(table, &self.cut(as_of)?)?,
+            AsOf::Time(_) => snapshot_at(&table, &self.cut(as_of)?)?,
         };
-        self.open(table, snapshot.as_ref(), &as_of).await
+        Ok(Point { table, snapshot, as_of: as_of.to_string() })
     }
 
-    /// Opens a table at one of its snapshots; without one it is empty.
-    async fn open(
+    /// Opens a table at a point of its past.
+    pub(crate) async fn open(
         &self,
-        table: &CommittedTable,
-        snapshot: Option<&SnapshotRef>,
-        as_of: &(dyn fmt::Display + Sync),
+        point: &Point,
     ) -> Result<(Arc<CommittedTable>, Arc<TableView>), LakeError> {
-        let name = &table.name;
-        let gone = || cannot(name, as_of, "the snapshot has expired");
+        let (name, snapshot) = (&point.table.name, point.snapshot.as_ref());
+        let gone = || cannot(name, &point.as_of, "the snapshot has expired");
         let hold = match snapshot {
             None => None,
             Some(s) => Some(self.holds.hold(name, s.sequence_number()).ok_or_else(gone)?),
         };
-        let table = table.at(&self.storage, snapshot).await.map_err(|error| match error {
+        let table = point.table.at(&self.storage, snapshot).await.map_err(|error| match error {
             // A process that only reads cannot hold what the writer removes.
             LakeError::File { source, .. } if source.kind() == ErrorKind::NotFound => gone(),
             error => error,
@@ -148,11 +153,7 @@ impl Past {
             .zip(open_files(&self.storage, &table).await?)
             .map(|(id, (file, dead))| Segment::of_file(id, file, Arc::new(dead)))
             .collect();
-        let shape = match snapshot {
-            None => table.shape()?,
-            Some(snapshot) => table.shape_at(snapshot)?,
-        };
-        let picture = TableView::new(Arc::new(shape), segments).held_by(hold);
+        let picture = TableView::new(Arc::new(point.shape()?), segments).held_by(hold);
         Ok((Arc::new(table), Arc::new(picture)))
     }
 
@@ -191,6 +192,26 @@ impl Past {
             .map(|(_, progress)| progress)
             .max_by_key(order);
         Ok(Cut { progress, time_ms })
+    }
+}
+
+/// A point of one table's past.
+#[derive(Debug, Clone)]
+pub(crate) struct Point {
+    table: Arc<CommittedTable>,
+    /// None when the table was empty.
+    snapshot: Option<SnapshotRef>,
+    /// How it was asked for.
+    as_of: String,
+}
+
+impl Point {
+    /// The columns of then.
+    pub(crate) fn shape(&self) -> Result<Shape, LakeError> {
+        match &self.snapshot {
+            None => self.table.shape(),
+            Some(snapshot) => self.table.shape_at(snapshot),
+        }
     }
 }
 
@@ -267,7 +288,10 @@ impl ReadView {
         let opened: Vec<_> = futures::stream::iter(self.past.tables.values())
             .map(|table| async {
                 let opened = match snapshot_at(table, &cut) {
-                    Ok(snapshot) => self.past.open(table, snapshot.as_ref(), &as_of).await,
+                    Ok(snapshot) => {
+                        let (table, as_of) = (Arc::clone(table), as_of.to_string());
+                        self.past.open(&Point { table, snapshot, as_of }).await
+                    }
                     Err(error) => Err(error),
                 };
                 match opened {

@@ -27,6 +27,7 @@ use futures::{
 };
 use medlake_contract::{ChangeBatch, Identity, Op, TableName, TableSchema};
 use roaring::RoaringBitmap;
+use tokio::task::coop::consume_budget;
 
 use crate::{
     error::LakeError,
@@ -74,13 +75,21 @@ impl ReadView {
         let before = from.tables.get(table).map_or_else(nothing, Arc::clone);
         // Then rows in memory are known by the ids of their segments.
         let one_lake = Arc::ptr_eq(&self.past.holds, &from.past.holds);
-        changes(before, Arc::clone(after), one_lake, HELD_BYTES)
+        compare(before, Arc::clone(after), one_lake, HELD_BYTES)
     }
+}
+
+/// The changes from a picture of the past to another picture of the same table.
+pub(crate) fn changes(
+    before: Arc<TableView>,
+    after: Arc<TableView>,
+) -> Result<ChangeStream, LakeError> {
+    compare(before, after, false, HELD_BYTES)
 }
 
 /// The changes from one picture of a table to another. `one_lake` says that both are of one process
 /// and one lake; about `held_bytes` of rows are held at a time.
-pub(crate) fn changes(
+pub(crate) fn compare(
     before: Arc<TableView>,
     after: Arc<TableView>,
     one_lake: bool,
@@ -326,6 +335,9 @@ impl Comparison {
         let mut gone = self.read(&self.gone, true);
         let mut place = 0;
         while let Some(batch) = gone.try_next().await? {
+            // There may be many before there is something to give: whoever waits wants to be asked
+            // now and then whether he still does.
+            consume_budget().await;
             let (keys, own) = self.keys(&batch, part)?;
             for (row, _) in own.values().iter().enumerate().filter(|(_, own)| *own) {
                 held.by_key.entry(Box::from(keys.row(row).data())).or_default().push(place);
@@ -456,6 +468,7 @@ impl Part {
     async fn next(&mut self) -> Result<Option<ChangeBatch>, LakeError> {
         let comparison = &self.comparison;
         while let Some(batch) = self.came.try_next().await? {
+            consume_budget().await;
             if let Some(found) = comparison.compare(&mut self.held, &batch, self.part)? {
                 return Ok(Some(found));
             }

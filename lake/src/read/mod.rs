@@ -1,6 +1,7 @@
 //! Reading: views, and the tables of a view as DataFusion scans them.
 
 pub(crate) mod as_of;
+mod changes;
 pub(crate) mod feed;
 pub(crate) mod foreign;
 pub(crate) mod holds;
