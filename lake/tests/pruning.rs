@@ -1,17 +1,19 @@
 //! What a scan does not read: files by their partition, row groups by Bloom filters and counts of
-//! missing values. How much it read is what the plan itself counted.
+//! missing values, anything at all where statistics are the answer. How much it read is what the plan
+//! itself counted.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray},
+    array::{Array, ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array},
     record_batch::RecordBatch,
+    util::display::array_value_to_string,
 };
 use datafusion::{
-    physical_plan::collect,
+    physical_plan::{collect, displayable},
     prelude::{SessionConfig, SessionContext},
 };
-use medlake_contract::{ChangeBatch, ChangeSet, Column, ColumnType, TableSchema};
+use medlake_contract::{ChangeBatch, ChangeSet, Column, ColumnType, Op, TableSchema};
 use medlake_lake::{Lake, PartitionField, TableOptions, Transform};
 
 use crate::fixtures::{self, counted};
@@ -29,7 +31,7 @@ fn events() -> Arc<TableSchema> {
 }
 
 /// Rows whose codes are anywhere in the order of codes, with a note from the id `noted` on.
-async fn write(lake: &Lake, ids: std::ops::Range<i64>, noted: i64) {
+fn rows(ids: std::ops::Range<i64>, noted: i64) -> ChangeSet {
     let at = ids.clone().map(|id| id % 8 * DAY + id);
     let notes = ids.clone().map(|id| (id >= noted).then_some("noted"));
     let columns: Vec<ArrayRef> = vec![
@@ -40,7 +42,11 @@ async fn write(lake: &Lake, ids: std::ops::Range<i64>, noted: i64) {
     ];
     let rows = RecordBatch::try_new(Arc::clone(events().arrow()), columns).unwrap();
     let batches = vec![ChangeBatch::inserts(events(), &rows).unwrap()];
-    fixtures::write(lake, &ChangeSet { batches, ..ChangeSet::default() }).await;
+    ChangeSet { batches, ..ChangeSet::default() }
+}
+
+async fn write(lake: &Lake, ids: std::ops::Range<i64>, noted: i64) {
+    fixtures::write(lake, &rows(ids, noted)).await;
 }
 
 fn code(id: i64) -> String {
@@ -134,4 +140,67 @@ async fn counts_of_missing_values_rule_out_files_and_row_groups() {
     let without = count(&lake, "note is null").await;
     assert_eq!((without.rows, without.files_opened, without.files_pruned), (10 + 131_072, 2, 1));
     assert_eq!((without.groups_read, without.groups_pruned), (2, 1));
+}
+
+fn delete(ids: &[i64]) -> ChangeSet {
+    let nullable = Arc::clone(events().arrow_nullable());
+    let none = |field: &arrow::datatypes::FieldRef| new_null_array(field.data_type(), ids.len());
+    let mut columns: Vec<ArrayRef> = nullable.fields().iter().map(none).collect();
+    let after = RecordBatch::try_new(Arc::clone(&nullable), columns.clone()).unwrap();
+    columns[0] = Arc::new(Int64Array::from(ids.to_vec()));
+    let before = RecordBatch::try_new(nullable, columns).unwrap();
+    let gone = ChangeBatch::new(events(), vec![Op::Delete; ids.len()], before, after).unwrap();
+    ChangeSet { batches: vec![gone], ..ChangeSet::default() }
+}
+
+/// What the query answers, and whether it read the table for it.
+async fn answer(lake: &Lake, of: &str) -> (String, bool) {
+    let context = SessionContext::new();
+    context.register_catalog("lake", lake.read_view().catalog());
+    let plan = context.sql(&format!("select {of} from lake.mall.events")).await.unwrap();
+    let plan = plan.create_physical_plan().await.unwrap();
+    let reads = displayable(plan.as_ref()).indent(false).to_string().contains("DataSourceExec");
+    let rows = collect(plan, context.task_ctx()).await.unwrap();
+    let cells: Vec<String> =
+        rows[0].columns().iter().map(|c| array_value_to_string(c, 0).unwrap()).collect();
+    (cells.join(" "), reads)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_answer_where_they_are_exact_and_nowhere_else() {
+    let (_folder, lake) = lake_with(TableOptions::default()).await;
+    let (count, bounds) = ("count(*)", "min(id), max(id), count(note), count(at)");
+    assert_eq!(answer(&lake, count).await, ("0".into(), false));
+    write(&lake, 0..100, 40).await;
+    write(&lake, 100..200, 150).await;
+    assert_eq!(answer(&lake, count).await, ("200".into(), false));
+    assert_eq!(answer(&lake, bounds).await, ("0 199 110 200".into(), false));
+    assert_eq!(answer(&lake, "max(at)").await, ("1970-01-08T00:00:00.000199Z".into(), false));
+    // A manifest may shorten the bounds of a text.
+    let codes = (0..200).map(code);
+    assert_eq!(answer(&lake, "max(code)").await, (codes.max().unwrap(), true));
+    // What a filter leaves is estimated.
+    let filtered = "min(id) filter (where id = 7), count(*) filter (where id > 1000)";
+    assert_eq!(answer(&lake, filtered).await, ("7 0".into(), true));
+
+    // The first and the last row go, and others come, in memory: counts stay exact, bounds do not.
+    lake.stage(&delete(&[0, 199])).unwrap();
+    lake.publish();
+    assert_eq!(answer(&lake, count).await, ("198".into(), false));
+    assert_eq!(answer(&lake, bounds).await, ("1 198 109 198".into(), true));
+    lake.flush().await.unwrap();
+    assert_eq!(answer(&lake, count).await, ("198".into(), false));
+    assert_eq!(answer(&lake, bounds).await, ("1 198 109 198".into(), true));
+    lake.stage(&rows(-5..-2, 0)).unwrap();
+    lake.publish();
+    assert_eq!(answer(&lake, count).await, ("201".into(), false));
+    assert_eq!(answer(&lake, bounds).await, ("-5 198 109 201".into(), true));
+    // A whole file dead: what is left is known exactly again.
+    lake.stage(&delete(&(100..200).collect::<Vec<_>>())).unwrap();
+    lake.stage(&delete(&(-5..100).collect::<Vec<_>>())).unwrap();
+    lake.publish();
+    assert_eq!(answer(&lake, count).await, ("0".into(), false));
+    assert_eq!(answer(&lake, "min(id), count(note)").await.0, " 0");
+    write(&lake, 300..310, 305).await;
+    assert_eq!(answer(&lake, bounds).await, ("300 309 5 10".into(), false));
 }

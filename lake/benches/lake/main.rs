@@ -10,6 +10,7 @@ mod commits;
 mod compaction;
 mod lines;
 mod peer;
+mod planning;
 mod reopen;
 mod scan;
 mod stage;
@@ -22,6 +23,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("latency", changes::latency),
     ("commits", commits::run),
     ("compaction", compaction::run),
+    ("planning", planning::run),
     ("reopen", reopen::run),
     ("scan", scan::run),
 ];

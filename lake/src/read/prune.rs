@@ -1,6 +1,9 @@
 //! What is known of files without reading them: for join order, and to leave files out.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, UInt64Array},
@@ -44,11 +47,13 @@ pub(crate) fn prune_files(
 
 /// What is known of all living rows of these files and of those in memory. Row counts are exact.
 /// Bounds are of all rows in files, dead ones too, and texts may be shortened: exact are only those
-/// of whole numbers and times in files without dead rows, when no rows are in memory.
+/// of whole numbers and times in files without dead rows, when no rows are in memory. Of columns not
+/// in `wanted`, places in the table's, nothing is said: with many files it takes a while to find out.
 pub(crate) fn statistics(
     files: &[(&Segment, &FileRows)],
     hot: &[&Segment],
     shape: &Shape,
+    wanted: &BTreeSet<usize>,
 ) -> Statistics {
     let schema = shape.scanned();
     let mut statistics = Statistics::new_unknown(schema);
@@ -59,7 +64,7 @@ pub(crate) fn statistics(
     statistics.total_byte_size = exact(bytes).to_inexact();
     let partly = hot_rows > 0 || files.iter().any(|(s, _)| !s.dead.is_empty());
     let columns = schema.fields().iter().zip(&mut statistics.column_statistics);
-    for (at, (field, known)) in columns.enumerate() {
+    for (at, (field, known)) in columns.enumerate().filter(|(at, _)| wanted.contains(at)) {
         let bounds: Vec<Bounds> =
             files.iter().map(|(_, f)| bounds_of(&f.file, shape, at)).collect();
         let nulls: Option<u64> = bounds.iter().map(|b| b.nulls).sum();
@@ -69,12 +74,12 @@ pub(crate) fn statistics(
                 known.null_count = known.null_count.to_inexact();
             }
         }
-        let wanted = |b: &&Bounds, rows: u64| b.nulls != Some(rows);
+        let has_values = |b: &&Bounds, rows: u64| b.nulls != Some(rows);
         let with_rows = || {
             bounds
                 .iter()
                 .zip(files)
-                .filter(move |(b, (_, f))| wanted(b, u64::from(f.file.rows)))
+                .filter(move |(b, (_, f))| has_values(b, u64::from(f.file.rows)))
                 .map(|(b, _)| b)
         };
         let fold = |pick: fn(&Bounds) -> Option<&ScalarValue>, less: bool| {

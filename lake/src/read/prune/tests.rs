@@ -125,12 +125,12 @@ async fn a_file_has_one_value_of_what_it_is_partitioned_by() {
     assert_eq!(files.kept("id = 1").await, ["", "a", "b", "c"]);
 
     // A quarter of the rows has no name, and whole numbers are known exactly.
-    let known = statistics(&files.files(), &[], &files.shape);
+    let known = statistics(&files.files(), &[], &files.shape, &(0..4).collect());
     assert_eq!(known.column_statistics[1].null_count, Precision::Exact(10));
     assert_eq!(known.column_statistics[0].null_count, Precision::Absent);
     let ids = Arc::new(Int64Array::from(vec![7, -2]));
     let files = Files::by("id", Transform::Identity, ids).await;
-    let known = statistics(&files.files(), &[], &files.shape);
+    let known = statistics(&files.files(), &[], &files.shape, &(0..4).collect());
     let id = &known.column_statistics[0];
     assert_eq!(id.min_value, Precision::Exact(ScalarValue::from(-2_i64)));
     assert_eq!(id.max_value, Precision::Exact(ScalarValue::from(7_i64)));
@@ -191,7 +191,7 @@ async fn a_file_has_values_of_its_day_or_prefix_alone() {
         files.kept("at < timestamp '1970-01-02T12:00:00Z'").await,
         ["1970-01-01", "1970-01-02"]
     );
-    let known = statistics(&files.files(), &[], &files.shape);
+    let known = statistics(&files.files(), &[], &files.shape, &(0..4).collect());
     assert_eq!(known.column_statistics[2].min_value, Precision::Absent, "no value is known");
 
     let names = arrow::array::StringArray::from(vec!["a", "abc", "abd", "b", "ba"]);

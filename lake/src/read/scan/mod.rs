@@ -13,6 +13,7 @@ mod work;
 use std::{
     any::Any,
     cmp::Ordering,
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -33,7 +34,7 @@ use datafusion::{
         expressions::{BinaryExpr, Column},
         projection::ProjectionExprs,
         split_conjunction,
-        utils::reassign_expr_columns,
+        utils::{collect_columns, reassign_expr_columns},
     },
     physical_expr_common::physical_expr::snapshot_generation,
     physical_plan::{
@@ -156,7 +157,9 @@ impl LakeScan {
         }
         let kept: Vec<_> = files.iter().map(|(_, f)| *f).collect();
         let hot: Vec<&Segment> = self.view.segments.iter().filter(|s| s.file().is_none()).collect();
-        let mut statistics = Arc::new(statistics(&kept, &hot, &self.view.shape));
+        let mut wanted: BTreeSet<usize> = self.projection.iter().copied().collect();
+        wanted.extend(predicate.iter().flat_map(collect_columns).map(|column| column.index()));
+        let mut statistics = Arc::new(statistics(&kept, &hot, &self.view.shape, &wanted));
         if let Some(predicate) = predicate {
             // What a filter leaves is estimated as DataFusion does it.
             let input = Arc::new(EmptyExec::new(Arc::clone(self.table())));
