@@ -6,7 +6,9 @@ use std::io::{IsTerminal, Write};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use medlake_contract::TableName;
-use medlake_lake::{CompactReport, DeltaDeletes, Inspector, Lake, LakeConfig, LakeError, Outlook};
+use medlake_lake::{
+    CompactReport, DeltaDeletes, Inspector, Lake, LakeConfig, LakeError, ManifestReport, Outlook,
+};
 
 use crate::up::say;
 
@@ -31,6 +33,11 @@ pub(crate) enum Upkeep {
         /// What was replaced in the last so many minutes stays as well.
         #[arg(long, value_name = "MINUTES", default_value_t = 2)]
         keep_minutes: i64,
+    },
+    /// Write manifests anew where fewer hold the same, files of neighbouring partitions together.
+    RewriteManifests {
+        #[command(flatten)]
+        scope: Scope,
     },
     /// Remove files that nothing names and that are older than an hour.
     Orphans {
@@ -80,14 +87,9 @@ pub(crate) async fn run(settings: LakeConfig, upkeep: Upkeep) -> anyhow::Result<
         }
         Upkeep::Compact { scope } => {
             let lake = open(settings).await?;
-            let count = tables(&scope, &lake);
-            let mut bar = Bar::default();
-            let mut done = 0;
-            let mut told = |table: &TableName, report| {
-                done += 1;
-                bar.line(&compaction("merged", table, report));
-                bar.at(done, count);
-            };
+            let mut bar = Bar::of(tables(&scope, &lake)?.len());
+            let mut told =
+                |table: &TableName, report| bar.step(&compaction("merged", table, report));
             let total = lake.compact(&scope.tables, &mut told).await;
             let total = total.context("could not merge all files")?;
             bar.end();
@@ -109,8 +111,33 @@ pub(crate) async fn run(settings: LakeConfig, upkeep: Upkeep) -> anyhow::Result<
                 return Ok(());
             }
             let lake = open(settings).await?;
-            let expired = lake.expire(&scope.tables, keep, keep_micros).await;
-            say(&format!("forgot {} snapshots", expired.context("could not forget snapshots")?));
+            let tables = tables(&scope, &lake)?;
+            let mut bar = Bar::of(tables.len());
+            let mut total = 0;
+            for table in &tables {
+                let expired = lake.expire(std::slice::from_ref(table), keep, keep_micros).await;
+                let expired = expired.context("could not forget snapshots")?;
+                bar.step(&format!("{table}: forgot {expired} snapshots"));
+                total += expired;
+            }
+            bar.end();
+            say(&format!("forgot {total} snapshots"));
+            Ok(())
+        }
+        Upkeep::RewriteManifests { scope } if scope.dry_run => {
+            for table in inspector.outlook(&scope.tables, 0, 0).await? {
+                say(&manifests("would become", &table.table, table.manifests));
+            }
+            Ok(())
+        }
+        Upkeep::RewriteManifests { scope } => {
+            let lake = open(settings).await?;
+            let mut bar = Bar::of(tables(&scope, &lake)?.len());
+            let mut told =
+                |table: &TableName, report| bar.step(&manifests("became", table, report));
+            let done = lake.rewrite_manifests(&scope.tables, &mut told).await;
+            done.context("could not write all manifests anew")?;
+            bar.end();
             Ok(())
         }
         Upkeep::Orphans { scope } if scope.dry_run => {
@@ -124,21 +151,32 @@ pub(crate) async fn run(settings: LakeConfig, upkeep: Upkeep) -> anyhow::Result<
         }
         Upkeep::Orphans { scope } => {
             let lake = open(settings).await?;
-            let removed = lake.remove_orphans(&scope.tables).await;
-            say(&format!("removed {} files", removed.context("could not remove files")?));
+            let tables = tables(&scope, &lake)?;
+            let mut bar = Bar::of(tables.len());
+            let mut total = 0;
+            for table in &tables {
+                let removed = lake.remove_orphans(std::slice::from_ref(table)).await;
+                let removed = removed.context("could not remove files")?;
+                bar.step(&format!("{table}: removed {removed} files"));
+                total += removed;
+            }
+            bar.end();
+            say(&format!("removed {total} files"));
             Ok(())
         }
         Upkeep::Delta { tables, vectors } => {
             let lake = open(settings).await?;
             let deletes = if vectors { DeltaDeletes::Vectors } else { DeltaDeletes::Copies };
+            let mut bar = Bar::of(tables.len());
             for table in tables {
                 let report = lake.publish_delta(&table, deletes).await;
                 let report = report.with_context(|| format!("could not publish \"{table}\""))?;
-                say(&format!(
+                bar.step(&format!(
                     "{table}: Delta version {} names {} files, {} of them new; {} rows were copied",
                     report.version, report.files, report.added, report.copied_rows
                 ));
             }
+            bar.end();
             Ok(())
         }
     }
@@ -172,8 +210,13 @@ async fn open(settings: LakeConfig) -> anyhow::Result<Lake> {
     }
 }
 
-fn tables(scope: &Scope, lake: &Lake) -> usize {
-    if scope.tables.is_empty() { lake.read_view().tables().len() } else { scope.tables.len() }
+/// The tables asked for, or all that are the lake's own.
+fn tables(scope: &Scope, lake: &Lake) -> anyhow::Result<Vec<TableName>> {
+    Ok(lake.own_tables(&scope.tables)?)
+}
+
+fn manifests(doing: &str, table: &TableName, report: ManifestReport) -> String {
+    format!("{table}: {} manifests {doing} {}", report.before, report.after)
 }
 
 fn compaction(doing: &str, table: &TableName, report: CompactReport) -> String {
@@ -194,9 +237,23 @@ fn megabytes(bytes: u64) -> f64 {
 #[derive(Debug, Default)]
 struct Bar {
     shown: bool,
+    done: usize,
+    count: usize,
 }
 
 impl Bar {
+    fn of(count: usize) -> Self {
+        Self { count, ..Self::default() }
+    }
+
+    /// One more is done; the line stays, above the bar.
+    fn step(&mut self, line: &str) {
+        self.end();
+        say(line);
+        self.done += 1;
+        self.at(self.done, self.count);
+    }
+
     fn at(&mut self, done: usize, count: usize) {
         let mut terminal = std::io::stderr();
         if !terminal.is_terminal() {
@@ -208,12 +265,6 @@ impl Bar {
         let _ = write!(terminal, "\r[{}{}] {done}/{count}", "#".repeat(full), "-".repeat(empty));
         let _ = terminal.flush();
         self.shown = true;
-    }
-
-    /// A line that stays, above the bar.
-    fn line(&mut self, line: &str) {
-        self.end();
-        say(line);
     }
 
     fn end(&mut self) {

@@ -37,6 +37,8 @@ async fn the_lake_is_verified_and_looked_after_by_hand() {
     for (arguments, expected) in [
         (&["expire", "--keep", "1", "--keep-minutes", "0"][..], "forgot"),
         (&["compact"], "data files became"),
+        (&["rewrite-manifests", "--dry-run"], "mall.orders: "),
+        (&["rewrite-manifests"], " manifests became 1"),
         (&["orphans"], "removed 0 files"),
         (&["orphans", "--dry-run"], "0 files that nothing names"),
         (&["delta", "--table", "mall.orders"], "mall.orders: Delta version 1 names 1 files"),

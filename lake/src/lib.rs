@@ -73,6 +73,7 @@ pub use maintain::{
     MaintenanceReport,
     check::{CheckReport, Finding, Inspector, Outlook, Severity},
     compact::CompactReport,
+    manifests::ManifestReport,
 };
 pub use options::{Compression, FormatVersion, PartitionField, SortField, TableOptions, Transform};
 pub use read::{

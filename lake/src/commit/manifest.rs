@@ -1,6 +1,6 @@
 //! Manifests: lists of files with where each came from.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use iceberg::{
     io::FileIO,
@@ -24,6 +24,8 @@ use crate::{
 const SMALL_MANIFEST: usize = 1_000;
 /// Small manifests of one kind and specification a snapshot has at most.
 const SMALL_MANIFESTS: usize = 4;
+/// Entries of a manifest when all are written anew: read in some milliseconds.
+const FULL_MANIFEST: usize = 4_000;
 
 /// A file to enter into a manifest.
 #[derive(Debug, Clone)]
@@ -83,13 +85,15 @@ pub(crate) struct ManifestMaker<'a> {
 impl ManifestMaker<'_> {
     /// The manifests of one kind after a change, partition specification by specification: what is
     /// added goes into a new one, with the rest of those that lose files. Once there are many small
-    /// ones, all of them go into the new one.
+    /// ones, all of them go into the new one. With `gather` all are written anew, files of neighbouring
+    /// partitions together.
     pub(crate) async fn arrange(
         &mut self,
         content: ManifestContentType,
         old: &[Manifest],
         added: &[NewEntry],
         removed: &(dyn Fn(&Entry) -> bool + Sync),
+        gather: bool,
     ) -> Result<Vec<Manifest>, LakeError> {
         let mut specs: BTreeMap<i32, (Vec<&Manifest>, Vec<&NewEntry>)> = BTreeMap::new();
         for manifest in old {
@@ -104,7 +108,7 @@ impl ManifestMaker<'_> {
             let (mut changed, mut kept): (Vec<&Manifest>, Vec<&Manifest>) = old
                 .into_iter()
                 .filter(|m| !m.entries.is_empty())
-                .partition(|m| m.entries.iter().any(|e| removed(e)));
+                .partition(|m| gather || m.entries.iter().any(|e| removed(e)));
             let small = |m: &Manifest| m.entries.len() < SMALL_MANIFEST;
             if kept.iter().filter(|m| small(m)).count() >= SMALL_MANIFESTS {
                 let (few, many): (Vec<_>, Vec<_>) = kept.into_iter().partition(|m| small(m));
@@ -112,8 +116,19 @@ impl ManifestMaker<'_> {
                 kept = many;
             }
             manifests.extend(kept.into_iter().cloned());
-            if !changed.is_empty() || !added.is_empty() {
-                manifests.push(self.write(content, spec_id, &changed, &added, removed).await?);
+            if changed.is_empty() && added.is_empty() {
+                continue;
+            }
+            let mut entries: Vec<&Arc<Entry>> = changed.iter().flat_map(|m| &m.entries).collect();
+            let most = if gather { FULL_MANIFEST } else { usize::MAX };
+            if gather {
+                entries.sort_by(|a, b| by_partition(a.file.partition(), b.file.partition()));
+            }
+            let mut parts = entries.chunks(most);
+            let first = parts.next().unwrap_or_default();
+            manifests.push(self.write(content, spec_id, first, &added, removed).await?);
+            for part in parts {
+                manifests.push(self.write(content, spec_id, part, &[], removed).await?);
             }
         }
         Ok(manifests)
@@ -124,7 +139,7 @@ impl ManifestMaker<'_> {
         &mut self,
         content: ManifestContentType,
         spec_id: i32,
-        old: &[&Manifest],
+        old: &[&Arc<Entry>],
         added: &[&NewEntry],
         removed: &(dyn Fn(&Entry) -> bool + Sync),
     ) -> Result<Manifest, LakeError> {
@@ -135,7 +150,7 @@ impl ManifestMaker<'_> {
         let damaged = |problem| LakeError::Corrupt { table: self.table.name.clone(), problem };
         let (mut writer, partition_type) = self.writer(&memory, &location, content, spec_id)?;
         let mut entries = Vec::new();
-        for entry in old.iter().flat_map(|m| &m.entries) {
+        for entry in old.iter().copied() {
             let file = moved(&entry.file, entry.first_row_id, &partition_type).map_err(damaged)?;
             if removed(entry) {
                 writer
@@ -215,6 +230,25 @@ impl ManifestMaker<'_> {
         };
         Ok((writer, partition_type))
     }
+}
+
+/// How many manifests hold the same files when all are written anew.
+pub(crate) fn gathered(manifests: &[Manifest]) -> usize {
+    let mut entries: BTreeMap<(bool, i32), usize> = BTreeMap::new();
+    for Manifest { file, entries: own } in manifests {
+        let kind = (file.content == ManifestContentType::Data, file.partition_spec_id);
+        *entries.entry(kind).or_default() += own.len();
+    }
+    entries.values().map(|count| count.div_ceil(FULL_MANIFEST)).sum()
+}
+
+/// An order in which files of one partition, and of neighbouring ones, are together.
+fn by_partition(a: &Struct, b: &Struct) -> Ordering {
+    let primitive = |value: Option<&Literal>| value.and_then(Literal::as_primitive_literal);
+    let values = a.iter().zip(b.iter());
+    let orders =
+        values.map(|(a, b)| primitive(a).partial_cmp(&primitive(b)).unwrap_or(Ordering::Equal));
+    orders.fold(Ordering::Equal, Ordering::then)
 }
 
 /// Writes to files what the library wrote to memory: all bytes pass one place. Answers how many.

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::{
     catalog::{CatalogKind, CatalogTable},
     commit::manifest::{
-        DeleteKey, Entry, Manifest, ManifestMaker, NewEntry, assign_row_ids, copy_out,
+        DeleteKey, Entry, Manifest, ManifestMaker, NewEntry, assign_row_ids, copy_out, gathered,
         read_manifest, read_manifest_list,
     },
     error::LakeError,
@@ -92,6 +92,8 @@ pub(crate) struct TableChange {
     pub(crate) removed_deletes: BTreeSet<DeleteKey>,
     /// Whether the same rows are in other files, and nothing else changes.
     pub(crate) rewrite: bool,
+    /// Whether all manifests are written anew.
+    pub(crate) gather: bool,
 }
 
 impl TableChange {
@@ -200,6 +202,11 @@ impl CommittedTable {
         let manifests = read_manifests(storage, &name, &metadata, current).await?;
         let (retired, updates) = (Vec::new(), Vec::new());
         Ok(Self { name, metadata, location, manifests, retired, kind, updates })
+    }
+
+    /// How many manifests the table has, and how many hold the same when all are written anew.
+    pub(crate) fn manifest_counts(&self) -> (usize, usize) {
+        (self.manifests.len(), gathered(&self.manifests))
     }
 
     /// The columns.
@@ -331,13 +338,14 @@ impl CommittedTable {
         change.removed.iter().for_each(|location| retire(location));
 
         let removed = |e: &Entry| change.removed.contains(e.file.file_path());
-        let mut manifests =
-            maker.arrange(ManifestContentType::Data, &data, &change.added, &removed).await?;
+        let gather = change.gather;
+        let mut manifests = maker
+            .arrange(ManifestContentType::Data, &data, &change.added, &removed, gather)
+            .await?;
         let outdated = change.outdates();
         let removed = |e: &Entry| outdated(&e.file);
-        let deletes = maker
-            .arrange(ManifestContentType::Deletes, &deletes, &change.added_deletes, &removed)
-            .await?;
+        let (kind, added) = (ManifestContentType::Deletes, &change.added_deletes);
+        let deletes = maker.arrange(kind, &deletes, added, &removed, gather).await?;
         let named: BTreeSet<&str> =
             deletes.iter().flat_map(|m| &m.entries).map(|e| e.file.file_path()).collect();
         let gone: BTreeSet<&str> = self

@@ -27,7 +27,10 @@ use crate::{
         position_deletes::read_deletes,
         schema::{Shape, is_ours},
     },
-    maintain::compact::{CompactReport, Limits, Plan},
+    maintain::{
+        compact::{CompactReport, Limits, Plan},
+        manifests::ManifestReport,
+    },
     open::open_files,
     read::view::TableView,
     storage::{Storage, blocking},
@@ -102,6 +105,9 @@ pub struct Outlook {
     pub compaction: CompactReport,
     /// How many snapshots are older than need be.
     pub snapshots: usize,
+    /// Its manifests, and what [`Lake::rewrite_manifests`](crate::Lake::rewrite_manifests) would make
+    /// of them.
+    pub manifests: ManifestReport,
     /// The files that nothing names, and their bytes.
     pub orphans: Vec<(String, u64)>,
 }
@@ -168,6 +174,7 @@ impl Inspector {
                 table: name,
                 compaction: plan.map(|plan| plan.report()).unwrap_or_default(),
                 snapshots: committed.old_snapshots(&retention, now),
+                manifests: ManifestReport::of(&committed),
                 orphans: leftovers.orphans.into_iter().map(|f| (f.location, f.bytes)).collect(),
             });
         }

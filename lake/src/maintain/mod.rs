@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod compact;
+pub(crate) mod manifests;
 
 use std::sync::Arc;
 
@@ -90,8 +91,11 @@ impl Lake {
         self.state().tables.keys().cloned().collect()
     }
 
-    /// The tables asked for; all of them when none is named.
-    fn chosen(&self, tables: &[TableName]) -> Result<Vec<TableName>, LakeError> {
+    /// The tables asked for; when none is named, all that the lake writes.
+    ///
+    /// # Errors
+    /// [`LakeError::UnknownTable`].
+    pub fn own_tables(&self, tables: &[TableName]) -> Result<Vec<TableName>, LakeError> {
         let all = self.table_names();
         match tables.iter().find(|t| !all.contains(t)) {
             Some(unknown) => Err(LakeError::UnknownTable { table: unknown.clone() }),
@@ -113,7 +117,7 @@ impl Lake {
         let _alone = self.maintenance.lock().await;
         let limits = Limits::asked(&self.config);
         let mut total = CompactReport::default();
-        for table in self.chosen(tables)? {
+        for table in self.own_tables(tables)? {
             let mut of_table = CompactReport::default();
             // What was merged is not small any more, or is alone.
             while let Some(done) = self.compact_once(limits, &table).await? {
@@ -138,7 +142,7 @@ impl Lake {
         keep_micros: i64,
     ) -> Result<usize, LakeError> {
         let _alone = self.maintenance.lock().await;
-        let names = self.chosen(tables)?;
+        let names = self.own_tables(tables)?;
         for table in &names {
             // So that it is known which files go with the snapshots.
             self.remove_orphans_of(table).await?;
@@ -161,7 +165,7 @@ impl Lake {
     pub async fn remove_orphans(&self, tables: &[TableName]) -> Result<usize, LakeError> {
         let _alone = self.maintenance.lock().await;
         let mut removed = 0;
-        for table in self.chosen(tables)? {
+        for table in self.own_tables(tables)? {
             removed += self.remove_orphans_of(&table).await?;
         }
         Ok(removed)

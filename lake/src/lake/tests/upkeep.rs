@@ -182,3 +182,31 @@ async fn a_view_held_outlives_the_expiry_of_its_snapshot() {
     let data: Vec<&String> = data.iter().filter(|f| !f.contains("-deletes")).collect();
     assert_eq!(data.len(), 1, "the rest is gone: {data:?}");
 }
+
+#[tokio::test]
+async fn manifests_are_written_anew_where_fewer_hold_the_same() {
+    let bench = Bench::new();
+    let lake = some_lake(&bench).await;
+    let manifests = "select count(*) from medlake.mall.numbers$manifests where content";
+    let counts = async |lake: &Lake| {
+        let view = lake.read_view();
+        let data = query(&view, &format!("{manifests} = 0")).await;
+        [data, query(&view, &format!("{manifests} = 1")).await].concat()
+    };
+    assert_eq!(counts(&lake).await, ["3", "1"]);
+    let outlook = inspector(&bench).await.outlook(&[], 0, 0).await.unwrap();
+    let mut expected = rows(&lake.read_view(), TABLE).await;
+    let mut told = Vec::new();
+    let mut tell = |_: &TableName, report: crate::ManifestReport| told.push(report);
+    lake.rewrite_manifests(&[], &mut tell).await.unwrap();
+    lake.rewrite_manifests(&[], &mut tell).await.unwrap();
+    assert_eq!(told[0], outlook[0].manifests, "as was said beforehand");
+    assert_eq!(told.iter().map(|t| (t.before, t.after)).collect::<Vec<_>>(), [(4, 2), (2, 2)]);
+    assert_eq!(counts(&lake).await, ["1", "1"]);
+    commit(&lake, vec![insert(50, 50)]).await;
+    drop(lake);
+    assert_eq!(findings(&bench).await, []);
+    expected.push("50,50".to_owned());
+    expected.sort();
+    assert_eq!(rows(&bench.open().await.read_view(), TABLE).await, expected);
+}

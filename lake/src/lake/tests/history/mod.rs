@@ -299,6 +299,7 @@ impl History {
                 check(&lake.staged_view(), &self.staged, &self.note("staged")).await;
                 check(&lake.read_view(), &self.published, &self.note("published")).await;
             }
+            19 if self.one_in(3) => lake.rewrite_manifests(&[], &mut |_, _| {}).await.unwrap(),
             19 => while !lake.maintain().await.unwrap().is_idle() {},
             20..22 => self.busy_maintenance().await,
             22..24 => self.alter().await,
