@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks: Chromium with CJK fonts, psql, PostgreSQL and
-# MariaDB servers, a REST catalog (Java), and the Python readers of Iceberg tables in a virtual environment of their own.
+# MariaDB servers, a REST catalog and Spark (Java), and the readers of Iceberg tables in a virtual
+# environment of their own.
 # Safe to run again; quick then.
 set -euo pipefail
 
@@ -44,11 +45,15 @@ if [ ! -e "$servers/.seaweedfs-4.48" ]; then
   touch "$servers/.seaweedfs-4.48"
 fi
 
-# Iceberg's own REST catalog, as its project tests with; tests/readers/RestCatalog.java starts it.
-if [ ! -e "$cache/java/iceberg-open-api-1.10.1.jar" ]; then
-  ( cd "$cache" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
-      -Dartifact=org.apache.iceberg:iceberg-open-api:1.10.1 -DoutputDirectory="$cache/java" )
-fi
+# Iceberg's own REST catalog, as its project tests with (tests/readers/RestCatalog.java starts it), and
+# what makes Spark open Iceberg tables in a SQLite catalog.
+for artifact in org.apache.iceberg:iceberg-open-api:1.10.1 \
+    org.apache.iceberg:iceberg-spark-runtime-3.5_2.12:1.10.2 org.xerial:sqlite-jdbc:3.50.3.0; do
+  IFS=: read -r _ name version <<<"$artifact"
+  [ -e "$cache/java/$name-$version.jar" ] ||
+    ( cd "$cache" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
+        -Dartifact="$artifact" -DoutputDirectory="$cache/java" )
+done
 
 # The browser test drives the Debian Chromium through playwright-core; no browser is downloaded.
 ( cd tests/browser && { [ -d node_modules/playwright-core ] || npm ci --no-audit --no-fund --silent; } )

@@ -158,10 +158,12 @@ impl Transform {
         })
     }
 
-    /// The name of the partition field, as Iceberg's own library gives it.
+    /// The name of the partition field, as Iceberg's own library gives it; made of what Avro takes in
+    /// a name, for manifests have it as one.
     fn field_name(self, column: &str) -> String {
+        let column = &avro_name(column);
         match self {
-            Self::Identity => column.to_owned(),
+            Self::Identity => column.clone(),
             Self::Year => format!("{column}_year"),
             Self::Month => format!("{column}_month"),
             Self::Day => format!("{column}_day"),
@@ -170,6 +172,19 @@ impl Transform {
             Self::Truncate(_) => format!("{column}_trunc"),
         }
     }
+}
+
+/// A name with whatever Avro does not take in names replaced, as Iceberg's own library does it.
+fn avro_name(name: &str) -> String {
+    let mut safe = String::with_capacity(name.len());
+    for (at, c) in name.chars().enumerate() {
+        match c {
+            '0'..='9' if at == 0 => safe.extend(['_', c]),
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '_' => safe.push(c),
+            _ => safe.push_str(&format!("_x{:X}", u32::from(c))),
+        }
+    }
+    safe
 }
 
 impl TableOptions {

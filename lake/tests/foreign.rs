@@ -9,7 +9,7 @@ use arrow::{
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use medlake_contract::{ChangeBatch, Op};
-use medlake_lake::ReadView;
+use medlake_lake::{Follower, Lake, LakeConfig, LakeError, ReadView};
 use serde_json::Value;
 
 use crate::{fixtures, parts};
@@ -121,4 +121,39 @@ async fn tables_made_by_pyiceberg_are_read_as_it_reads_them_and_never_written() 
     let schema = lake.read_view().tables().into_iter().find(|t| t.schema.name().table() == "bare");
     let error = lake.create_tables(&[schema.unwrap().schema]).await.unwrap_err();
     assert!(error.to_string().contains("never written here"), "{error}");
+}
+
+/// A table whose metadata is lost or damaged stops no other table from being read, unless it is ours.
+#[tokio::test]
+async fn lost_metadata_of_another_program_does_not_stop_the_lake() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || LakeConfig::new(folder.path(), fixtures::clock());
+    {
+        let lake = fixtures::lake(folder.path()).await;
+        lake.create_tables(&[fixtures::orders()]).await.unwrap();
+        fixtures::write(&lake, &fixtures::upserts((0..10).map(|k| (k, k)), 1)).await;
+        change(folder.path(), "first");
+    }
+    let metadata = folder.path().join("warehouse/other/bare/metadata");
+    for file in std::fs::read_dir(metadata).unwrap().map(|file| file.unwrap().path()) {
+        if file.to_str().unwrap().ends_with(".metadata.json") {
+            std::fs::write(file, "{ torn").unwrap();
+        }
+    }
+    let lake = Lake::open(config()).await.unwrap();
+    let follower = Follower::open(&config()).await.unwrap();
+    for view in [lake.read_view(), follower.watch().borrow().clone()] {
+        let left_out: Vec<String> =
+            view.left_out().iter().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(left_out, ["other.bare", "other.broken"]);
+        assert_eq!(lines(&view, "select count(*) from medlake.mall.orders").await, ["10"]);
+        assert_eq!(lines(&view, "select count(*) from medlake.other.sales").await, ["19"]);
+    }
+    drop(lake);
+
+    // Ours: an older metadata file says so.
+    let current = crate::engines::metadata_location(folder.path(), "mall.orders").await;
+    std::fs::remove_file(current.trim_start_matches("file://")).unwrap();
+    let error = Lake::open(config()).await.err().unwrap();
+    assert!(matches!(error, LakeError::File { .. }), "{error:?}");
 }

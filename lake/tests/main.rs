@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod digest;
+mod engine_process;
 mod fixtures;
+mod histories;
 mod parts;
 mod s3_server;
 mod servers;

@@ -269,6 +269,13 @@ fn add(
     match default.filter(|value| !value.is_null()) {
         None if column.nullable => {}
         None => return Err(format!("required column \"{}\" needs a default", column.name)),
+        Some(value) if !is_writable(value) => {
+            return Err(format!(
+                "the default of column \"{}\" is a time that metadata cannot be written with: it must be \
+                 within 200,000 years of 1970, and on a full second if it is before",
+                column.name
+            ));
+        }
         Some(_) if ids.version < FormatVersion::V3 => {
             return Err(format!(
                 "a default for column \"{}\" takes format version 3; the table has version {}",
@@ -285,6 +292,26 @@ fn add(
     }
     fields.insert(at, Arc::new(field));
     Ok(())
+}
+
+/// Whether the metadata library can write a value: it counts the parts of a second from 1970 on only,
+/// and knows no calendar beyond the year 262,142.
+fn is_writable(value: &ScalarValue) -> bool {
+    const MICROS_PER_SECOND: i64 = 1_000_000;
+    const SECONDS_PER_DAY: i64 = 86_400;
+    const MOST_DAYS: i64 = 200_000 * 365;
+    let most_micros = MOST_DAYS * SECONDS_PER_DAY * MICROS_PER_SECOND;
+    match value {
+        ScalarValue::Date32(Some(days)) => i64::from(*days).abs() <= MOST_DAYS,
+        ScalarValue::Time64Microsecond(Some(micros)) => {
+            (0..SECONDS_PER_DAY * MICROS_PER_SECOND).contains(micros)
+        }
+        ScalarValue::TimestampMicrosecond(Some(micros), zone) => {
+            (-most_micros..=most_micros).contains(micros)
+                && (zone.is_none() || *micros >= 0 || micros % MICROS_PER_SECOND == 0)
+        }
+        _ => true,
+    }
 }
 
 fn position(fields: &[NestedFieldRef], place: &Place) -> Result<usize, String> {

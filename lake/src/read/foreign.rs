@@ -3,13 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use medlake_contract::TableName;
+use futures::TryStreamExt;
+use medlake_contract::{Kind, TableName};
 
 use crate::{
-    catalog::CatalogTable, commit::table::CommittedTable, error::LakeError,
-    format::schema::is_ours, lake::Lake, open::open_files, read::view::TableView, storage::Storage,
+    catalog::CatalogTable,
+    commit::table::CommittedTable,
+    error::LakeError,
+    format::schema::{KEY_PROPERTY, is_ours},
+    lake::Lake,
+    open::open_files,
+    read::view::TableView,
+    storage::Storage,
     table::segment::Segment,
 };
+
+/// How the names of metadata files end.
+const METADATA_ENDING: &str = ".metadata.json";
 
 /// A table as of the metadata file its picture was made from.
 #[derive(Debug, Clone)]
@@ -63,15 +73,40 @@ pub(crate) async fn picture(
     Ok(Arc::new(TableView::new(shape, segments)))
 }
 
-/// Whether a table whose metadata cannot be understood is another program's.
+/// Whether a table whose metadata cannot be understood is another program's: its metadata says so, or,
+/// where that is lost, no other metadata file beside it says that the table was ours.
 pub(crate) async fn is_foreign(storage: &Storage, location: &str) -> Result<bool, LakeError> {
-    let json = storage.read(location).await?;
+    if let Some(ours) = says_ours(storage, location).await? {
+        return Ok(!ours);
+    }
+    let Some((folder, _)) = location.rsplit_once('/') else { return Ok(true) };
+    let mut listed = storage.list(folder);
+    loop {
+        match listed.try_next().await {
+            Ok(None) => return Ok(true),
+            Ok(Some(file)) if !file.location.ends_with(METADATA_ENDING) => {}
+            Ok(Some(file)) => {
+                if says_ours(storage, &file.location).await? == Some(true) {
+                    return Ok(false);
+                }
+            }
+            // Not where this program writes.
+            Err(error) if error.kind() == Kind::Unsupported => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether a metadata file is of a table of this program; none when it is not there, or is none.
+async fn says_ours(storage: &Storage, location: &str) -> Result<Option<bool>, LakeError> {
+    let json = match storage.read(location).await {
+        Ok(json) => json,
+        Err(error) if error.is_missing() || error.kind() == Kind::Unsupported => return Ok(None),
+        // It may be there the next time.
+        Err(error) => return Err(error),
+    };
     let json: Option<serde_json::Value> = serde_json::from_slice(&json).ok();
-    // What is not even JSON may have been ours.
-    Ok(json.is_some_and(|json| {
-        let properties = json.get("properties");
-        properties.is_none_or(|p| p.get(crate::format::schema::KEY_PROPERTY).is_none())
-    }))
+    Ok(json.map(|json| json.get("properties").is_some_and(|p| p.get(KEY_PROPERTY).is_some())))
 }
 
 impl Lake {

@@ -396,6 +396,12 @@ async fn alterations_that_cannot_be_made_change_nothing() {
     let lake = bench.open().await;
     lake.create_tables(&[numbers()]).await.unwrap();
     let name = numbers().name().clone();
+    let early = Alteration::Add {
+        inside: None,
+        column: Column::nullable("early", ColumnType::TimestampMicros),
+        default: Some(ScalarValue::TimestampMicrosecond(Some(-1), Some("UTC".into()))),
+        place: Place::Last,
+    };
     let required = |default| Alteration::Add {
         inside: None,
         column: Column::required("must", ColumnType::Int64),
@@ -410,6 +416,7 @@ async fn alterations_that_cannot_be_made_change_nothing() {
         (rename(["v", "x"], "y"), "part of no struct"),
         (add("v", ColumnType::Int64), "already"),
         (required(None), "needs a default"),
+        (early.clone(), "on a full second"),
         (required(Some(ScalarValue::Int64(Some(1)))), "format version 3"),
         (Alteration::Widen { column: "v".into(), to: ColumnType::Int32 }, "cannot become"),
         (Alteration::Move { column: "v".into(), to: Place::After("x".into()) }, "no column \"x\""),

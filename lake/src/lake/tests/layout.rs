@@ -55,6 +55,30 @@ fn kinds(entries: impl Iterator<Item = Arc<Entry>>) -> Vec<String> {
     kinds
 }
 
+/// Manifests have the names of partitions, and not every name can stand there.
+#[tokio::test]
+async fn partitions_by_columns_of_any_name_are_read_back() {
+    let bench = Bench::new();
+    let columns = vec![
+        Column::required("id", ColumnType::Int64),
+        Column::nullable("渠道 1", ColumnType::Utf8),
+        Column::nullable("2nd", ColumnType::Int64),
+    ];
+    let schema = table("mall.events", columns, &["id"]);
+    {
+        let lake = bench.open().await;
+        let partition = vec![by("渠道 1", Transform::Identity), by("2nd", Transform::Truncate(10))];
+        let options = TableOptions { partition, ..TableOptions::default() };
+        lake.create_tables_with(&[(Arc::clone(&schema), options)]).await.unwrap();
+        write(&lake, &schema, vec![(Op::Insert, None, Some(event(1, Some("应用"), 17)))]).await;
+    }
+    let lake = bench.open().await;
+    assert_eq!(rows(&lake.read_view(), "mall.events").await, ["1,应用,17"]);
+    let entry = committed(&lake, &schema).await.data_files().next().cloned().unwrap();
+    let partition = [Some(Literal::string("应用")), Some(Literal::long(10))];
+    assert_eq!(entry.file.partition().fields(), partition);
+}
+
 #[tokio::test]
 async fn rows_of_different_partitions_never_share_a_file() {
     let bench = Bench::new();
