@@ -40,12 +40,59 @@ fn foreign(url: &str, action: &[&str]) {
 
 /// Rows and the sum of their amounts, as our engine reads them.
 async fn sums(lake: &Lake) -> (i64, i64) {
+    ask(lake, "select count(*), sum(amount_fen) from lake.mall.orders").await.unwrap()
+}
+
+/// Two numbers.
+async fn ask(lake: &Lake, sql: &str) -> datafusion::error::Result<(i64, i64)> {
     let context = SessionContext::new();
     context.register_catalog("lake", lake.read_view().catalog());
-    let sql = "select count(*), sum(amount_fen) from lake.mall.orders";
-    let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+    let batches = context.sql(sql).await?.collect().await?;
     let number = |column: usize| batches[0].column(column).as_primitive::<Int64Type>().value(0);
-    (number(0), number(1))
+    Ok((number(0), number(1)))
+}
+
+/// How many files there are in a folder.
+fn files_under(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { files_under(&path) } else { 1 }).sum()
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_given_a_name_stays_until_the_name_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = LakeConfig {
+        keep_snapshots: 2,
+        keep_snapshots_micros: 0,
+        orphan_micros: -3_600_000_000,
+        ..LakeConfig::new(folder.path(), clock())
+    };
+    let url = format!("sqlite:///{}", folder.path().join("catalog.db").display());
+    let named = "select count(*), sum(amount_fen) from lake.mall.\"orders@year-end\"";
+    let lake = Lake::open(config.clone()).await.unwrap();
+    lake.create_tables(&[orders()]).await.unwrap();
+    write(&lake, &upserts((0..100).map(|k| (k, 1)), 1)).await;
+    foreign(&url, &["tag", "year-end"]);
+    for change_id in 2..10 {
+        write(&lake, &upserts((0..100).map(|k| (k, 2)), change_id)).await;
+        while !lake.maintain().await.unwrap().is_idle() {}
+    }
+    drop(lake);
+    let lake = Lake::open(config).await.unwrap();
+    lake.load_indexes().await.unwrap();
+    lake.compact(&[], &mut |_, _| {}).await.unwrap();
+    lake.expire(&[], 1, 0).await.unwrap();
+    lake.remove_orphans(&[]).await.unwrap();
+    assert_eq!(sums(&lake).await, (100, 200));
+    assert_eq!(ask(&lake, named).await.unwrap(), (100, 100));
+
+    foreign(&url, &["untag", "year-end"]);
+    lake.flush().await.unwrap();
+    let before = files_under(folder.path());
+    lake.expire(&[], 1, 0).await.unwrap();
+    assert!(ask(&lake, named).await.is_err());
+    assert!(files_under(folder.path()) < before, "its files are gone");
+    assert_eq!(sums(&lake).await, (100, 200));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 """Changes a table in a catalog database with PyIceberg, as another program would.
 
-usage: write_sql_catalog.py URL append KEY:AMOUNT,... | delete FROM:TO | rewrite [TABLE]
+usage: write_sql_catalog.py URL append KEY:AMOUNT,... | delete FROM:TO | rewrite | tag NAME | untag NAME [TABLE]
 """
 
 import sys
@@ -24,6 +24,10 @@ def main(url: str, action: str, values: str = "", name: str = "mall.orders") -> 
         table.delete(f"order_id >= {first} and order_id < {end}")
     elif action == "rewrite":
         table.overwrite(table.scan().to_arrow())
+    elif action == "tag":
+        table.manage_snapshots().create_tag(table.current_snapshot().snapshot_id, values).commit()
+    elif action == "untag":
+        table.manage_snapshots().remove_tag(values).commit()
     else:
         raise SystemExit(f"no such action: {action}")
 

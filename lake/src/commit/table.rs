@@ -31,6 +31,7 @@ use crate::{
         data_file::LakeFile,
         deletion_vectors::is_vector,
         progress::Progress,
+        refs::named_snapshots,
         schema::{
             IDENTITY_PROPERTY, KEY_PROPERTY, Shape, check_defaults, constant_of, iceberg_schema,
             identity_word, metadata_error,
@@ -120,6 +121,8 @@ pub(crate) struct CommittedTable {
     pub(crate) location: String,
     manifests: Vec<Manifest>,
     retired: Vec<Retired>,
+    /// The snapshots that other programs gave a name: they stay until the name goes.
+    named: BTreeSet<i64>,
     /// Who writes its metadata files.
     kind: CatalogKind,
     /// How its metadata was made from the one before.
@@ -183,6 +186,7 @@ impl CommittedTable {
             location,
             manifests: Vec::new(),
             retired: Vec::new(),
+            named: BTreeSet::new(),
             kind,
             updates: Vec::new(),
         })
@@ -201,7 +205,10 @@ impl CommittedTable {
         let current = metadata.current_snapshot();
         let manifests = read_manifests(storage, &name, &metadata, current).await?;
         let (retired, updates) = (Vec::new(), Vec::new());
-        Ok(Self { name, metadata, location, manifests, retired, kind, updates })
+        let refs = named_snapshots(&name, &metadata)?;
+        let others = refs.iter().filter(|(name, _)| *name != MAIN_BRANCH);
+        let named = others.filter_map(|(_, told)| told.get("snapshot-id")?.as_i64()).collect();
+        Ok(Self { name, metadata, location, manifests, retired, named, kind, updates })
     }
 
     /// How many manifests the table has, and how many hold the same when all are written anew.
@@ -244,6 +251,7 @@ impl CommittedTable {
             location: self.location.clone(),
             manifests,
             retired: Vec::new(),
+            named: self.named.clone(),
             kind: self.kind,
             updates: Vec::new(),
         }
@@ -398,7 +406,8 @@ impl CommittedTable {
             .remove_snapshots(&expired);
         let Built { metadata, location, updates, dropped } = self.write_next(scope, builder)?;
         let (name, kind) = (self.name.clone(), self.kind);
-        let next = Self { name, metadata, location, manifests, retired, kind, updates };
+        let named = self.named.clone();
+        let next = Self { name, metadata, location, manifests, retired, named, kind, updates };
         Ok((next, Cleanup { locations: dropped }))
     }
 
@@ -438,6 +447,7 @@ impl CommittedTable {
             .skip(retention.snapshots.saturating_sub(coming))
             .filter(|(_, replaced)| now_ms - replaced > retention.micros / 1_000)
             .map(|(s, _)| s.snapshot_id())
+            .filter(|id| !self.named.contains(id))
             .filter(|id| Some(*id) != current || (coming > 0 && retention.snapshots <= coming))
             .collect()
     }

@@ -10,4 +10,5 @@ pub(crate) mod parquet_schema;
 pub(crate) mod partition;
 pub(crate) mod position_deletes;
 pub(crate) mod progress;
+pub(crate) mod refs;
 pub(crate) mod schema;

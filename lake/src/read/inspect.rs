@@ -27,7 +27,7 @@ use medlake_contract::{Column, TableName};
 use crate::{
     commit::table::CommittedTable,
     error::LakeError,
-    format::{bounds::scalar_of, progress::Progress},
+    format::{bounds::scalar_of, progress::Progress, refs::named_snapshots},
     read::as_of::ancestors,
 };
 
@@ -158,15 +158,7 @@ fn history(metadata: &TableMetadata) -> Columns {
 }
 
 fn refs(table: &CommittedTable) -> Result<Columns, LakeError> {
-    let damaged = |problem: String| LakeError::Corrupt { table: table.name.clone(), problem };
-    // The library gives no list of them, but writes them.
-    let metadata =
-        serde_json::to_value(&table.metadata).map_err(|e| damaged(format!("metadata: {e}")))?;
-    let refs: Vec<(String, serde_json::Value)> = metadata
-        .get("refs")
-        .and_then(|refs| refs.as_object())
-        .map(|refs| refs.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
-        .unwrap_or_default();
+    let refs = named_snapshots(&table.name, &table.metadata)?;
     let number =
         |key: &'static str| longs(refs.iter().map(move |(_, value)| value.get(key)?.as_i64()));
     let kind = |value: &serde_json::Value| Some(value.get("type")?.as_str()?.to_uppercase());
