@@ -3,6 +3,7 @@
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
+    compute::cast,
     datatypes::{
         Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
         Time64MicrosecondType, TimestampMicrosecondType,
@@ -50,10 +51,13 @@ fn digest(columns: &[Column], batches: &[RecordBatch]) -> Value {
     let mut digests = vec![Digest::default(); columns.len()];
     let mut rows = Digest::default();
     for batch in batches {
+        // A query may hold texts in another way.
+        let arrays = batch.columns().iter().zip(columns);
+        let arrays: Vec<ArrayRef> =
+            arrays.map(|(array, column)| cast(array, &column.ty.arrow()).unwrap()).collect();
         for row in 0..batch.num_rows() {
             let mut text = Vec::new();
-            for (at, column) in columns.iter().enumerate() {
-                let array = batch.column(at);
+            for (at, (column, array)) in columns.iter().zip(&arrays).enumerate() {
                 if let Some((value, number)) = canonical(array, row, &column.ty) {
                     digests[at].count += 1;
                     digests[at].sum = digests[at].sum.wrapping_add(low_bits(number));

@@ -9,7 +9,7 @@ use arrow::{
         StringArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt64Array,
     },
     buffer::{NullBuffer, OffsetBuffer},
-    compute::{concat, concat_batches, take_record_batch},
+    compute::{cast, concat, concat_batches, take_record_batch},
     datatypes::DataType,
 };
 use datafusion::{prelude::SessionContext, scalar::ScalarValue};
@@ -321,7 +321,13 @@ impl History<'_> {
         context.register_catalog("medlake", self.lake.read_view().catalog());
         let sql = format!("select * from medlake.{}", schema.name());
         let rows = context.sql(&sql).await.unwrap().collect().await.unwrap();
-        concat_batches(schema.arrow(), &rows).unwrap()
+        // A query may hold texts in another way.
+        let rows = rows.iter().map(|batch| {
+            let columns = batch.columns().iter().zip(schema.columns());
+            let columns = columns.map(|(c, column)| cast(c, &column.ty.arrow()).unwrap());
+            RecordBatch::try_new(Arc::clone(schema.arrow()), columns.collect()).unwrap()
+        });
+        concat_batches(schema.arrow(), &rows.collect::<Vec<_>>()).unwrap()
     }
 
     /// Adds, drops, renames, moves and widens columns.
