@@ -57,6 +57,11 @@ async fn an_order_paid_over_http_is_in_every_door_at_once() {
         "select sum(orders_paid), sum(cash_paid_fen + shipping_paid_fen) from marts.gmv_daily";
     assert_eq!(platform.rows(sql).await, vec![vec![json!(1), json!(payable)]]);
     assert_eq!(platform.psql(sql), [format!("1|{payable}")]);
+    // It has come since, and was not there before.
+    let changes = "select _change_type, payable_fen from changes('mall.orders', '2000-01-01')";
+    assert_eq!(platform.psql(changes), [format!("INSERT|{payable}")]);
+    let before = "select count(*) from mall.orders for system_time as of '2000-01-01'";
+    assert_eq!(platform.psql(before), ["0"]);
     let metrics = json!({"metrics": ["orders_paid", "aov"], "dimensions": ["channel"]});
     let (status, answer) =
         platform.post(&format!("{}/api/v1/metrics/query", platform.http), &metrics).await;

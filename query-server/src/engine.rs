@@ -20,7 +20,7 @@ use datafusion::{
 };
 use datafusion_pg_catalog::{pg_catalog::context::EmptyContextProvider, setup_pg_catalog};
 use medlake_contract::Kind;
-use medlake_lake::ReadView;
+use medlake_lake::{AsOf, ReadView};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) user: String,
     /// What `current_setting` answers.
     pub(crate) settings: Arc<BTreeMap<String, String>>,
+    /// The cut of the past that tables are read at; the view's own when absent.
+    pub(crate) as_of: Option<AsOf>,
     /// Partitions a plan is split into; the server's own number when absent.
     pub(crate) partitions: Option<usize>,
 }
@@ -182,6 +184,7 @@ impl Engine {
             time_zone: "UTC".into(),
             user: "medlake".into(),
             settings: Arc::new(BTreeMap::new()),
+            as_of: None,
             partitions: None,
         }
     }
@@ -202,15 +205,21 @@ impl Engine {
         self.reader.read(sql)
     }
 
-    /// Plans a statement over `view`.
+    /// Plans a statement over `view`, or over the past of it that the session asks for.
     pub(crate) async fn plan(
         &self,
         view: &Arc<ReadView>,
         session: &Session,
         query: &ParsedQuery,
     ) -> Result<Planned, QueryError> {
-        let ctx = self.context(view, session);
         let sql: Arc<str> = Arc::from(query.sql.as_str());
+        let view = match session.as_of {
+            None => Arc::clone(view),
+            Some(as_of) => Box::pin(view.as_of(as_of))
+                .await
+                .map_err(|error| explain(DataFusionError::External(Box::new(error)), &sql))?,
+        };
+        let ctx = self.context(&view, session);
         let statement = EngineStatement::Statement(Box::new(query.statement.clone()));
         let plan = Box::pin(ctx.state().statement_to_plan(statement))
             .await
@@ -222,7 +231,7 @@ impl Engine {
             .with_allow_statements(false)
             .verify_plan(&plan)
             .map_err(|_refused| QueryError::ReadOnly { command: "this statement".into() })?;
-        Ok(Planned { ctx, plan, view: Arc::clone(view), sql })
+        Ok(Planned { ctx, plan, view, sql })
     }
 
     /// Starts a planned statement once there is a permit.

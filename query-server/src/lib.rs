@@ -45,6 +45,7 @@ mod server;
 mod statement;
 mod stream;
 mod telemetry;
+mod versions;
 mod yielding;
 
 pub use answer::{AnswerColumn, SqlAnswer, ViewInfo};

@@ -10,7 +10,6 @@ use datafusion::sql::sqlparser::{
     },
     dialect::PostgreSqlDialect,
     keywords::Keyword,
-    parser::Parser,
     tokenizer::{Token, Tokenizer},
 };
 use datafusion_pg_catalog::{pg_catalog::PG_CATALOG_TABLES, sql::PostgresCompatibilityParser};
@@ -18,6 +17,7 @@ use datafusion_pg_catalog::{pg_catalog::PG_CATALOG_TABLES, sql::PostgresCompatib
 use crate::{
     engine_error::explain_parser,
     error::{QueryError, SqlCode, SqlProblem},
+    versions::parse,
 };
 
 /// The most operators of one text. Each may be a level of the tree a statement becomes, which the
@@ -189,13 +189,6 @@ fn refuse_many_relations(statement: &Statement) -> Result<(), QueryError> {
     let message = format!("the statement names {count} tables");
     let hint = format!("the limit is {RELATIONS_MAX}");
     Err(SqlProblem::new(SqlCode::StatementTooComplex, message).hint(hint).into())
-}
-
-fn parse(sql: &str) -> Result<Vec<Statement>, QueryError> {
-    Parser::new(&PostgreSqlDialect {})
-        .try_with_sql(sql)
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(|error| explain_parser(&error, sql))
 }
 
 fn query(statement: Statement, sql: &str) -> Result<Command, QueryError> {

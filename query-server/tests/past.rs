@@ -149,3 +149,76 @@ async fn wrong_arguments_of_changes_are_said() {
     let write = format!("insert into mall.orders select * from changes('mall.orders', {first})");
     assert_eq!(error(&house, &write).await[0], "25006");
 }
+
+/// Whatever way a session asks for the past, all its tables are of one cut, until it asks for the
+/// present again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_reads_the_past() {
+    let (house, [first, second]) = with_a_past().await;
+    let both = "select (select count(*) from mall.orders), \
+                (select sum(gmv_paid_fen) from marts.gmv_daily where region = '广东')";
+    let mut client = Client::connect(&house, &[]).await;
+    let mut other = Client::connect(&house, &[]).await;
+    assert_eq!(client.query(both).await.rows, [["4", "70"]]);
+    client.query(&format!("set medlake.as_of = '{first}'")).await;
+    assert_eq!(client.query(both).await.rows, [["3", "70"]]);
+    assert_eq!(client.query("show medlake.as_of").await.rows, [[first.as_str()]]);
+    client.parse("", "select region from mall.orders where order_id = $1", &[]).await;
+    client.bind("", &[Some(b"2")], (false, false)).await;
+    client.execute(0).await;
+    assert_eq!(client.sync().await.rows, [["浙江"]]);
+    client.query(&format!("set medlake.as_of to {second}")).await;
+    let since = format!("select count(*) from changes('mall.orders', {first})");
+    assert_eq!(client.query(&since).await.rows, [["4"]], "up to the cut it reads");
+    client.query("set medlake.as_of = '2000-01-01'").await;
+    assert_eq!(client.query(both).await.rows, [["0", "<null>"]]);
+    assert_eq!(other.query(both).await.rows, [["4", "70"]], "others are where they were");
+    for back in ["reset medlake.as_of", "set medlake.as_of = ''", "discard all"] {
+        client.query(&format!("set medlake.as_of = '{first}'")).await;
+        assert_eq!(client.query(back).await.code(), "", "{back}");
+        assert_eq!(client.query(both).await.rows, [["4", "70"]], "{back}");
+    }
+    assert_eq!(client.query("set medlake.as_of = 'soon'").await.code(), "22023");
+    client.query("set medlake.as_of = 7").await;
+    assert_eq!(client.query(both).await.code(), "42704");
+
+    let options = format!("-c medlake.as_of={first}");
+    let mut past = Client::connect(&house, &[("options", &options)]).await;
+    assert_eq!(past.query(both).await.rows, [["3", "70"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_reads_the_past() {
+    let (house, [first, _]) = with_a_past().await;
+    let ask = async |as_of: &str| {
+        let sql = "select sum(payable_fen) from mall.orders";
+        house.post("/api/v1/sql", json!({ "sql": sql, "as_of": as_of })).await
+    };
+    let (status, answer) = ask(&first).await;
+    assert_eq!((status, &answer["rows"]), (StatusCode::OK, &json!([[420]])), "{answer}");
+    assert_eq!(answer["view"]["positions"], json!({"mall": "change:1"}), "the view it was read of");
+    let (_, answer) = ask("2200-01-01T00:00:00Z").await;
+    assert_eq!(answer["rows"], json!([[220]]), "the newest commit, without what is in memory only");
+    let (status, answer) = ask("soon").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("as_of"), "{answer}");
+    let (_, answer) = ask("7").await;
+    assert_eq!(answer["error"]["code"], "not_found", "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_several_times_meet_in_a_query() {
+    let (house, [first, second]) = with_a_past().await;
+    let sql = format!(
+        "select orders.order_id, old.payable_fen, orders.payable_fen \
+         from mall.orders for system_version as of {second} \
+         join mall.orders for system_version as of '{first}' as old using (order_id) \
+         where old.payable_fen <> orders.payable_fen"
+    );
+    assert_eq!(answer(&house, &sql).await, json!([[1, 100, 110]]));
+    let sql = "select count(*) from mall.orders for system_time as of timestamp '2000-01-01' \
+               union all select count(*) from mall.orders";
+    assert_eq!(answer(&house, &format!("{sql} order by 1")).await, json!([[0], [4]]));
+    let sql = "select * from mall.nothing for system_time as of '2000-01-01'";
+    assert_eq!(error(&house, sql).await[0], "42P01");
+}

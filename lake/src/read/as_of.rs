@@ -285,19 +285,22 @@ impl ReadView {
     /// [`LakeError::UnknownSnapshot`]; what could not be read.
     pub async fn as_of(&self, as_of: AsOf) -> Result<Arc<Self>, LakeError> {
         let cut = self.past.cut(as_of)?;
-        let opened: Vec<_> = futures::stream::iter(self.past.tables.values())
-            .map(|table| async {
-                let opened = match snapshot_at(table, &cut) {
-                    Ok(snapshot) => {
-                        let (table, as_of) = (Arc::clone(table), as_of.to_string());
-                        self.past.open(&Point { table, snapshot, as_of }).await
-                    }
+        let points = self.past.tables.values().map(|table| {
+            let snapshot = snapshot_at(table, &cut);
+            let (name, table, as_of) = (table.name.clone(), Arc::clone(table), as_of.to_string());
+            (name, snapshot.map(|snapshot| Point { table, snapshot, as_of }))
+        });
+        let points: Vec<_> = points.collect();
+        let opened: Vec<_> = futures::stream::iter(points)
+            .map(|(name, point)| async move {
+                let opened = match point {
+                    Ok(point) => self.past.open(&point).await,
                     Err(error) => Err(error),
                 };
                 match opened {
-                    Ok(opened) => Ok((table.name.clone(), Ok(opened))),
+                    Ok(opened) => Ok((name, Ok(opened))),
                     Err(error @ (LakeError::AsOf { .. } | LakeError::Unsupported { .. })) => {
-                        Ok((table.name.clone(), Err(error)))
+                        Ok((name, Err(error)))
                     }
                     Err(error) => Err(error),
                 }

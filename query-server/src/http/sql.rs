@@ -15,6 +15,7 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use medlake_contract::Kind;
+use medlake_lake::AsOf;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
@@ -22,6 +23,7 @@ use utoipa::ToSchema;
 use super::{error::ApiError, read_json};
 use crate::{
     answer::{columns, write_answer},
+    engine::Session,
     error::QueryError,
     naming::column_names,
     server::Shared,
@@ -40,6 +42,10 @@ pub(crate) struct SqlRequest {
     /// The form of the answer.
     #[serde(default)]
     pub format: SqlFormat,
+    /// The commit of the past that all tables are read at: a time, for the newest one at or before it,
+    /// or the id of a snapshot. The present when left out.
+    #[schema(example = "2026-11-20T10:00:00Z")]
+    pub as_of: Option<String>,
 }
 
 /// The form of an answer.
@@ -94,8 +100,14 @@ async fn answer(
         cancel: CancellationToken::new(),
     };
     let view = shared.engine.view();
-    let session = shared.engine.default_session();
+    let as_of = request.as_of.as_deref().map(str::parse::<AsOf>).transpose();
+    let as_of = as_of.map_err(|error| QueryError::Request {
+        problem: "as_of is no point of the past".to_owned(),
+        detail: Some(error.to_string()),
+    })?;
+    let session = Session { as_of, ..shared.engine.default_session() };
     let rows = shared.engine.query(&view, &session, query, &limits).await?;
+    let view = Arc::clone(rows.view());
     let encoder = match request.format {
         SqlFormat::Json => {
             let columns = columns(rows.schema(), names, &[]);

@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use datafusion::arrow::array::timezone::Tz;
+use medlake_lake::AsOf;
 
 use crate::{
     engine::Session,
@@ -31,6 +32,9 @@ const REPORTED: [&str; 11] = [
     "TimeZone",
 ];
 
+/// The cut of the past that all tables are read at: a time or a snapshot id; nothing for the present.
+const AS_OF: &str = "medlake.as_of";
+
 impl Settings {
     pub(crate) fn new(user: &str, default_schema: &str, statement_timeout: Duration) -> Self {
         let timeout = format!("{}ms", statement_timeout.as_millis());
@@ -50,6 +54,7 @@ impl Settings {
             ("lc_collate", "C"),
             ("lc_ctype", "C"),
             ("max_identifier_length", "63"),
+            (AS_OF, ""),
             ("search_path", default_schema),
             ("server_encoding", "UTF8"),
             ("server_version", SERVER_VERSION),
@@ -90,6 +95,12 @@ impl Settings {
         match name.as_str() {
             "timezone" if zone(&value).is_none() => return Err(wrong()),
             "statement_timeout" if duration(&value).is_none() => return Err(wrong()),
+            AS_OF if !value.is_empty() && value.parse::<AsOf>().is_err() => {
+                let message = format!("invalid value for parameter \"{name}\": \"{value}\"");
+                return Err(SqlProblem::new(SqlCode::InvalidParameterValue, message)
+                    .hint("a time such as 2026-11-20T10:00:00Z, or the id of a snapshot")
+                    .into());
+            }
             "client_encoding" => {
                 let plain = value.to_lowercase().replace(['-', '_'], "");
                 if !["utf8", "unicode", "sqlascii"].contains(&plain.as_str()) {
@@ -116,10 +127,18 @@ impl Settings {
 
     /// Takes a value a client sends at connecting; one that cannot be is left out, for a client
     /// must be able to connect from any time zone.
-    pub(crate) fn set_at_start(&mut self, name: &str, value: &str) {
-        if let Err(error) = self.set(name, Some(value.to_owned())) {
-            tracing::debug!(name, value, %error, "left out a setting of a connecting client");
+    ///
+    /// # Errors
+    /// When it cannot be, and without it other rows would be read than are asked for.
+    pub(crate) fn set_at_start(&mut self, name: &str, value: &str) -> Result<(), QueryError> {
+        match self.set(name, Some(value.to_owned())) {
+            Err(error) if name.eq_ignore_ascii_case(AS_OF) => return Err(error),
+            Err(error) => {
+                tracing::debug!(name, value, %error, "left out a setting of a connecting client");
+            }
+            Ok(()) => {}
         }
+        Ok(())
     }
 
     pub(crate) fn reset(&mut self) {
@@ -183,6 +202,8 @@ impl Settings {
             time_zone: zone.map_or_else(|| "UTC".to_owned(), |(name, _)| name),
             user: self.user.clone(),
             settings: Arc::clone(&self.values),
+            // It was read before it was set.
+            as_of: self.values.get(AS_OF).and_then(|value| value.parse().ok()),
             partitions: None,
         }
     }
@@ -240,10 +261,23 @@ mod tests {
         assert!(set("whatever", "x"));
         assert!(!set("server_version", "9"));
         assert!(!set("transaction_read_only", "off"));
+        assert!(set("medlake.as_of", "2026-11-20T10:00:00Z"));
+        assert!(set("Medlake.AS_OF", "8811"));
+        assert!(!set("medlake.as_of", "soon"));
         assert_eq!(settings.statement_timeout(), Some(Duration::from_secs(5)));
         settings.set("statement_timeout", None).unwrap();
         assert_eq!(settings.show("statement_timeout").unwrap(), "60000ms");
         assert!(settings.show("nothing").is_err());
+        assert_eq!(settings.session(|_| true).as_of, Some(AsOf::Snapshot(8811)));
+        settings.set("medlake.as_of", None).unwrap();
+        assert_eq!(settings.session(|_| true).as_of, None);
+    }
+
+    #[test]
+    fn a_client_that_wants_the_past_is_never_given_the_present() {
+        let mut settings = settings();
+        assert!(settings.set_at_start("TimeZone", "Middle/Earth").is_ok());
+        assert!(settings.set_at_start("medlake.as_of", "Middle/Earth").is_err());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use pgwire::{
 use super::{
     PostgresDoor,
     connection::{self, Connection},
+    rows::to_wire,
     settings::Settings,
 };
 
@@ -55,10 +56,10 @@ impl StartupHandler for PostgresDoor {
                 "user" | "database" | "replication" => {}
                 "options" => {
                     for (name, value) in command_line(value) {
-                        settings.set_at_start(name, value);
+                        settings.set_at_start(name, value).map_err(to_wire)?;
                     }
                 }
-                _ => settings.set_at_start(name, value),
+                _ => settings.set_at_start(name, value).map_err(to_wire)?,
             }
         }
         let report = Report(settings.report());
@@ -104,7 +105,7 @@ impl CancelHandler for PostgresDoor {
 
 /// What a door does with statements that need no engine.
 pub(super) fn connection_of<C: ClientInfo>(client: &C) -> PgWireResult<Arc<Connection>> {
-    connection::of(client).map_err(super::rows::to_wire)
+    connection::of(client).map_err(to_wire)
 }
 
 #[cfg(test)]
