@@ -4,7 +4,7 @@ use std::path::Path;
 
 use medlake_contract::Kind;
 use medlake_lake::{
-    Follower, Lake, LakeConfig, LakeError, ReadView, S3Config, S3Credentials, Secret,
+    DeltaDeletes, Follower, Lake, LakeConfig, LakeError, ReadView, S3Config, S3Credentials, Secret,
 };
 
 use datafusion::{
@@ -67,7 +67,7 @@ fn objects(server: &S3Server, below: &str) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lake_lives_in_a_bucket() {
     let mut server = S3Server::start();
-    for bucket in ["life", "orphans", "large", "lost", "death"] {
+    for bucket in ["life", "orphans", "large", "lost", "death", "delta"] {
         server.make_bucket(bucket).await;
     }
     its_whole_life(&server).await;
@@ -75,6 +75,7 @@ async fn a_lake_lives_in_a_bucket() {
     large_files_go_in_parts(&server).await;
     who_may_not_enter_is_told(&server).await;
     a_lost_answer_loses_nothing(&server).await;
+    readers_of_delta_read_it(&server).await;
     the_server_may_die_and_come_back(&mut server).await;
 }
 
@@ -216,6 +217,32 @@ async fn a_lost_answer_loses_nothing(server: &S3Server) {
     assert_eq!(sums(&lake.read_view()).await, (3, 3));
     drop(lake);
     assert_eq!(sums(&open(&config).await.read_view()).await, (3, 3));
+}
+
+async fn readers_of_delta_read_it(server: &S3Server) {
+    let name = "mall.orders".parse().unwrap();
+    for (warehouse, deletes, how) in
+        [("copies", DeltaDeletes::Copies, "arrow"), ("vectors", DeltaDeletes::Vectors, "sql")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("s3://delta/{warehouse}");
+        let lake = open(&config(folder.path(), server.port, &address)).await;
+        write(&lake, &upserts((0..100).map(|k| (k, k)), 1)).await;
+        write(&lake, &upserts((50..120).map(|k| (k, -k)), 2)).await;
+        let first = lake.publish_delta(&name, deletes).await.unwrap();
+        write(&lake, &upserts([(7, 70)], 3)).await;
+        let second = lake.publish_delta(&name, deletes).await.unwrap();
+        assert_eq!((second.version, second.added > 0), (first.version + 1, true), "{second:?}");
+        let table = format!("{address}/mall/orders");
+        let endpoint = server.endpoint();
+        let arguments = [table.as_str(), how, endpoint.as_str()].map(Path::new);
+        let read = parts::python("read_delta.py", &arguments);
+        let read: serde_json::Value = serde_json::from_str(&read).unwrap();
+        let rows = read["rows"].as_array().unwrap();
+        let amount = |row: &serde_json::Value| row[2].as_str().unwrap().parse::<i64>().unwrap();
+        let sum: i64 = rows.iter().map(amount).sum();
+        assert_eq!((120, sums(&lake.read_view()).await.1), (rows.len(), sum));
+    }
 }
 
 async fn the_server_may_die_and_come_back(server: &mut S3Server) {

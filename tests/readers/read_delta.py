@@ -1,7 +1,7 @@
 """Reads a Delta table with the deltalake package and prints its rows, sorted, as JSON: a list of
 lists. `arrow` reads as `to_pyarrow_table` does, which refuses deletion vectors; `sql` as its SQL does.
 
-usage: read_delta.py TABLE_FOLDER arrow|sql
+usage: read_delta.py TABLE_FOLDER arrow|sql, or TABLE_ADDRESS arrow|sql ENDPOINT for a table in a bucket
 """
 
 import json
@@ -12,8 +12,15 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 
 
-def main(folder: str, how: str) -> None:
-    table = DeltaTable(folder)
+def main(table: str, how: str, endpoint: str = "") -> None:
+    options = {
+        "aws_endpoint": endpoint,
+        "aws_allow_http": "true",
+        "aws_access_key_id": "medlake",
+        "aws_secret_access_key": "geheim-geheim",
+        "aws_region": "us-east-1",
+    }
+    table = DeltaTable(table, storage_options=options if endpoint else None)
     if how == "arrow":
         rows = table.to_pyarrow_table()
     else:
@@ -24,4 +31,5 @@ def main(folder: str, how: str) -> None:
 
 
 if __name__ == "__main__":
-    main(str(pathlib.Path(sys.argv[1]).resolve()), sys.argv[2])
+    address = sys.argv[1] if "://" in sys.argv[1] else str(pathlib.Path(sys.argv[1]).resolve())
+    main(address, *sys.argv[2:])

@@ -3,20 +3,21 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use deltalake_core::{
-    DeltaTable, DeltaTableBuilder, DeltaTableError, ensure_table_uri,
+    DeltaTable, DeltaTableError,
     kernel::{
         Action, Add, DeletionVectorDescriptor, MetadataExt, Protocol, Remove, StructType,
         Transaction, contains_timestampntz, new_metadata,
         transaction::{CommitBuilder, CommitProperties},
     },
+    logstore::{StorageConfig, default_logstore},
     protocol::{DeltaOperation, SaveMode},
 };
 use futures::TryStreamExt;
 use medlake_contract::TableName;
-use object_store::ObjectStore;
+use object_store::prefix::PrefixStore;
 use serde_json::{Value, json};
 
-use crate::{delta::DeltaDeletes, error::LakeError};
+use crate::{delta::DeltaDeletes, error::LakeError, storage::Storage};
 
 const CREATE: &str = "create the Delta log";
 const FIND: &str = "find the Delta log";
@@ -67,18 +68,18 @@ fn failed<E: Into<DeltaTableError>>(
 }
 
 impl DeltaLog {
-    /// The Delta table in a folder of the store; made when there is none.
+    /// The Delta table in a folder; made when there is none.
     pub(super) async fn open(
         name: &TableName,
-        store: Arc<dyn ObjectStore>,
+        storage: &Storage,
         location: &str,
         schema: &StructType,
         deletes: DeltaDeletes,
     ) -> Result<Self, LakeError> {
-        let log = match Self::find(name, Arc::clone(&store), location).await? {
+        let log = match Self::find(name, storage, location).await? {
             Some(log) => log,
             None => {
-                let mut table = built(name, store, location)?;
+                let mut table = built(name, storage, location)?;
                 create(name, &mut table, schema, deletes).await?;
                 Self::of(name, table).await?
             }
@@ -96,13 +97,13 @@ impl DeltaLog {
         Ok(log)
     }
 
-    /// The Delta table in a folder of the store, if there is one.
+    /// The Delta table in a folder, if there is one.
     pub(super) async fn find(
         name: &TableName,
-        store: Arc<dyn ObjectStore>,
+        storage: &Storage,
         location: &str,
     ) -> Result<Option<Self>, LakeError> {
-        let mut table = built(name, store, location)?;
+        let mut table = built(name, storage, location)?;
         if !table.verify_deltatable_existence().await.map_err(failed(name, FIND))? {
             return Ok(None);
         }
@@ -194,16 +195,15 @@ impl DeltaLog {
 }
 
 /// The table of a folder, not looked at yet.
-fn built(
-    name: &TableName,
-    store: Arc<dyn ObjectStore>,
-    location: &str,
-) -> Result<DeltaTable, LakeError> {
-    let url = ensure_table_uri(format!("{location}/")).map_err(failed(name, FIND))?;
-    DeltaTableBuilder::from_url(url.clone())
-        .map(|builder| builder.with_storage_backend(store, url))
-        .and_then(DeltaTableBuilder::build)
-        .map_err(failed(name, FIND))
+fn built(name: &TableName, storage: &Storage, location: &str) -> Result<DeltaTable, LakeError> {
+    let (store, path) = storage.object_store(location)?;
+    let scheme = if location.contains("://") { "" } else { "file://" };
+    let address = format!("{scheme}{location}/");
+    let url = address.parse().map_err(|_| DeltaTableError::InvalidTableLocation(address));
+    let url = url.map_err(failed(name, FIND))?;
+    // The library finds stores by the scheme of an address, and knows that of files alone.
+    let of_table = Arc::new(PrefixStore::new(Arc::clone(&store), path));
+    Ok(DeltaTable::new(default_logstore(of_table, store, &url, &StorageConfig::default())))
 }
 
 /// A new, empty Delta table. Its first commit is put together here, because the library would ask

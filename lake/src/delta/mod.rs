@@ -142,8 +142,7 @@ impl Lake {
         location: &str,
     ) -> Result<HashSet<String>, LakeError> {
         let mut published = self.delta.lock().await;
-        let store = self.storage.object_store(location)?;
-        let Some(log) = DeltaLog::find(table, store, location).await? else {
+        let Some(log) = DeltaLog::find(table, &self.storage, location).await? else {
             return Ok(HashSet::new());
         };
         let named = log.files.keys().map(|path| format!("{location}/{path}")).collect();
@@ -186,9 +185,9 @@ impl Publication {
         now_micros: i64,
     ) -> Result<(DeltaReport, DeltaLog), LakeError> {
         let schema = delta_schema(self.shape.schema())?;
-        let store = self.storage.object_store(&self.location)?;
         let name = self.name();
-        let mut log = DeltaLog::open(name, store, &self.location, &schema, self.deletes).await?;
+        let mut log =
+            DeltaLog::open(name, &self.storage, &self.location, &schema, self.deletes).await?;
         let mut report = DeltaReport {
             version: log.version(),
             files: log.files.len(),

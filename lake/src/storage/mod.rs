@@ -196,12 +196,19 @@ impl Storage {
         WriteScope::new(self.clone())
     }
 
-    /// The object store a location is in, whose root is the root of the location's scheme, for
-    /// libraries that bring their own way of reading.
-    pub(crate) fn object_store(&self, location: &str) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    /// The object store a location is in, whose root is the root of the location's scheme or bucket,
+    /// and where it is in there, for libraries that bring their own way of reading.
+    pub(crate) fn object_store(
+        &self,
+        location: &str,
+    ) -> Result<(Arc<dyn ObjectStore>, Path), LakeError> {
         match self.place(location)? {
-            Place::Local(_) => Ok(Arc::new(LocalFileSystem::new())),
-            Place::Remote(object) => Ok(object.store),
+            Place::Local(path) => {
+                let wrong = |e| failed("find", location)(io::Error::other(e));
+                let path = Path::from_absolute_path(path).map_err(wrong)?;
+                Ok((Arc::new(LocalFileSystem::new()), path))
+            }
+            Place::Remote(object) => Ok((object.store, object.path)),
         }
     }
 
