@@ -17,6 +17,8 @@ use crate::pulse::Pulse;
 
 /// How long to wait when a source cannot be read.
 const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(1);
+/// How old the copies of the key indexes become. What was written since is read at the next start.
+const INDEX_COPY_INTERVAL: Duration = Duration::from_mins(10);
 
 /// When a cut is cut, and when what is in memory goes to files.
 #[derive(Debug, Clone)]
@@ -74,6 +76,7 @@ impl Conductor {
         let mut flushes = JoinSet::new();
         let mut upkeep = JoinSet::new();
         let mut flush_at = Instant::now() + self.pace.flush_interval;
+        let mut copy_at = Instant::now() + INDEX_COPY_INTERVAL;
         let mut failing = false;
         loop {
             // A flush that failed waits for its time, however much is in memory.
@@ -86,7 +89,11 @@ impl Conductor {
                 Some(done) = flushes.join_next() => {
                     failing = !self.committed(done.context("the flush task was stopped")?)?;
                     if upkeep.is_empty() {
-                        upkeep.spawn(maintain(Arc::clone(&self.lake)));
+                        let copy = Instant::now() >= copy_at;
+                        if copy {
+                            copy_at = Instant::now() + INDEX_COPY_INTERVAL;
+                        }
+                        upkeep.spawn(look_after(Arc::clone(&self.lake), copy));
                     }
                 }
                 Some(done) = upkeep.join_next() => done.context("the upkeep task was stopped")?,
@@ -114,9 +121,7 @@ impl Conductor {
         }
         let last = commit(Arc::clone(&self.lake), self.ingest.acknowledger()).await;
         self.committed(last)?;
-        if let Err(error) = self.lake.save_indexes().await {
-            warn!(error = with_causes(&error), "the next start reads the key columns instead");
-        }
+        copy_indexes(&self.lake).await;
         Ok(())
     }
 
@@ -239,9 +244,23 @@ async fn commit(lake: Arc<Lake>, sources: Acknowledger) -> Result<FlushReport, C
     Ok(report)
 }
 
+async fn look_after(lake: Arc<Lake>, copy: bool) {
+    maintain(&lake).await;
+    if copy {
+        copy_indexes(&lake).await;
+    }
+}
+
+/// For the next start to be quick, also after a crash: what is older than the copy need not be read.
+async fn copy_indexes(lake: &Lake) {
+    if let Err(error) = lake.save_indexes().await {
+        warn!(error = with_causes(&error), "the next start reads the key columns instead");
+    }
+}
+
 /// Keeps the lake's files few, until nothing is due. Should it fail, nothing is lost but the attempt;
 /// a reason that lasts stops the next commit.
-async fn maintain(lake: Arc<Lake>) {
+async fn maintain(lake: &Lake) {
     loop {
         match lake.maintain().await {
             Ok(report) if report.is_idle() => return,

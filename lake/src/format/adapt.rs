@@ -159,12 +159,6 @@ impl Adapter {
         &self.leaves
     }
 
-    /// The columns of the outcome.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for scans"))]
-    pub(crate) fn target(&self) -> &SchemaRef {
-        &self.target
-    }
-
     /// Where column `at` of the outcome comes from.
     pub(crate) fn origin(&self, at: usize) -> Option<&Origin> {
         self.origins.get(at)
