@@ -1,12 +1,13 @@
 //! What is known of files without reading them: for join order, and to leave files out.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, UInt64Array},
+    array::{ArrayRef, BooleanArray, UInt64Array, UInt64Builder},
     compute::cast,
     datatypes::{DataType, Field},
 };
@@ -143,30 +144,54 @@ fn place_of(shape: &Shape, column: &Column) -> Option<usize> {
 
 /// Bounds of whole files, for pruning.
 pub(crate) struct FileStatistics<'a> {
-    pub(crate) files: &'a [(&'a Segment, &'a FileRows)],
-    pub(crate) shape: &'a Shape,
+    files: &'a [(&'a Segment, &'a FileRows)],
+    shape: &'a Shape,
+    /// By place in the table's columns, as they were asked for: with many files the work is in this.
+    known: RefCell<BTreeMap<usize, ColumnBounds>>,
 }
 
-impl FileStatistics<'_> {
-    fn values(&self, column: &Column, pick: fn(Bounds) -> Option<ScalarValue>) -> Option<ArrayRef> {
+/// Bounds of one column, a value for each file.
+#[derive(Clone)]
+struct ColumnBounds {
+    min: Option<ArrayRef>,
+    max: Option<ArrayRef>,
+    nulls: ArrayRef,
+}
+
+impl<'a> FileStatistics<'a> {
+    pub(crate) fn new(files: &'a [(&'a Segment, &'a FileRows)], shape: &'a Shape) -> Self {
+        Self { files, shape, known: RefCell::default() }
+    }
+
+    fn bounds(&self, column: &Column) -> Option<ColumnBounds> {
         let at = place_of(self.shape, column)?;
-        let field = self.shape.scanned().field(at);
-        let null = ScalarValue::try_from(field.data_type()).ok()?;
-        let values = self
-            .files
-            .iter()
-            .map(|(_, f)| pick(limits_of(&f.file, self.shape, at)).unwrap_or_else(|| null.clone()));
-        ScalarValue::iter_to_array(values).ok()
+        if let Some(known) = self.known.borrow().get(&at) {
+            return Some(known.clone());
+        }
+        let null = ScalarValue::try_from(self.shape.scanned().field(at).data_type()).ok()?;
+        let (mut min, mut max) = (Vec::new(), Vec::new());
+        let mut nulls = UInt64Builder::new();
+        for (_, file) in self.files {
+            let bounds = limits_of(&file.file, self.shape, at);
+            min.push(bounds.min.unwrap_or_else(|| null.clone()));
+            max.push(bounds.max.unwrap_or_else(|| null.clone()));
+            nulls.append_option(bounds.nulls);
+        }
+        let values = |values| ScalarValue::iter_to_array(values).ok();
+        let (min, max) = (values(min), values(max));
+        let known = ColumnBounds { min, max, nulls: Arc::new(nulls.finish()) };
+        self.known.borrow_mut().insert(at, known.clone());
+        Some(known)
     }
 }
 
 impl PruningStatistics for FileStatistics<'_> {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.values(column, |b| b.min)
+        self.bounds(column)?.min
     }
 
     fn max_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.values(column, |b| b.max)
+        self.bounds(column)?.max
     }
 
     fn num_containers(&self) -> usize {
@@ -174,9 +199,7 @@ impl PruningStatistics for FileStatistics<'_> {
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        let at = place_of(self.shape, column)?;
-        let counts = self.files.iter().map(|(_, f)| bounds_of(&f.file, self.shape, at).nulls);
-        Some(Arc::new(counts.collect::<UInt64Array>()))
+        Some(self.bounds(column)?.nulls)
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {

@@ -106,7 +106,7 @@ impl Files {
         let table = filter.input.schema();
         let condition = session.state().create_physical_expr(filter.predicate, table).unwrap();
         let files = self.files();
-        let statistics = FileStatistics { files: &files, shape: &self.shape };
+        let statistics = FileStatistics::new(&files, &self.shape);
         let kept = prune_files(&condition, &statistics).unwrap_or_else(|| vec![true; files.len()]);
         let names = self.partitions.iter().zip(kept).filter(|(_, kept)| *kept);
         names.map(|(name, _)| name.as_str()).collect()

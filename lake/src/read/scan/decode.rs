@@ -20,7 +20,7 @@ use parquet::{
     DecodeResult,
     arrow::{
         ProjectionMask,
-        arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReader, RowFilter, RowSelection},
+        arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReader, RowFilter},
         async_reader::AsyncFileReader as _,
         push_decoder::ParquetPushDecoderBuilder,
     },
@@ -53,11 +53,30 @@ enum Batches {
     Decoded {
         reader: ParquetRecordBatchReader,
         adapter: Adapter,
-        /// Of the rows of the whole group; none when all live, or the reader leaves the others out.
-        live: Option<BooleanBuffer>,
-        position: usize,
+        /// All, when the reader leaves the others out.
+        live: Living,
     },
-    Hot(Option<(RecordBatch, Option<BooleanBuffer>)>),
+    Hot(Option<(RecordBatch, Option<BooleanArray>)>),
+}
+
+/// Which rows of a group live, batch by batch in their order.
+struct Living {
+    /// None when all do.
+    rows: Option<BooleanBuffer>,
+    position: usize,
+}
+
+impl Living {
+    fn new(rows: Option<BooleanBuffer>) -> Self {
+        Self { rows, position: 0 }
+    }
+
+    /// Of the next so many; none when all do.
+    fn next(&mut self, count: usize) -> Option<BooleanArray> {
+        let rows = self.rows.as_ref()?.slice(self.position, count);
+        self.position += count;
+        rows.has_false().then(|| BooleanArray::new(rows, None))
+    }
 }
 
 type Next = Pin<Box<MaybeDone<BoxFuture<'static, Result<Option<Running>>>>>>;
@@ -224,7 +243,7 @@ fn hot(work: &Work, batch: &RecordBatch, live: Option<BooleanBuffer>) -> Result<
     let columns = project(work, &needed.all)?;
     let batch = in_views(&batch.project(&needed.all)?, &columns)?;
     Ok(Running {
-        batches: Batches::Hot(Some((batch, live))),
+        batches: Batches::Hot(Some((batch, live.map(|live| BooleanArray::new(live, None))))),
         conditions: bind(&needed.conditions, &columns)?,
         output: output(work, &needed.all),
     })
@@ -276,9 +295,11 @@ async fn read(
         let adapter = self::adapter(shape, &needed.for_conditions, file)?;
         let conditions = bind(&needed.conditions, &columns)?;
         let leaves = mask(&adapter);
+        // Unless only some pages are read, the dead rows are left out here.
+        let mut live = Living::new(live.clone().filter(|_| group.wanted.is_none()));
         let evaluate = move |batch: RecordBatch| {
             let batch = adapter.adapt(&batch)?;
-            let rows = meet(&conditions, &batch, None)
+            let rows = meet(&conditions, &batch, live.next(batch.num_rows()))
                 .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
             Ok(rows.unwrap_or_else(|| {
                 BooleanArray::new(BooleanBuffer::new_set(batch.num_rows()), None)
@@ -288,17 +309,12 @@ async fn read(
         builder = builder.with_row_filter(RowFilter::new(vec![Box::new(predicate)]));
         metrics.groups_late.add(1);
     }
-    // Where only some pages are read, or rows are picked before all columns are decoded, the reader
-    // leaves out the dead rows. Else they are taken out with those that do not meet the filters.
-    let selected = match (&group.wanted, &live) {
-        (Some(wanted), live) => Some(selection(wanted, live.as_ref(), group.rows as usize)),
-        (None, Some(live)) if late => Some(RowSelection::from_boolean_buffer(live.clone())),
-        (None, _) => None,
-    };
-    let live = live.filter(|_| selected.is_none());
-    if let Some(selected) = selected {
-        builder = builder.with_row_selection(selected);
+    // Where only some pages are read, the reader leaves out the dead rows. Else they are taken out
+    // with those that do not meet the filters.
+    if let Some(wanted) = &group.wanted {
+        builder = builder.with_row_selection(selection(wanted, live.as_ref(), group.rows as usize));
     }
+    let live = Living::new(live.filter(|_| group.wanted.is_none() && !late));
     metrics.groups_read.add(1);
     let mut decoder = builder.build()?;
     let mut reader = group.file.file.reader();
@@ -315,7 +331,7 @@ async fn read(
     };
     let conditions = if late { Vec::new() } else { bind(&needed.conditions, &columns)? };
     Ok(Some(Running {
-        batches: Batches::Decoded { reader, adapter, live, position: 0 },
+        batches: Batches::Decoded { reader, adapter, live },
         conditions,
         output: output(work, places),
     }))
@@ -329,15 +345,12 @@ impl Running {
                 None => return Ok(None),
                 Some(hot) => hot,
             },
-            Batches::Decoded { reader, adapter, live, position } => {
+            Batches::Decoded { reader, adapter, live } => {
                 let Some(batch) = reader.next().transpose()? else { return Ok(None) };
-                let rows = batch.num_rows();
-                let live = live.as_ref().map(|live| live.slice(*position, rows));
-                *position += rows;
+                let live = live.next(batch.num_rows());
                 (adapter.adapt(&batch)?, live)
             }
         };
-        let live = live.filter(BooleanBuffer::has_false).map(|live| BooleanArray::new(live, None));
         let rows = meet(&self.conditions, &batch, live)?;
         Ok(Some((batch.project(&self.output)?, rows)))
     }

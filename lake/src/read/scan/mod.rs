@@ -149,7 +149,7 @@ impl LakeScan {
             .collect();
         if let Some(predicate) = &predicate {
             let all: Vec<_> = files.iter().map(|(_, f)| *f).collect();
-            let statistics = FileStatistics { files: &all, shape: &self.view.shape };
+            let statistics = FileStatistics::new(&all, &self.view.shape);
             if let Some(kept) = prune_files(predicate, &statistics) {
                 let mut kept = kept.into_iter();
                 files.retain(|_| kept.next().unwrap_or(true));

@@ -141,7 +141,8 @@ impl Work {
         let shape = Arc::clone(&self.scan.view.shape);
         let pruning = self.filters.pruning(shape.scanned());
         if let Some(pruning) = &pruning {
-            let statistics = FileStatistics { files: &[(segment, rows)], shape: &shape };
+            let files = [(segment, rows)];
+            let statistics = FileStatistics::new(&files, &shape);
             if ruled_out(pruning, &statistics) {
                 metrics.files_pruned.add(1);
                 return async { Ok(Arc::default()) }.boxed().shared();
