@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::parts;
 
@@ -57,4 +57,9 @@ pub(crate) fn ask(request: &Value) -> Value {
     let answer = engines.get_or_insert_with(Engines::start).ask(request);
     assert!(answer.get("error").is_none(), "{}", answer["error"].as_str().unwrap_or_default());
     answer
+}
+
+/// Runs SQL statements with Spark, which has the catalog of the lake in this folder as `medlake`.
+pub(crate) fn spark(folder: &Path, statements: &[&str]) {
+    ask(&json!({ "do": "spark", "folder": folder, "statements": statements }));
 }

@@ -19,3 +19,4 @@ mod pruning;
 mod rest;
 mod s3;
 mod scan;
+mod spark;

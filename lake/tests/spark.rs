@@ -1,0 +1,131 @@
+//! Tables that Spark makes and changes in our catalog, beside ours, read here.
+
+use std::path::Path;
+
+use medlake_contract::TableSchema;
+use medlake_lake::Lake;
+
+use crate::{engine_process::spark, engines::disagreements, fixtures};
+
+/// Columns of every type Spark has, filled from a range of ids.
+const COLUMNS: &str = "id bigint not null, shop string, amount int, price decimal(9,2), \
+     total decimal(30,4), ratio float, score double, flag boolean, day date, at timestamp, \
+     local_at timestamp_ntz, bytes binary, tags array<string>, \
+     place struct<east: int, north: string>, notes map<string, int>";
+
+fn rows(from: i64, to: i64) -> String {
+    format!(
+        "select id, if(id % 7 = 0, null, concat('店', id % 3)), cast(id * 3 - 100 as int), \
+         cast(id / 8 as decimal(9,2)), cast(id as decimal(30,4)) * -1.0001, \
+         cast(id / 4 as float), if(id % 11 = 0, double('NaN'), id / 2), id % 2 = 0, \
+         date_add(date '1969-12-20', cast(id as int)), \
+         timestamp '1969-12-31 20:00:00' + make_interval(0, 0, 0, 0, cast(id as int), 7, 0.5), \
+         timestamp_ntz '2026-01-01 00:00:00' + make_interval(0, 0, 0, 0, cast(id as int)), \
+         cast(cast(id as string) as binary), if(id % 5 = 0, null, array(concat('t', id), null)), \
+         if(id % 3 = 0, null, named_struct('east', cast(id as int), 'north', concat('n', id))), \
+         map('a', cast(id as int), 'b', null) from range({from}, {to})"
+    )
+}
+
+/// Rows for the columns as they are in the end.
+fn altered_rows(from: i64, to: i64) -> String {
+    format!(
+        "select array('x'), id, 'neu', concat('店', id % 2), 5000000000, null, null, id / 3, \
+         true, date '1970-01-05', null, null, null, named_struct('east', id, 'north', 'x', 'up', \
+         0.5), null, 's' from range({from}, {to})"
+    )
+}
+
+/// Creates a table, fills it, changes and deletes some of its rows, and fills it further.
+fn life(name: &str, layout: &str, properties: &str) -> Vec<String> {
+    let name = format!("medlake.other.{name}");
+    vec![
+        format!(
+            "create table {name} ({COLUMNS}) using iceberg {layout} tblproperties ({properties})"
+        ),
+        format!("insert into {name} {}", rows(0, 60)),
+        format!("delete from {name} where id % 9 = 4"),
+        format!("update {name} set amount = amount + 1, shop = '店9' where id % 10 = 3"),
+        format!("insert into {name} {}", rows(60, 90)),
+        format!("delete from {name} where id between 50 and 65"),
+    ]
+}
+
+fn run(folder: &Path, statements: &[String]) {
+    let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+    spark(folder, &statements);
+}
+
+/// Whether Spark sees of all tables what we see.
+async fn agree(lake: &Lake, folder: &Path) {
+    let filters = |schema: &TableSchema| {
+        let has = |name: &str| schema.columns().iter().any(|c| c.name == name);
+        let all = ["shop = '店1'", "amount >= 0", "day < '1970-01-10'", "shop is null"];
+        let all = all.into_iter().filter(|f| has(f.split(' ').next().unwrap()));
+        all.map(str::to_owned).collect()
+    };
+    let wrong = disagreements(lake, folder, |_| vec!["spark"], filters).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn tables_made_by_spark_are_read_as_it_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = fixtures::lake(folder.path()).await;
+    lake.create_tables(&[fixtures::orders()]).await.unwrap();
+    fixtures::write(&lake, &fixtures::upserts((0..100).map(|k| (k, k)), 1)).await;
+
+    let merge = "'write.delete.mode'='merge-on-read', 'write.update.mode'='merge-on-read'";
+    let by_all = "partitioned by (shop, days(at), bucket(4, id), truncate(10, amount))";
+    let mut statements = vec!["create namespace medlake.other".to_owned()];
+    for (name, layout, properties) in [
+        ("merged", "", format!("'format-version'='2', {merge}")),
+        (
+            "merged_parts",
+            "partitioned by (shop, months(at))",
+            format!("'format-version'='2', {merge}"),
+        ),
+        ("copied", by_all, "'format-version'='2'".to_owned()),
+        ("first", "partitioned by (shop, days(day))", "'format-version'='1'".to_owned()),
+        ("vectors", "partitioned by (shop)", format!("'format-version'='3', {merge}")),
+        ("gzip", "", "'write.parquet.compression-codec'='gzip'".to_owned()),
+    ] {
+        statements.extend(life(name, layout, &properties));
+    }
+    run(folder.path(), &statements);
+    lake.refresh_foreign().await.unwrap();
+    assert!(lake.read_view().left_out().is_empty(), "{:?}", lake.read_view().left_out());
+    agree(&lake, folder.path()).await;
+
+    // The tables change: columns, partitions, format.
+    let mut statements = Vec::new();
+    for name in ["merged", "first", "vectors"] {
+        let name = format!("medlake.other.{name}");
+        statements.extend([
+            format!("alter table {name} add columns (note string after id, place.up double)"),
+            format!("alter table {name} rename column amount to amount_fen"),
+            format!("alter table {name} alter column amount_fen type bigint"),
+            format!("alter table {name} alter column ratio type double"),
+            format!("alter table {name} alter column price type decimal(12,2)"),
+            format!("alter table {name} alter column place.east type bigint"),
+            format!("alter table {name} drop column score"),
+            format!("alter table {name} add column score string"),
+            format!("alter table {name} alter column tags first"),
+            format!("alter table {name} add partition field bucket(3, id)"),
+            format!("delete from {name} where id % 9 = 7"),
+            format!("insert into {name} {}", altered_rows(100, 130)),
+            format!("delete from {name} where id in (101, 102)"),
+        ]);
+    }
+    statements.extend([
+        "alter table medlake.other.first drop partition field shop".to_owned(),
+        format!("insert into medlake.other.first {}", altered_rows(200, 203)),
+        "alter table medlake.other.first set tblproperties ('format-version'='2')".to_owned(),
+        "delete from medlake.other.first where id = 103".to_owned(),
+        "call medlake.system.rewrite_data_files('other.vectors')".to_owned(),
+        "call medlake.system.rewrite_manifests('other.merged')".to_owned(),
+    ]);
+    run(folder.path(), &statements);
+    assert_eq!(lake.refresh_foreign().await.unwrap(), 3);
+    agree(&lake, folder.path()).await;
+}
