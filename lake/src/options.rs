@@ -158,8 +158,8 @@ impl Transform {
         })
     }
 
-    /// The name of the partition field, as Iceberg's own library gives it; made of what Avro takes in
-    /// a name, for manifests have it as one.
+    /// The name of the partition field, as Iceberg's own library gives it, in letters Avro takes in a
+    /// name: manifests have it as one.
     fn field_name(self, column: &str) -> String {
         let column = &avro_name(column);
         match self {
@@ -174,7 +174,7 @@ impl Transform {
     }
 }
 
-/// A name with whatever Avro does not take in names replaced, as Iceberg's own library does it.
+/// A name with whatever Avro does not take in names replaced by its code.
 fn avro_name(name: &str) -> String {
     let mut safe = String::with_capacity(name.len());
     for (at, c) in name.chars().enumerate() {
