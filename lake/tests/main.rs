@@ -15,6 +15,7 @@ mod delta;
 mod engines;
 mod foreign;
 mod layout;
+mod outside;
 mod pruning;
 mod rest;
 mod s3;

@@ -71,13 +71,17 @@ impl Rest {
 }
 
 /// Another table, of the same columns.
-fn returns() -> std::sync::Arc<TableSchema> {
+pub(crate) fn returns() -> std::sync::Arc<TableSchema> {
     let orders = orders();
     let name = "mall.returns".parse().unwrap();
     std::sync::Arc::new(TableSchema::new(name, orders.columns().to_vec(), &["order_id"]).unwrap())
 }
 
-fn both(keys: std::ops::Range<i64>, amount: i64, change_id: u64) -> medlake_contract::ChangeSet {
+pub(crate) fn both(
+    keys: std::ops::Range<i64>,
+    amount: i64,
+    change_id: u64,
+) -> medlake_contract::ChangeSet {
     let mut changes = upserts(keys.map(|k| (k, amount)), change_id);
     let rows = changes.batches[0].after().columns().to_vec();
     let rows = arrow::array::RecordBatch::try_new(std::sync::Arc::clone(returns().arrow()), rows);
