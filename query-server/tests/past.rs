@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::{array::new_null_array, record_batch::RecordBatch};
+use arrow::{array::new_null_array, datatypes::Field, record_batch::RecordBatch};
 use axum::http::StatusCode;
 use medlake_contract::{ChangeBatch, Op};
+use medlake_query_server::QueryServerConfig;
 use serde_json::{Value, json};
 
 use crate::{
@@ -148,6 +149,27 @@ async fn wrong_arguments_of_changes_are_said() {
     }
     let write = format!("insert into mall.orders select * from changes('mall.orders', {first})");
     assert_eq!(error(&house, &write).await[0], "25006");
+}
+
+/// Rows that went are held in memory while those that came are read, and are counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_have_no_more_memory_than_other_statements() {
+    let config = QueryServerConfig { memory_limit_bytes: 16 << 20, ..QueryServerConfig::default() };
+    let house = House::open_with(config).await;
+    let many = 10..150_010;
+    let regions = texts(std::iter::repeat_n("海南", many.clone().count()));
+    house.publish(vec![rows(&orders(), vec![ints(many.clone()), regions, ints(many)])]);
+    house.lake.flush().await.unwrap();
+    let table = orders();
+    let none = |f: &Arc<Field>| new_null_array(f.data_type(), 1);
+    let none = table.arrow_nullable().fields().iter().map(none).collect();
+    let none = RecordBatch::try_new(Arc::clone(table.arrow_nullable()), none).unwrap();
+    let truncate = ChangeBatch::new(table, vec![Op::Truncate], none.clone(), none).unwrap();
+    house.publish(vec![truncate, upsert(1, "浙江", 100)]);
+    let sql = "select count(*) from changes('mall.orders', 'main')";
+    assert_eq!(error(&house, sql).await[0], "53200");
+    let sql = "select count(*) from changes('mall.orders', '2000-01-01', 'main')";
+    assert_eq!(answer(&house, sql).await, json!([[150_003]]), "rows that come are not held");
 }
 
 /// Whatever way a session asks for the past, all its tables are of one cut, until it asks for the

@@ -8,6 +8,7 @@
 mod changes;
 mod commits;
 mod compaction;
+mod feed;
 mod lines;
 mod peer;
 mod planning;
@@ -23,6 +24,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("latency", changes::latency),
     ("commits", commits::run),
     ("compaction", compaction::run),
+    ("feed", feed::run),
     ("planning", planning::run),
     ("reopen", reopen::run),
     ("scan", scan::run),

@@ -12,7 +12,7 @@ use arrow::{
 use datafusion::{
     catalog::{TableProvider, streaming::StreamingTable},
     error::{DataFusionError, Result as DataFusionResult},
-    execution::{SendableRecordBatchStream, TaskContext},
+    execution::{SendableRecordBatchStream, TaskContext, memory_pool::MemoryConsumer},
     physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
 };
 use futures::{TryFutureExt, TryStreamExt, future::ready};
@@ -108,7 +108,7 @@ impl Changes {
         past: Arc<Past>,
         from: Point,
         to: Result<Arc<TableView>, Point>,
-    ) -> Result<ChangeStream, LakeError> {
+    ) -> Result<(ChangeStream, u64), LakeError> {
         let (_, before) = past.open(&from).await?;
         let after = match to {
             Ok(now) => now,
@@ -123,18 +123,31 @@ impl PartitionStream for Changes {
         &self.schema
     }
 
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let to = match &self.to {
             To::Now(view) => Ok(Arc::clone(view)),
             To::Then(point) => Err(point.clone()),
         };
+        let opened = Self::open(Arc::clone(&self.past), self.from.clone(), to);
         let schema = Arc::clone(&self.schema);
-        let batches = Self::open(Arc::clone(&self.past), self.from.clone(), to)
-            .try_flatten_stream()
-            .map_err(|error| DataFusionError::External(Box::new(error)))
-            .and_then(move |batch| ready(as_rows(&schema, &batch)));
+        let batches = async move {
+            let (changes, held_bytes) = opened.await.map_err(external)?;
+            // What is held counts as memory of the query, to its end.
+            let held = MemoryConsumer::new(CHANGE_TYPE).register(context.memory_pool());
+            held.try_grow(usize::try_from(held_bytes).unwrap_or(usize::MAX))?;
+            let rows = move |batch: ChangeBatch| {
+                let _held = &held;
+                ready(as_rows(&schema, &batch))
+            };
+            Ok(changes.map_err(external).and_then(rows))
+        };
+        let batches = batches.try_flatten_stream();
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
     }
+}
+
+fn external(error: LakeError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }
 
 /// Each change as a row, an update as two.

@@ -75,15 +75,16 @@ impl ReadView {
         let before = from.tables.get(table).map_or_else(nothing, Arc::clone);
         // Then rows in memory are known by the ids of their segments.
         let one_lake = Arc::ptr_eq(&self.past.holds, &from.past.holds);
-        compare(before, Arc::clone(after), one_lake, HELD_BYTES)
+        Ok(compare(before, Arc::clone(after), one_lake, HELD_BYTES)?.0)
     }
 }
 
-/// The changes from a picture of the past to another picture of the same table.
+/// The changes from a picture of the past to another picture of the same table, and about how many
+/// bytes of rows are held in memory meanwhile.
 pub(crate) fn changes(
     before: Arc<TableView>,
     after: Arc<TableView>,
-) -> Result<ChangeStream, LakeError> {
+) -> Result<(ChangeStream, u64), LakeError> {
     compare(before, after, false, HELD_BYTES)
 }
 
@@ -94,7 +95,7 @@ pub(crate) fn compare(
     after: Arc<TableView>,
     one_lake: bool,
     held_bytes: u64,
-) -> Result<ChangeStream, LakeError> {
+) -> Result<(ChangeStream, u64), LakeError> {
     let by_id = one_lake && !after.is_past() && !before.is_past();
     let (gone, came) = candidates(&before.segments, &after.segments, by_id);
     let schema = &after.schema;
@@ -126,7 +127,8 @@ pub(crate) fn compare(
         _views: [before, after],
     });
     let parts = iter((0..comparison.parts).map(Ok));
-    Ok(parts.and_then(move |part| Arc::clone(&comparison).part(part)).try_flatten().boxed())
+    let changes = parts.and_then(move |part| Arc::clone(&comparison).part(part)).try_flatten();
+    Ok((changes.boxed(), held.min(held_bytes)))
 }
 
 fn arrow_error(table: &TableName) -> impl Fn(ArrowError) -> LakeError + use<> {
