@@ -201,6 +201,17 @@ impl History {
         }
     }
 
+    async fn maintenance_by_hand(&mut self) {
+        let lake = self.lake();
+        match self.rng.random_range(0..5) {
+            0 => lake.rewrite_manifests(&[], &mut |_, _| {}).await.unwrap(),
+            1 => drop(lake.compact(&[], &mut |_, _| {}).await.unwrap()),
+            2 => drop(lake.expire(&[], self.rng.random_range(1..4), 0).await.unwrap()),
+            3 => drop(lake.remove_orphans(&[]).await.unwrap()),
+            _ => while !lake.maintain().await.unwrap().is_idle() {},
+        }
+    }
+
     /// A view answers with what it holds, or, when a file cannot be read, with that.
     async fn broken_read(&mut self) {
         let lake = self.lake();
@@ -299,8 +310,7 @@ impl History {
                 check(&lake.staged_view(), &self.staged, &self.note("staged")).await;
                 check(&lake.read_view(), &self.published, &self.note("published")).await;
             }
-            19 if self.one_in(3) => lake.rewrite_manifests(&[], &mut |_, _| {}).await.unwrap(),
-            19 => while !lake.maintain().await.unwrap().is_idle() {},
+            19 => self.maintenance_by_hand().await,
             20..22 => self.busy_maintenance().await,
             22..24 => self.alter().await,
             24 => self.broken_read().await,
