@@ -394,10 +394,13 @@ impl Lake {
             .into_iter()
             .map(|r| ((r.committed.name.clone(), r.foreign), r.committed))
             .unzip();
+        let names: Vec<TableName> = tables.keys().cloned().collect();
+        // Kept to the end, so that nobody waits while it is freed.
+        let tables = Arc::new(tables);
         let (done, absorbed) = oneshot::channel();
         {
             let mut state = self.state();
-            state.absorbing = Some(Absorbing { tables: Arc::new(tables), done });
+            state.absorbing = Some(Absorbing { tables: Arc::clone(&tables), done });
             if !state.ahead {
                 state.absorb();
                 self.publish_state(&mut state);
@@ -407,6 +410,9 @@ impl Lake {
             Ok(Ok(())) => {
                 committer.rebased(committed);
                 self.show_committed(committer);
+                for table in &names {
+                    self.repoint(table).await;
+                }
             }
             _ => {
                 let source = Cause::from("what is staged was not published in time");

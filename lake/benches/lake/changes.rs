@@ -28,7 +28,7 @@ use crate::{
 
 const CHANGES: usize = 10_000_000;
 /// Changes that are made, then written by each of the ways.
-const BLOCK: usize = 2_000_000;
+const BLOCK: usize = 5_000_000;
 /// Changes in one source transaction of the throughput run.
 const SET: usize = 10_000;
 /// Changes from which on they are flushed; twice as many are never in memory.
@@ -50,6 +50,9 @@ struct Took {
     plain: Duration,
     /// By two at once.
     plain_two: Duration,
+    /// On a core, all threads together: ours, and the one writer.
+    ours_on_core: Duration,
+    plain_on_core: Duration,
 }
 
 pub(crate) fn throughput(count: Option<usize>) {
@@ -76,10 +79,14 @@ async fn blocks(count: usize) {
             (0..block / SET).map(|_| changes(&schema, &mut rng, &mut next, SET)).collect();
         given = given.max(bytes(&sets));
         let mut took = Took::default();
+        let before = stage::on_core();
         hot = hot.max(write(&lake, &sets, &mut took).await);
+        let between = stage::on_core();
         let started = Instant::now();
         write_plain(folder.path(), &sets);
         took.plain = started.elapsed();
+        took.ours_on_core = between.saturating_sub(before);
+        took.plain_on_core = stage::on_core().saturating_sub(between);
         let started = Instant::now();
         let (a, b) = sets.split_at(sets.len() / 2);
         std::thread::scope(|scope| {
@@ -95,6 +102,8 @@ async fn blocks(count: usize) {
         total.flushing += took.flushing;
         total.plain += took.plain;
         total.plain_two += took.plain_two;
+        total.ours_on_core += took.ours_on_core;
+        total.plain_on_core += took.plain_on_core;
     }
     print!("  all:          ");
     total.print(count);
@@ -127,12 +136,13 @@ impl Took {
     fn print(&self, count: usize) {
         println!(
             "{:>7.0} changes/s (staging alone {:>7.0}, flushing alone {:>7.0}); plain Parquet, one \
-             writer {:>7.0} rows/s, ratio {:.2}; two {:>7.0}, {:.2}",
+             writer {:>7.0} rows/s, ratio {:.2}, of time on a core {:.2}; two {:>7.0}, {:.2}",
             rate(count, self.ours),
             rate(count, self.staging),
             rate(count, self.flushing),
             rate(count, self.plain),
             share(self.plain, self.ours),
+            share(self.plain_on_core, self.ours_on_core),
             rate(count, self.plain_two),
             share(self.plain_two, self.ours),
         );

@@ -15,6 +15,7 @@ mod planning;
 mod reopen;
 mod scan;
 mod stage;
+mod stream;
 
 /// What can be measured; gets the number of rows asked for.
 type Subject = fn(Option<usize>);
@@ -26,6 +27,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("compaction", compaction::run),
     ("feed", feed::run),
     ("planning", planning::run),
+    ("rewrite", compaction::rewrite),
     ("reopen", reopen::run),
     ("scan", scan::run),
 ];

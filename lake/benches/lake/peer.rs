@@ -1,4 +1,4 @@
-//! DuckDB over the same tables, in a process of its own that is asked one query at a time.
+//! Other engines: DuckDB over the same tables, in a process of its own that is asked one query at a time.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -8,6 +8,16 @@ use std::{
 };
 
 use serde_json::{Value, json};
+
+/// The Python that has the other engines.
+#[expect(clippy::disallowed_methods, reason = "a measurement learns where its parts are")]
+pub(crate) fn python() -> PathBuf {
+    let cache = std::env::var_os("MEDLAKE_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/medlake"),
+        PathBuf::from,
+    );
+    cache.join("readers/bin/python")
+}
 
 pub(crate) struct DuckDb {
     process: Child,
@@ -19,13 +29,8 @@ impl DuckDb {
     /// DuckDB with this many threads, with the lake's tables in the schema `lake` and a view for each
     /// of the named lists of Parquet files.
     pub(crate) fn start(lake: &Path, threads: usize, parquet: &[(&str, Vec<PathBuf>)]) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "a measurement learns where its parts are")]
-        let cache = std::env::var_os("MEDLAKE_CACHE").map_or_else(
-            || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/medlake"),
-            PathBuf::from,
-        );
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut process = Command::new(cache.join("readers/bin/python"))
+        let mut process = Command::new(python())
             .arg(root.join("benches/lake/duckdb_peer.py"))
             .env("PYTHONPATH", root.join("../tests/readers"))
             .stdin(Stdio::piped())

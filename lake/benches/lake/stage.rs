@@ -58,6 +58,15 @@ pub(crate) fn peak_resident() -> usize {
     kilobytes.unwrap_or(0_usize) << 10
 }
 
+/// How long this process was on a core so far, all threads together; zero where the system does not
+/// say.
+pub(crate) fn on_core() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The fourteenth field and the next, in hundredths of a second; the second may hold spaces.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    Duration::from_millis(fields.map(|f| f.parse::<u64>().unwrap_or(0) * 10).sum())
+}
+
 /// The recorded order lines that others published; see their README.
 #[expect(clippy::disallowed_methods, reason = "a measurement learns where its data is")]
 pub(crate) fn recorded() -> PathBuf {

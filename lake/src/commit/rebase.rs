@@ -113,7 +113,7 @@ async fn compare(
     };
     let mut now: BTreeMap<String, (Arc<LakeFile>, RoaringBitmap)> =
         now.into_iter().map(|(file, dead)| (file.location.clone(), (file, dead))).collect();
-    let mut foreign = Foreign::default();
+    let (mut left, mut arrived) = (Vec::new(), Vec::new());
     for segment in &view.segments {
         let Some(rows) = segment.file() else { continue };
         let known = &*rows.committed_dead;
@@ -136,13 +136,13 @@ async fn compare(
             return Err(conflict());
         }
         let keys = keys(&rows.file).await?;
-        foreign.left.push(Left { segment: segment.id, dead, lost, keys });
+        left.push(Left { segment: segment.id, dead, lost, keys });
     }
     for (file, dead) in now.into_values() {
         let keys = keys(&file).await?;
-        foreign.arrived.push(Arrived { file, dead: Arc::new(dead), keys });
+        arrived.push(Arrived { file, dead: Arc::new(dead), keys });
     }
-    Ok(foreign)
+    Ok(Foreign::new(view, codec, left, arrived))
 }
 
 async fn keys_of(

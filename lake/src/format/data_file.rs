@@ -51,10 +51,13 @@ use crate::{
 
 /// Small enough that a row group without dead rows is common and two cores share a middling file.
 const ROW_GROUP_ROWS: usize = 131_072;
-/// Rows that are looked at to tell what columns are like.
-const SAMPLE_ROWS: usize = 4_096;
-/// With more values in these rows a column of a whole row group has 15,000 at least.
-const MANY_VALUES: usize = SAMPLE_ROWS / 8 * 7;
+/// As many rows of a file are looked at to tell what its columns are like, fewer tell nothing,
+const SAMPLE_ROWS: usize = 8_192;
+const FEW_ROWS: usize = 4_096;
+/// and a column has many values when so many percent of them are different: numbers, of which the
+/// row group then has some eight thousand, and others, of which it has twice as many and more.
+const MANY_NUMBERS: usize = 62;
+const MANY_OTHERS: usize = 80;
 /// One lookup in a hundred reads a row group that does not have the value.
 const BLOOM_FILTER_FPP: f64 = 0.01;
 
@@ -281,17 +284,19 @@ pub(crate) fn fitted(
     sample: &RecordBatch,
 ) -> WriterProperties {
     let mut fitted = properties.clone().into_builder();
-    if sample.num_rows() < SAMPLE_ROWS {
+    let rows = sample.num_rows().min(SAMPLE_ROWS);
+    if rows < FEW_ROWS {
         return fitted.build();
     }
     for (column, field) in sample.columns().iter().zip(schema.fields()) {
         if column.data_type().is_nested() || *column.data_type() == DataType::Boolean {
             continue;
         }
-        let sorted = sort(&column.slice(0, SAMPLE_ROWS), None);
+        let sorted = sort(&column.slice(0, rows), None);
         let values = sorted.and_then(|sorted| partition(&[sorted]));
         // What cannot be sorted keeps its dictionary.
-        if values.is_ok_and(|values| values.len() > MANY_VALUES) {
+        let many = if column.data_type().is_primitive() { MANY_NUMBERS } else { MANY_OTHERS };
+        if values.is_ok_and(|values| values.len() * 100 > rows * many) {
             let path = ColumnPath::from(field.name().as_str());
             fitted = fitted.set_column_dictionary_enabled(path, false);
         }
@@ -443,9 +448,9 @@ mod tests {
         let fields = ["unique", "few", "none"].map(|n| Field::new(n, DataType::Int64, true));
         let schema = Arc::new(Schema::new(fields.to_vec()));
         let column = |n: i64| -> ArrayRef {
-            Arc::new(Int64Array::from_iter_values((0..4_096).map(|v| v % n)))
+            Arc::new(Int64Array::from_iter_values((0..8_192).map(|v| v % n)))
         };
-        let rows = [column(10_000), column(3_000), Arc::new(Int64Array::new_null(4_096))];
+        let rows = [column(10_000), column(5_000), Arc::new(Int64Array::new_null(8_192))];
         let rows = RecordBatch::try_new(Arc::clone(&schema), rows.to_vec()).unwrap();
         let plain = writer_properties(&TableOptions::default());
         let has = |properties: &WriterProperties| {

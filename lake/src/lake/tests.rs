@@ -27,6 +27,7 @@ mod identity;
 mod indexes;
 mod layout;
 mod past;
+mod rewrites;
 mod upkeep;
 
 type Row = Vec<ScalarValue>;

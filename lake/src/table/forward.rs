@@ -198,10 +198,11 @@ impl Carried {
     /// Up to the picture the files were written from.
     fn new(replacement: &Replacement) -> Self {
         let left_out = |s: &Source| (s.segment, Arc::clone(s.left_out.rows()));
+        let deleted = |file: usize| Some(replacement.deleted.get(file)?.as_ref().clone());
         Self {
             targets: Targets::new(&replacement.files, 0),
             seen: replacement.sources.iter().map(left_out).collect(),
-            dead: vec![RoaringBitmap::new(); replacement.files.len()],
+            dead: (0..replacement.files.len()).map(|f| deleted(f).unwrap_or_default()).collect(),
         }
     }
 

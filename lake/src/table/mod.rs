@@ -182,18 +182,16 @@ impl TableState {
         }
         let mut next = 0_usize;
         let mut row = first;
+        // Marked together at the end: one segment after the other, each in its order.
+        let mut dead = Vec::with_capacity(ops.len());
         for (at, op) in ops.into_iter().enumerate() {
             match op {
                 Op::Delete => {
-                    if let Some(gone) = index.take(&before_keys, at) {
-                        self.kill(gone);
-                    }
+                    dead.extend(index.take(&before_keys, at));
                     continue;
                 }
                 Op::Update if !before_keys.same(at, &after_keys, next) => {
-                    if let Some(gone) = index.take(&before_keys, at) {
-                        self.kill(gone);
-                    }
+                    dead.extend(index.take(&before_keys, at));
                 }
                 Op::Truncate => {
                     index.clear();
@@ -202,13 +200,12 @@ impl TableState {
                 }
                 Op::Update | Op::Insert => {}
             }
-            if let Some(gone) = index.put(&after_keys, next, Location { segment: id, row }) {
-                self.kill(gone);
-            }
+            dead.extend(index.put(&after_keys, next, Location { segment: id, row }));
             next += 1;
             row += 1;
         }
         self.index = Some(index);
+        self.kill_all(dead);
     }
 
     /// Kills every row there is: all of other segments, and those before `row` of the open one, whose
@@ -217,6 +214,17 @@ impl TableState {
         self.forwards.clear();
         for segment in self.segments.values_mut() {
             segment.kill_before(if segment.id == open { row } else { segment.rows });
+        }
+    }
+
+    fn kill_all(&mut self, rows: Vec<Location>) {
+        let mut rows: Vec<Location> = rows.into_iter().filter_map(|at| self.resolve(at)).collect();
+        rows.sort_unstable();
+        for rows in rows.chunk_by(|a, b| a.segment == b.segment) {
+            let segment = rows.first().and_then(|at| self.segments.get_mut(&at.segment));
+            if let Some(segment) = segment {
+                segment.kill_all(rows.iter().map(|at| at.row));
+            }
         }
     }
 

@@ -150,11 +150,16 @@ impl Segment {
 
     /// Marks the row of this number dead.
     pub(crate) fn kill(&mut self, row: u32) {
-        let at = match &self.data {
-            SegmentData::Hot(_) => row,
-            SegmentData::File(file) => file.position(row),
-        };
-        Arc::make_mut(&mut self.dead).insert(at);
+        self.kill_all(std::iter::once(row));
+    }
+
+    /// Marks the rows of these numbers dead; quickest when they ascend.
+    pub(crate) fn kill_all(&mut self, rows: impl Iterator<Item = u32>) {
+        let dead = Arc::make_mut(&mut self.dead);
+        match &self.data {
+            SegmentData::Hot(_) => dead.extend(rows),
+            SegmentData::File(file) => dead.extend(rows.map(|row| file.position(row))),
+        }
     }
 
     /// Marks all rows before the one of this number dead.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use hashbrown::HashTable;
+use hashbrown::{HashTable, hash_table::Entry};
 use uuid::Uuid;
 
 use crate::table::key::Location;
@@ -200,11 +200,13 @@ impl<K> Default for FixedShard<K> {
 impl<K: FixedKey> FixedShard<K> {
     /// Makes `to` the location of the key; gives the one it had.
     pub(crate) fn put(&mut self, key: K, hash: u64, to: Location, seed: Seed) -> Option<Location> {
-        if let Some(slot) = self.0.find_mut(hash, |s| s.key == key) {
-            return Some(std::mem::replace(&mut slot.at, to));
+        match self.0.entry(hash, |s| s.key == key, |s| s.key.hash_with(seed)) {
+            Entry::Occupied(mut slot) => Some(std::mem::replace(&mut slot.get_mut().at, to)),
+            Entry::Vacant(slot) => {
+                slot.insert(Slot { key, at: to });
+                None
+            }
         }
-        self.0.insert_unique(hash, Slot { key, at: to }, |s| s.key.hash_with(seed));
-        None
     }
 
     pub(crate) fn take(&mut self, key: K, hash: u64) -> Option<Location> {
