@@ -12,6 +12,7 @@ mod servers;
 
 mod catalogs;
 mod delta;
+mod duckdb;
 mod engines;
 mod foreign;
 mod layout;

@@ -18,14 +18,14 @@ use crate::{
 };
 
 /// The server and the lake's folder.
-struct Rest {
+pub(crate) struct Rest {
     _server: Server,
-    port: u16,
-    folder: TempDir,
+    pub(crate) port: u16,
+    pub(crate) folder: TempDir,
 }
 
 impl Rest {
-    async fn start(options: &[&str]) -> Self {
+    pub(crate) async fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("lake/warehouse")).unwrap();
         let jar = parts::cache().join("java/iceberg-open-api-1.10.1.jar");
@@ -52,7 +52,7 @@ impl Rest {
         self.folder.path().join("lake")
     }
 
-    fn config(&self, port: u16, auth: RestAuth) -> LakeConfig {
+    pub(crate) fn config(&self, port: u16, auth: RestAuth) -> LakeConfig {
         let rest = RestConfig {
             uri: Secret::new(format!("http://127.0.0.1:{port}")),
             warehouse: None,

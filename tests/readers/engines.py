@@ -7,6 +7,8 @@ line and answers each with a line, both JSON: the answer, or {"error": ...}.
     a string instead where the engine refuses the table.
 {"do": "spark", "folder": ..., "statements": [...]}
     SQL statements that Spark runs, one after the other, with the lake's catalog as `medlake`.
+{"do": "duckdb", "endpoint": ..., "statements": [...]}
+    SQL statements that DuckDB runs, with the REST catalog there as `rest`.
 """
 
 import json
@@ -44,7 +46,7 @@ class Duckdb:
 
     def query(self, table, what, condition):
         where = f"where {condition}" if condition else ""
-        location = table["location"].removeprefix("file://")
+        location = table["location"].removeprefix("file:").removeprefix("//")
         return self.duck.execute(f"select {what} from iceberg_scan('{location}') {where}").to_arrow_table()
 
     def count(self, table, condition):
@@ -165,6 +167,12 @@ def serve(request):
         session = Spark(request["folder"]).session
         for statement in request["statements"]:
             session.sql(statement).collect()
+        return {}
+    if request["do"] == "duckdb":
+        duck = duckdb_with_iceberg()
+        options = f"type iceberg, endpoint '{request['endpoint']}', authorization_type 'none'"
+        for statement in [f"attach 'medlake' as rest ({options})", *request["statements"]]:
+            duck.execute(statement)
         return {}
     raise ValueError(f"unknown request {request['do']}")
 

@@ -50,14 +50,14 @@ def duckdb_with_iceberg() -> duckdb.DuckDBPyConnection:
     """DuckDB with its extensions taken from their wheels, as nothing may be downloaded."""
     folder = pathlib.Path(tempfile.mkdtemp()) / f"v{duckdb.__version__}" / "linux_amd64"
     folder.mkdir(parents=True)
-    for name in ("iceberg", "avro", "parquet"):
+    for name in ("iceberg", "avro", "parquet", "httpfs"):
         package = importlib.util.find_spec(f"duckdb_extension_{name}")
         root = pathlib.Path(package.submodule_search_locations[0])
         file = next(root.rglob(f"{name}.duckdb_extension"))
         (folder / file.name).symlink_to(file)
     config = {"extension_directory": str(folder.parent.parent), "autoinstall_known_extensions": "false"}
     connection = duckdb.connect(config=config)
-    for name in ("avro", "parquet", "iceberg"):
+    for name in ("avro", "parquet", "httpfs", "iceberg"):
         connection.execute(f"load {name}")
     connection.execute("set timezone = 'UTC'")
     return connection
