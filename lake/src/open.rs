@@ -170,6 +170,9 @@ pub(crate) async fn open_files(
             let format = entry.file.file_format();
             return Err(unsupported(format!("data files of format {format:?}")));
         }
+        if entry.file.key_metadata().is_some() {
+            return Err(unsupported("encrypted data files".to_owned()));
+        }
         let mut file = LakeFile::open(storage, table, committed.spec(entry.spec_id)?, &entry.file)?;
         file.constants = committed.constants(entry)?;
         // A vector says all that is dead; position deletes beside it are outdated.

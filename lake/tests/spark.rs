@@ -5,7 +5,11 @@ use std::path::Path;
 use medlake_contract::TableSchema;
 use medlake_lake::Lake;
 
-use crate::{engine_process::spark, engines::disagreements, fixtures};
+use crate::{
+    engine_process::spark,
+    engines::{disagreements, metadata_location},
+    fixtures,
+};
 
 /// Columns of every type Spark has, filled from a range of ids.
 const COLUMNS: &str = "id bigint not null, shop string, amount int, price decimal(9,2), \
@@ -18,7 +22,7 @@ fn rows(from: i64, to: i64) -> String {
         "select id, if(id % 7 = 0, null, concat('店', id % 3)), cast(id * 3 - 100 as int), \
          cast(id / 8 as decimal(9,2)), cast(id as decimal(30,4)) * -1.0001, \
          cast(id / 4 as float), if(id % 11 = 0, double('NaN'), id / 2), id % 2 = 0, \
-         date_add(date '1969-12-20', cast(id as int)), \
+         date_add(date '1969-12-29', cast(id / 9 as int)), \
          timestamp '1969-12-31 20:00:00' + make_interval(0, 0, 0, 0, cast(id as int), 7, 0.5), \
          timestamp_ntz '2026-01-01 00:00:00' + make_interval(0, 0, 0, 0, cast(id as int)), \
          cast(cast(id as string) as binary), if(id % 5 = 0, null, array(concat('t', id), null)), \
@@ -60,7 +64,7 @@ fn run(folder: &Path, statements: &[String]) {
 async fn agree(lake: &Lake, folder: &Path) {
     let filters = |schema: &TableSchema| {
         let has = |name: &str| schema.columns().iter().any(|c| c.name == name);
-        let all = ["shop = '店1'", "day < '1970-01-10'"];
+        let all = ["shop = '店1'", "day < '1970-01-02'"];
         let all = all.into_iter().filter(|f| has(f.split(' ').next().unwrap()));
         all.map(str::to_owned).collect()
     };
@@ -76,7 +80,7 @@ async fn tables_made_by_spark_are_read_as_it_reads_them() {
     fixtures::write(&lake, &fixtures::upserts((0..100).map(|k| (k, k)), 1)).await;
 
     let merge = "'write.delete.mode'='merge-on-read', 'write.update.mode'='merge-on-read'";
-    let by_all = "partitioned by (shop, days(at), bucket(4, id), truncate(10, amount))";
+    let by_all = "partitioned by (shop, days(at), bucket(2, id), truncate(100, amount))";
     let mut statements = vec!["create namespace medlake.other".to_owned()];
     for (name, layout, properties) in [
         ("merged", "", format!("'format-version'='2', {merge}")),
@@ -86,7 +90,7 @@ async fn tables_made_by_spark_are_read_as_it_reads_them() {
             format!("'format-version'='2', {merge}"),
         ),
         ("copied", by_all, "'format-version'='2'".to_owned()),
-        ("first", "partitioned by (shop, days(day))", "'format-version'='1'".to_owned()),
+        ("first", "partitioned by (shop, day)", "'format-version'='1'".to_owned()),
         ("vectors", "partitioned by (shop)", format!("'format-version'='3', {merge}")),
     ] {
         statements.extend(life(name, layout, &properties));
@@ -178,22 +182,51 @@ async fn files_that_came_from_elsewhere_are_read_or_refused_by_name() {
         ));
         statements.push(format!("insert into {name} values (1)"));
     }
+    let later = "create table medlake.other.later (n int, x string) using iceberg tblproperties \
+                 ('format-version'='3')";
+    statements.push(later.to_owned());
     run(folder.path(), &statements);
+    from_later_versions(folder.path()).await;
     lake.refresh_foreign().await.unwrap();
     let left_out = lake.read_view().left_out();
-    let refused: Vec<String> =
-        left_out.iter().map(|(name, why)| format!("{name}: {why}")).collect();
-    assert_eq!(
-        refused,
-        [
-            "other.avro_files: table \"other.avro_files\" uses data files of format Avro, which is \
-             not supported",
-            "other.named: could not read a manifest of table \"other.named\"",
-            "other.orc_files: table \"other.orc_files\" uses data files of format Orc, which is not \
-             supported",
-        ]
-    );
+    let refused: Vec<String> = left_out.iter().map(|(_, why)| why.to_string()).collect();
+    let uses =
+        |table, feature| format!("table \"other.{table}\" uses {feature}, which is not supported");
+    let expected = [
+        uses("avro_files", "data files of format Avro"),
+        uses("later_geometry", "type geometry(OGC:CRS84)"),
+        uses("later_nanos", "type timestamp_ns in column \"x\""),
+        uses("later_variant", "type variant"),
+        uses("later_version", "format version 4"),
+        "could not read a manifest of table \"other.named\"".to_owned(),
+        uses("orc_files", "data files of format Orc"),
+    ];
+    assert_eq!(refused, expected);
     agree(&lake, folder.path()).await;
+}
+
+/// Puts tables into the catalog that are as `other.later`, but for something only later versions of
+/// programs know.
+async fn from_later_versions(folder: &Path) {
+    let location = metadata_location(folder, "other.later").await;
+    let metadata = std::fs::read_to_string(location.trim_start_matches("file:")).unwrap();
+    let url = format!("sqlite:{}", folder.join("catalog.db").display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    for (name, from, to) in [
+        ("later_geometry", "\"string\"", "\"geometry(OGC:CRS84)\""),
+        ("later_nanos", "\"string\"", "\"timestamp_ns\""),
+        ("later_variant", "\"string\"", "\"variant\""),
+        ("later_version", "\"format-version\":3", "\"format-version\":4"),
+    ] {
+        let changed = metadata.replace(from, to);
+        assert_ne!(changed, metadata);
+        let location = folder.join(format!("{name}.metadata.json"));
+        std::fs::write(&location, changed).unwrap();
+        let sql = "insert into iceberg_tables (catalog_name, table_namespace, table_name, \
+                   metadata_location, iceberg_type) values ('medlake', 'other', ?, ?, 'TABLE')";
+        let location = format!("file://{}", location.display());
+        sqlx::query(sql).bind(name).bind(location).execute(&pool).await.unwrap();
+    }
 }
 
 #[tokio::test]

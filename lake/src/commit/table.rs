@@ -34,7 +34,7 @@ use crate::{
         refs::named_snapshots,
         schema::{
             IDENTITY_PROPERTY, KEY_PROPERTY, Shape, check_defaults, constant_of, iceberg_schema,
-            identity_word, metadata_error,
+            identity_word, metadata_error, unknown_feature,
         },
     },
     options::TableOptions,
@@ -694,7 +694,10 @@ fn read_metadata(
         problem: format!("metadata file \"{location}\": {e}"),
     };
     let json: serde_json::Value = serde_json::from_slice(bytes).map_err(damaged)?;
-    let metadata = serde_json::from_slice(bytes).map_err(damaged)?;
+    let metadata = serde_json::from_slice(bytes).map_err(|e| match unknown_feature(&json) {
+        Some(feature) => LakeError::Unsupported { table: table.clone(), feature },
+        None => damaged(e),
+    })?;
     check_defaults(table, &metadata, &json)?;
     Ok(metadata)
 }

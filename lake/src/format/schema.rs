@@ -7,8 +7,8 @@ use std::{collections::HashMap, sync::Arc};
 use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema, SchemaRef};
 use datafusion::scalar::ScalarValue;
 use iceberg::spec::{
-    DEFAULT_SCHEMA_NAME_MAPPING, ListType, Literal, MapType, NameMapping, NestedField,
-    NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata, Type,
+    DEFAULT_SCHEMA_NAME_MAPPING, FormatVersion, ListType, Literal, MapType, NameMapping,
+    NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata, Type,
 };
 use medlake_contract::{Column, ColumnType, Identity, TableName, TableSchema};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
@@ -157,6 +157,29 @@ impl Shape {
 /// Whether this program made a table. Others it only reads.
 pub(crate) fn is_ours(metadata: &TableMetadata) -> bool {
     metadata.properties().contains_key(KEY_PROPERTY)
+}
+
+/// What makes metadata unreadable for the metadata library, which does not say: a later version of the
+/// format, or a type it does not know.
+pub(crate) fn unknown_feature(json: &serde_json::Value) -> Option<String> {
+    fn unknown_type(value: &serde_json::Value) -> Option<String> {
+        match value {
+            serde_json::Value::Object(object) => object.iter().find_map(|(key, value)| {
+                let is_type = matches!(key.as_str(), "type" | "element" | "key" | "value");
+                let nested = matches!(value.as_str(), Some("struct" | "list" | "map"));
+                let name = value.as_str().filter(|_| is_type && !nested);
+                let Some(name) = name else { return unknown_type(value) };
+                let known = serde_json::from_value::<PrimitiveType>(value.clone()).is_ok();
+                (!known).then(|| format!("type {name}"))
+            }),
+            serde_json::Value::Array(values) => values.iter().find_map(unknown_type),
+            _ => None,
+        }
+    }
+    let version = json.get("format-version").and_then(serde_json::Value::as_u64);
+    let later = version.filter(|version| *version > FormatVersion::V3 as u64);
+    let later = later.map(|version| format!("format version {version}"));
+    later.or_else(|| unknown_type(json.get("schemas").or_else(|| json.get("schema"))?))
 }
 
 /// The metadata library takes a default it cannot read for none, which would be another value.
