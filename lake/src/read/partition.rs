@@ -74,14 +74,18 @@ fn limits_of(transform: Transform, value: &PrimitiveLiteral, ty: &ColumnType) ->
             (instant(at(first), ty), instant(at(number + 1).and_then(|at| at.checked_sub(1)), ty))
         }
         (Transform::Truncate(width), P::Int(_) | P::Long(_) | P::Int128(_)) => {
-            let width = i128::from(width) - 1;
+            let more = width.saturating_sub(1);
             let last = match value {
-                P::Int(first) => wide(i128::from(*first) + width, ty),
-                P::Long(first) => wide(i128::from(*first) + width, ty),
-                P::Int128(first) => first.checked_add(width).map(P::Int128),
+                P::Int(first) => {
+                    i32::try_from(more).ok().and_then(|more| first.checked_add(more)).map(P::Int)
+                }
+                P::Long(first) => first.checked_add(more.into()).map(P::Long),
+                P::Int128(first) => first.checked_add(more.into()).map(P::Int128),
                 _ => None,
             };
-            (scalar_of(value, ty), last.and_then(|last| scalar_of(&last, ty)))
+            // The least numbers of a type are rounded down to its greatest.
+            let Some(last) = last else { return (None, None) };
+            (scalar_of(value, ty), scalar_of(&last, ty))
         }
         (Transform::Truncate(width), P::String(prefix)) => {
             let whole = prefix.chars().count() < usize::try_from(width).unwrap_or(usize::MAX);
@@ -89,15 +93,6 @@ fn limits_of(transform: Transform, value: &PrimitiveLiteral, ty: &ColumnType) ->
             (scalar_of(value, ty), last.map(|last| ScalarValue::Utf8(Some(last))))
         }
         _ => (None, None),
-    }
-}
-
-/// A number in the type its column has by now.
-fn wide(number: i128, ty: &ColumnType) -> Option<PrimitiveLiteral> {
-    match ty {
-        ColumnType::Int32 => i32::try_from(number).ok().map(PrimitiveLiteral::Int),
-        ColumnType::Int64 => i64::try_from(number).ok().map(PrimitiveLiteral::Long),
-        _ => None,
     }
 }
 
@@ -177,7 +172,12 @@ pub(crate) fn ruled_out<'a>(
 
 #[cfg(test)]
 mod tests {
-    use arrow::{array::ArrayRef, datatypes::DataType};
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{ArrayRef, Int64Array},
+        datatypes::DataType,
+    };
     use iceberg::spec::PrimitiveType;
 
     use super::*;
@@ -229,6 +229,11 @@ mod tests {
         for text in ["", "a", "ab", "abc", "普药商城", "z\u{10ffff}", "a\u{d7ff}b"] {
             check(ScalarValue::from(text), ColumnType::Utf8, Transform::Truncate(2));
         }
+        let least: ArrayRef = Arc::new(Int64Array::from(vec![i64::MIN + 3]));
+        let part = transform(&least, Transform::Truncate(10)).unwrap();
+        let Literal::Primitive(wrapped) = literal(&part) else { panic!("{part:?}") };
+        let none = limits_of(Transform::Truncate(10), &wrapped, &ColumnType::Int64);
+        assert_eq!(none, (None, None), "{wrapped:?} is above all values of its partition");
         assert_eq!(after("a\u{10ffff}"), Some("b".to_owned()));
         assert_eq!(after("\u{d7ff}"), Some("\u{e000}".to_owned()));
         assert_eq!(after("\u{10ffff}"), None);
