@@ -6,8 +6,7 @@
 //! change.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState},
     sync::Arc,
 };
 
@@ -19,12 +18,13 @@ use arrow::{
     },
     error::ArrowError,
     record_batch::RecordBatch,
-    row::{RowConverter, Rows, SortField},
+    row::{Row, RowConverter, Rows, SortField},
 };
 use futures::{
-    Stream, StreamExt, TryStreamExt,
+    Stream, StreamExt, TryFutureExt, TryStreamExt,
     stream::{BoxStream, iter, try_unfold},
 };
+use hashbrown::{HashMap, hash_map::Entry};
 use medlake_contract::{ChangeBatch, Identity, Op, TableName, TableSchema};
 use roaring::RoaringBitmap;
 use tokio::task::coop::consume_budget;
@@ -41,11 +41,13 @@ pub type ChangeStream = BoxStream<'static, Result<ChangeBatch, LakeError>>;
 
 type RowStream = BoxStream<'static, Result<RecordBatch, LakeError>>;
 
-/// Rows that went are held in memory, this many bytes at a time (by estimate); for more of them, both
-/// sides are read again.
+/// Rows that went are held in memory, this many bytes at a time (by estimate); for more of them, rows
+/// are first cancelled by digest, and then both sides are read again for each share of what is left.
 const HELD_BYTES: u64 = 64 << 20;
 /// What a held row costs besides its values.
 const ROW_BYTES: u64 = 128;
+/// What a row costs of which only a digest and the place are held.
+const DIGEST_BYTES: u64 = 56;
 /// Rows of a batch that is held, and of a batch of deletes.
 const BATCH_ROWS: usize = 8_192;
 
@@ -56,9 +58,10 @@ impl ReadView {
     /// table without a key there are no updates, only rows that went and rows that came. A new column
     /// changes no row. In no order.
     ///
-    /// Both may be views of the lake, of a follower, or of the past. Memory is bounded: about 64 MB
-    /// of rows that went are held at a time, and what was rewritten in between is read once for each
-    /// such part. Whoever polls the stream decodes files and compares rows.
+    /// Both may be views of the lake, of a follower, or of the past; asked the other way round, the
+    /// changes undo themselves, as long as no column was widened in between. Memory is bounded: about
+    /// 64 MB are held at a time, and where more was rewritten in between, it is read several times.
+    /// Whoever polls the stream decodes files and compares rows. Why so: `docs/decisions/0018`.
     ///
     /// # Errors
     /// [`LakeError::UnknownTable`], or [`LakeError::LeftOut`] with the reason, such as a snapshot that
@@ -102,7 +105,7 @@ pub(crate) fn compare(
     let wrong = arrow_error(schema.name());
     let converter = |columns: &[usize]| {
         let fields = columns.iter().map(|&c| SortField::new(schema.columns()[c].ty.arrow()));
-        RowConverter::new(fields.collect()).map_err(&wrong)
+        RowConverter::new(fields.collect()).map(Arc::new).map_err(&wrong)
     };
     let all: Vec<usize> = (0..schema.columns().len()).collect();
     let (key, rows) = match schema.identity() {
@@ -112,10 +115,10 @@ pub(crate) fn compare(
     let adapter = if Arc::ptr_eq(&before.shape, &after.shape) {
         None
     } else {
-        Some(Adapter::between(&before.shape, &after.shape)?)
+        Some(Arc::new(Adapter::between(&before.shape, &after.shape)?))
     };
-    let held: u64 = gone.iter().map(|piece| piece.bytes() + piece.rows.len() * ROW_BYTES).sum();
-    let comparison = Arc::new(Comparison {
+    let held = bytes(&gone);
+    let comparison = Comparison {
         shape: Arc::clone(&after.shape),
         adapter,
         keys: converter(&key)?,
@@ -125,10 +128,21 @@ pub(crate) fn compare(
         came,
         parts: held.div_ceil(held_bytes).max(1),
         _views: [before, after],
-    });
-    let parts = iter((0..comparison.parts).map(Ok));
-    let changes = parts.and_then(move |part| Arc::clone(&comparison).part(part)).try_flatten();
-    Ok((changes.boxed(), held.min(held_bytes)))
+    };
+    let changes = async move {
+        let mut comparison = Arc::new(comparison);
+        if comparison.parts > 1 {
+            comparison = comparison.without_moved(held_bytes).await?;
+        }
+        let parts = iter((0..comparison.parts).map(Ok));
+        Ok(parts.and_then(move |part| Arc::clone(&comparison).part(part)).try_flatten())
+    };
+    Ok((changes.try_flatten_stream().boxed(), held.min(held_bytes)))
+}
+
+/// An estimate of what the rows of these pieces take while they are held.
+fn bytes(pieces: &[Arc<Piece>]) -> u64 {
+    pieces.iter().map(|piece| piece.bytes() + piece.rows.len() * ROW_BYTES).sum()
 }
 
 fn arrow_error(table: &TableName) -> impl Fn(ArrowError) -> LakeError + use<> {
@@ -242,16 +256,17 @@ fn across(
 }
 
 /// What is to be compared, and how.
+#[derive(Clone)]
 struct Comparison {
     /// Of the newer picture.
     shape: Arc<Shape>,
     /// For rows in memory of the older one.
-    adapter: Option<Adapter>,
+    adapter: Option<Arc<Adapter>>,
     /// The columns that make a row the same row.
     key: Vec<usize>,
-    keys: RowConverter,
+    keys: Arc<RowConverter>,
     /// Of all columns, where these are not the key anyway.
-    rows: Option<RowConverter>,
+    rows: Option<Arc<RowConverter>>,
     gone: Vec<Arc<Piece>>,
     came: Vec<Arc<Piece>>,
     /// Rows are dealt out to this many parts by the hash of their key.
@@ -423,6 +438,93 @@ impl Comparison {
         ChangeBatch::new(Arc::clone(self.schema()), ops, before, after).map_err(|error| {
             LakeError::Corrupt { table: self.schema().name().clone(), problem: error.to_string() }
         })
+    }
+}
+
+/// What stands for a whole row: two hashes with keys of their own. Two different rows out of a billion
+/// have the same by a chance of one in 10^20.
+type Digest = [u64; 2];
+
+/// Which piece a row is of, and its number or position in it.
+type Place = (usize, u32);
+
+/// The places of all rows of some pieces, in the order they are read in.
+fn places(pieces: &[Arc<Piece>]) -> impl Iterator<Item = Place> {
+    let pieces = pieces.iter().enumerate();
+    pieces.flat_map(|(at, piece)| piece.rows.iter().map(move |row| (at, row)))
+}
+
+impl Comparison {
+    /// The same without the rows that are on both sides. Where much was rewritten, that is nearly all
+    /// of them, and a digest of a row takes much less room than its values.
+    async fn without_moved(self: Arc<Self>, held_bytes: u64) -> Result<Arc<Self>, LakeError> {
+        let count: u64 = self.gone.iter().map(|piece| piece.rows.len()).sum();
+        let passes = (count * DIGEST_BYTES).div_ceil(held_bytes).max(1);
+        let hashers = [RandomState::new(), RandomState::new()];
+        let mut gone_left = vec![RoaringBitmap::new(); self.gone.len()];
+        let mut came_left = vec![RoaringBitmap::new(); self.came.len()];
+        for pass in 0..passes {
+            let digests = |batch: &RecordBatch| self.digests(batch, &hashers, passes, pass);
+            let mut gone: HashMap<Digest, Place> = HashMap::new();
+            // Equal rows beyond the first.
+            let mut more: HashMap<Digest, Vec<Place>> = HashMap::new();
+            let mut rows = self.read(&self.gone, true);
+            let mut place = places(&self.gone);
+            while let Some(batch) = rows.try_next().await? {
+                consume_budget().await;
+                for (digest, place) in digests(&batch)?.into_iter().zip(&mut place) {
+                    match digest.map(|digest| gone.entry(digest)) {
+                        None => {}
+                        Some(Entry::Vacant(entry)) => {
+                            entry.insert(place);
+                        }
+                        Some(Entry::Occupied(entry)) => {
+                            more.entry(*entry.key()).or_default().push(place);
+                        }
+                    }
+                }
+            }
+            let mut rows = self.read(&self.came, false);
+            let mut place = places(&self.came);
+            while let Some(batch) = rows.try_next().await? {
+                consume_budget().await;
+                for (digest, (at, row)) in digests(&batch)?.into_iter().zip(&mut place) {
+                    let Some(digest) = digest else { continue };
+                    let another = more.get_mut(&digest).and_then(Vec::pop);
+                    if another.or_else(|| gone.remove(&digest)).is_none() {
+                        came_left[at].insert(row);
+                    }
+                }
+            }
+            for (at, row) in gone.into_values().chain(more.into_values().flatten()) {
+                gone_left[at].insert(row);
+            }
+        }
+        let left = |pieces: &[Arc<Piece>], left: Vec<RoaringBitmap>| {
+            let left = pieces.iter().zip(left);
+            left.filter_map(|(piece, rows)| Piece::new(&piece.segment, rows)).collect::<Vec<_>>()
+        };
+        let (gone, came) = (left(&self.gone, gone_left), left(&self.came, came_left));
+        let parts = bytes(&gone).div_ceil(held_bytes).max(1);
+        Ok(Arc::new(Self { gone, came, parts, ..Self::clone(&self) }))
+    }
+
+    /// The digest of each row that is of this pass.
+    fn digests(
+        &self,
+        batch: &RecordBatch,
+        [first, second]: &[RandomState; 2],
+        passes: u64,
+        pass: u64,
+    ) -> Result<Vec<Option<Digest>>, LakeError> {
+        let converter = self.rows.as_ref().unwrap_or(&self.keys);
+        let rows = converter.convert_columns(batch.columns());
+        let rows = rows.map_err(arrow_error(self.schema().name()))?;
+        let digest = |row: Row<'_>| {
+            let hash = first.hash_one(row.data());
+            (hash % passes == pass).then(|| [hash, second.hash_one(row.data())])
+        };
+        Ok(rows.iter().map(digest).collect())
     }
 }
 
