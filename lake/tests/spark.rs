@@ -169,7 +169,7 @@ async fn files_that_came_from_elsewhere_are_read_or_refused_by_name() {
             .to_owned(),
         "delete from medlake.other.added where n in (1, 7, 41)".to_owned(),
         "drop table hive_like".to_owned(),
-        // A partition whose name the metadata library's Avro does not take.
+        // A partition of a name that is more than the metadata library's Avro takes.
         "create table medlake.other.named (id bigint, `渠道 1` string) using iceberg partitioned by \
          (`渠道 1`)"
             .to_owned(),
@@ -198,7 +198,6 @@ async fn files_that_came_from_elsewhere_are_read_or_refused_by_name() {
         uses("later_nanos", "type timestamp_ns in column \"x\""),
         uses("later_variant", "type variant"),
         uses("later_version", "format version 4"),
-        "could not read a manifest of table \"other.named\"".to_owned(),
         uses("orc_files", "data files of format Orc"),
     ];
     assert_eq!(refused, expected);

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     commit::table::CommittedTable,
     error::LakeError,
-    format::schema::metadata_error,
+    format::{manifest_names::with_plain_names, schema::metadata_error},
     storage::{Storage, WriteScope},
 };
 
@@ -287,7 +287,7 @@ pub(crate) async fn read_manifest(
     // The library takes what a manifest inherits from its list into account only when it reads the
     // file itself.
     let memory = FileIO::new_with_memory();
-    let bytes = storage.read(&file.manifest_path).await?;
+    let bytes = with_plain_names(storage.read(&file.manifest_path).await?);
     let output = memory.new_output(&file.manifest_path).map_err(wrong)?;
     output.write(bytes).await.map_err(wrong)?;
     let manifest = file.load_manifest(&memory).await.map_err(wrong)?;
