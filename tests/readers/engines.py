@@ -184,12 +184,16 @@ def main() -> None:
     # What libraries print does not get between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for line in sys.stdin:
-        try:
-            answer = serve(json.loads(line))
-        except Exception:
-            answer = {"error": traceback.format_exc()}
-        print(json.dumps(answer), file=answers, flush=True)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        tempfile.tempdir = scratch
+        for line in sys.stdin:
+            try:
+                answer = serve(json.loads(line))
+            except Exception:
+                answer = {"error": traceback.format_exc()}
+            print(json.dumps(answer), file=answers, flush=True)
+        if Spark.root is not None:
+            Spark.root.stop()
 
 
 if __name__ == "__main__":
