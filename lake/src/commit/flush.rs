@@ -161,6 +161,8 @@ impl Committer {
             .await;
         // All have ended before one that failed is told: none writes on when files are taken back.
         let mut written: Vec<WrittenTable> = written.into_iter().collect::<Result<_, _>>()?;
+        // Two writers that lock the same tables in the same order never wait for each other.
+        written.sort_by(|a, b| a.name.cmp(&b.name));
         if written.is_empty() {
             match self.carrier(&view.positions) {
                 Some(name) => written.push(WrittenTable::empty(name)),
