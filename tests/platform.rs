@@ -99,6 +99,11 @@ impl Platform {
         Self::around(doors, vec![pipeline, services], data, ports).await
     }
 
+    /// Starts the doors alone, over what is committed, and waits until they answer.
+    pub(crate) async fn doors(data: &Path, ports: Ports) -> Self {
+        Self::around(spawn(data, ports, &["serve"]), Vec::new(), data, ports).await
+    }
+
     async fn around(child: Child, beside: Vec<Child>, data: &Path, ports: Ports) -> Self {
         let mut platform = Self {
             child,
