@@ -1,6 +1,6 @@
 //! Other engines open the lake as it lies there, unpatched, and agree with us.
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use serde_json::Value;
 
@@ -21,9 +21,9 @@ async fn pyiceberg_and_duckdb_agree_on_count_and_sum_of_every_column() {
     platform.caught_up(Duration::from_secs(30)).await;
     assert!(platform.stop().success(), "the last flush puts everything into files");
 
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/readers/read_lake.py");
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers");
     let output = Command::new(platform::parts().join("readers/bin/python"))
-        .arg(script)
+        .args([scripts.join("run.py"), scripts.join("read_lake.py")])
         .arg(dir.path().join("lake"))
         .output()
         .expect("the Python readers are installed (make parts)");

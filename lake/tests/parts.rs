@@ -24,8 +24,8 @@ pub(crate) fn readers(program: &str) -> Command {
 /// Runs a Python script of `tests/readers` (in the root of the repository); gives what it printed.
 pub(crate) fn python(script: &str, arguments: &[impl AsRef<OsStr>]) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/readers");
-    let output: Output =
-        readers("python").arg(folder.join(script)).args(arguments).output().unwrap();
+    let scripts = [folder.join("run.py"), folder.join(script)];
+    let output: Output = readers("python").args(scripts).args(arguments).output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
