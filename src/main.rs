@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
     /// What to log, such as `debug` or `medlake_lake=debug`.
-    #[arg(long, global = true, value_name = "FILTER", default_value = "info")]
+    #[arg(long, global = true, value_name = "FILTER", default_value = "warn,medlake=info")]
     log: String,
 }
 

@@ -1,6 +1,6 @@
 //! Wires the parts: all of them, or some beside others in another process.
 
-use std::{future::IntoFuture as _, path::Path, sync::Arc, time::Duration};
+use std::{future::IntoFuture as _, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use medlake_ingest::{CutLimits, EmbeddedSource, Ingest, Wake};
@@ -314,7 +314,7 @@ fn say_where_to_look(config: &Config, services: bool) {
     say(&format!("lake      {}", config.data.join("lake/catalog.db").display()));
 }
 
-#[expect(clippy::print_stdout, reason = "what the person at the terminal asked for")]
+/// Says something to the person at the terminal, who may have gone (`| head`): no reason to stop.
 pub(crate) fn say(line: &str) {
-    println!("{line}");
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
