@@ -51,6 +51,9 @@ pub(crate) struct LakeSettings {
     pub(crate) flush_interval: Duration,
     /// How many rows may stay in memory before they are committed to files.
     pub(crate) flush_rows: u64,
+    /// How far back tables can be read, in minutes. Each commit in that time is kept, and told of in
+    /// the metadata that the next one writes.
+    pub(crate) keep_minutes: u32,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -87,6 +90,7 @@ impl Default for Config {
                 s3: S3Config::default(),
                 flush_interval: Duration::from_secs(5),
                 flush_rows: 400_000,
+                keep_minutes: 2,
             },
             query: QueryConfig {
                 http: SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -109,7 +113,7 @@ impl fmt::Display for Config {
         writeln!(f, "lake:\n  catalog: {}\n  warehouse: {}", lake.catalog, lake.warehouse)?;
         write_s3(f, &lake.s3)?;
         writeln!(f, "  flush_interval_ms: {}", lake.flush_interval.as_millis())?;
-        writeln!(f, "  flush_rows: {}", lake.flush_rows)?;
+        writeln!(f, "  flush_rows: {}\n  keep_minutes: {}", lake.flush_rows, lake.keep_minutes)?;
         writeln!(f, "query:\n  http: {}\n  postgres: {}", query.http, query.postgres)?;
         writeln!(f, "  memory_mib: {}", query.memory_mib)?;
         writeln!(f, "  timeout_ms: {}", query.timeout.as_millis())?;
@@ -199,6 +203,7 @@ impl Config {
                 s3: t.s3(d.lake.s3),
                 flush_interval: t.millis("lake.flush_interval_ms", d.lake.flush_interval),
                 flush_rows: t.take("lake.flush_rows", d.lake.flush_rows, at_least(1)),
+                keep_minutes: t.take("lake.keep_minutes", d.lake.keep_minutes, at_least(1)),
             },
             query: QueryConfig {
                 http: t.take("query.http", d.query.http, |_| None),

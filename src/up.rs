@@ -200,6 +200,7 @@ pub(crate) fn lake_settings(config: &Config) -> LakeConfig {
         s3: config.lake.s3.clone(),
         catalog_name: CATALOG.to_owned(),
         flush_rows: config.lake.flush_rows,
+        keep_snapshots_micros: i64::from(config.lake.keep_minutes) * 60_000_000,
         ..LakeConfig::new(config.data.join("lake"), clock::machine())
     }
 }
