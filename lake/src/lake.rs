@@ -68,7 +68,7 @@ impl Lake {
     /// # Errors
     /// [`LakeError::Locked`] when another process has it; what is damaged or not understood.
     pub async fn open(config: LakeConfig) -> Result<Self, LakeError> {
-        let (root, lock) = lock_folder(&config.root)?;
+        let (root, lock) = lock_folder(&config.root).await?;
         let mut wait = FIRST_WAIT;
         let mut tries = 1..TRIES;
         let (committer, mut state) = loop {

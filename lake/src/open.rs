@@ -5,6 +5,7 @@ use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{StreamExt, TryStreamExt};
@@ -29,13 +30,17 @@ use crate::{
     table::{TableState, shards::Seed},
 };
 
+/// How often the folder's lock is tried before it counts as another's.
+const LOCK_TRIES: u32 = 20;
+/// The wait between two tries.
+const LOCK_WAIT: Duration = Duration::from_millis(20);
 /// Tables loaded at the same time.
 const LOADERS: usize = 2;
 /// Delete files of one table read at the same time.
 const READERS: usize = 8;
 
 /// The folder, made when missing and locked until the file is dropped, as an absolute path.
-pub(crate) fn lock_folder(root: &Path) -> Result<(PathBuf, File), LakeError> {
+pub(crate) async fn lock_folder(root: &Path) -> Result<(PathBuf, File), LakeError> {
     let failed = |doing, path: &Path| {
         let location = path.display().to_string();
         move |source| LakeError::File { doing, location, source }
@@ -44,10 +49,18 @@ pub(crate) fn lock_folder(root: &Path) -> Result<(PathBuf, File), LakeError> {
     let root = root.canonicalize().map_err(failed("find", root))?;
     let path = root.join("lake.lock");
     let lock = File::create(&path).map_err(failed("create", &path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok((root, lock)),
-        Err(TryLockError::WouldBlock) => Err(LakeError::Locked { root }),
-        Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+    let mut tries = 1..LOCK_TRIES;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok((root, lock)),
+            // For a moment a process that is just being started has it as well: it lets go of the
+            // files of the one that starts it when it runs its own program.
+            Err(TryLockError::WouldBlock) if tries.next().is_some() => {
+                tokio::time::sleep(LOCK_WAIT).await;
+            }
+            Err(TryLockError::WouldBlock) => return Err(LakeError::Locked { root }),
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+        }
     }
 }
 
