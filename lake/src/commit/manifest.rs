@@ -6,8 +6,7 @@ use iceberg::{
     io::FileIO,
     spec::{
         DataFile, DataFileBuilder, FormatVersion, Literal, ManifestContentType, ManifestFile,
-        ManifestList, ManifestWriter, ManifestWriterBuilder, PrimitiveLiteral, PrimitiveType,
-        Struct, StructType, TableMetadata,
+        ManifestList, ManifestWriter, ManifestWriterBuilder, Struct, StructType, TableMetadata,
     },
 };
 use medlake_contract::TableName;
@@ -16,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     commit::table::CommittedTable,
     error::LakeError,
-    format::{manifest_names::with_plain_names, schema::metadata_error},
+    format::{evolve::widened, manifest_names::with_plain_names, schema::metadata_error},
     storage::{Storage, WriteScope},
 };
 
@@ -198,11 +197,7 @@ impl ManifestMaker<'_> {
         spec_id: i32,
     ) -> Result<(ManifestWriter, StructType), LakeError> {
         let metadata = &self.table.metadata;
-        let damaged = || LakeError::Corrupt {
-            table: self.table.name.clone(),
-            problem: format!("partition specification {spec_id} is missing"),
-        };
-        let spec = metadata.partition_spec_by_id(spec_id).ok_or_else(damaged)?;
+        let spec = self.table.spec(spec_id)?;
         // An old specification may be by a column that the current schema does not have any more.
         let current = metadata.current_schema();
         let mut schemas: Vec<_> = metadata.schemas_iter().collect();
@@ -211,7 +206,10 @@ impl ManifestMaker<'_> {
         let (schema, partition_type) = schemas
             .into_iter()
             .find_map(|schema| Some((schema, spec.partition_type(schema).ok()?)))
-            .ok_or_else(damaged)?;
+            .ok_or_else(|| LakeError::Corrupt {
+                table: self.table.name.clone(),
+                problem: format!("partition specification {spec_id} fits none of its schemas"),
+            })?;
         let output = memory
             .new_output(location)
             .map_err(metadata_error("write a manifest", &self.table.name))?;
@@ -357,20 +355,13 @@ impl RowIds {
 
 /// The values in the types their specification gives them now; none when they are so already. Only
 /// a column that was widened since has others.
-fn widened(values: &Struct, ty: &StructType) -> Option<Struct> {
+fn all_widened(values: &Struct, ty: &StructType) -> Option<Struct> {
     let mut changed = false;
     let values = values.fields().iter().zip(ty.fields()).map(|(value, field)| {
-        let wider = match (value, field.field_type.as_primitive_type()) {
-            (Some(Literal::Primitive(PrimitiveLiteral::Int(v))), Some(PrimitiveType::Long)) => {
-                Literal::long(*v)
-            }
-            (Some(Literal::Primitive(PrimitiveLiteral::Float(v))), Some(PrimitiveType::Double)) => {
-                Literal::double(v.0)
-            }
-            _ => return value.clone(),
-        };
-        changed = true;
-        Some(wider)
+        let known = value.as_ref().zip(field.field_type.as_primitive_type());
+        let wider = known.and_then(|(value, ty)| widened(value, ty));
+        changed |= wider.is_some();
+        wider.or_else(|| value.clone())
     });
     let values: Struct = values.collect();
     changed.then_some(values)
@@ -379,7 +370,7 @@ fn widened(values: &Struct, ty: &StructType) -> Option<Struct> {
 /// The same entry for another manifest: with the id of its first row written out, for it inherits
 /// none there, and the partition values in the types they have now.
 fn moved(file: &DataFile, first_row_id: Option<i64>, ty: &StructType) -> Result<DataFile, String> {
-    let partition = widened(file.partition(), ty);
+    let partition = all_widened(file.partition(), ty);
     let first_row_id = first_row_id.or(file.first_row_id());
     if partition.is_none() && file.first_row_id() == first_row_id {
         return Ok(file.clone());

@@ -13,6 +13,7 @@ use crate::{
     alteration::{Alteration, ColumnPath, Place},
     format::{
         bounds::literal_of,
+        partition::MICROS_PER_DAY,
         schema::{iceberg_type, primitive_type},
     },
 };
@@ -146,20 +147,26 @@ fn widens(before: &PrimitiveType, after: &PrimitiveType, version: FormatVersion)
 
 /// Gives a field a wider type, and its defaults with it.
 fn widen(field: &mut NestedField, to: PrimitiveType) {
-    const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
-    let wider = |value: &Literal| match (value, &to) {
+    for default in [&mut field.initial_default, &mut field.write_default].into_iter().flatten() {
+        if let Some(wider) = widened(default, &to) {
+            *default = wider;
+        }
+    }
+    *field.field_type = Type::Primitive(to);
+}
+
+/// A value in the type its column was widened to; none when it is of that type already.
+pub(crate) fn widened(value: &Literal, to: &PrimitiveType) -> Option<Literal> {
+    Some(match (value, to) {
         (Literal::Primitive(PrimitiveLiteral::Int(n)), PrimitiveType::Long) => Literal::long(*n),
         (Literal::Primitive(PrimitiveLiteral::Int(day)), PrimitiveType::Timestamp) => {
-            Literal::long(i64::from(*day) * DAY_MICROS)
+            Literal::long(i64::from(*day) * MICROS_PER_DAY)
         }
         (Literal::Primitive(PrimitiveLiteral::Float(n)), PrimitiveType::Double) => {
             Literal::double(n.into_inner())
         }
-        (value, _) => value.clone(),
-    };
-    field.initial_default = field.initial_default.as_ref().map(wider);
-    field.write_default = field.write_default.as_ref().map(wider);
-    *field.field_type = Type::Primitive(to);
+        _ => return None,
+    })
 }
 
 /// The fields of a table after these changes, one after the other.
