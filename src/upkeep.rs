@@ -87,7 +87,7 @@ pub(crate) async fn run(settings: LakeConfig, upkeep: Upkeep) -> anyhow::Result<
         }
         Upkeep::Compact { scope } => {
             let lake = open(settings).await?;
-            let mut bar = Bar::of(tables(&scope, &lake)?.len());
+            let mut bar = Bar::of(lake.own_tables(&scope.tables)?.len());
             let mut told =
                 |table: &TableName, report| bar.step(&compaction("merged", table, report));
             let total = lake.compact(&scope.tables, &mut told).await;
@@ -111,7 +111,7 @@ pub(crate) async fn run(settings: LakeConfig, upkeep: Upkeep) -> anyhow::Result<
                 return Ok(());
             }
             let lake = open(settings).await?;
-            let tables = tables(&scope, &lake)?;
+            let tables = lake.own_tables(&scope.tables)?;
             let mut bar = Bar::of(tables.len());
             let mut total = 0;
             for table in &tables {
@@ -132,7 +132,7 @@ pub(crate) async fn run(settings: LakeConfig, upkeep: Upkeep) -> anyhow::Result<
         }
         Upkeep::RewriteManifests { scope } => {
             let lake = open(settings).await?;
-            let mut bar = Bar::of(tables(&scope, &lake)?.len());
+            let mut bar = Bar::of(lake.own_tables(&scope.tables)?.len());
             let mut told =
                 |table: &TableName, report| bar.step(&manifests("became", table, report));
             let done = lake.rewrite_manifests(&scope.tables, &mut told).await;
@@ -151,7 +151,7 @@ pub(crate) async fn run(settings: LakeConfig, upkeep: Upkeep) -> anyhow::Result<
         }
         Upkeep::Orphans { scope } => {
             let lake = open(settings).await?;
-            let tables = tables(&scope, &lake)?;
+            let tables = lake.own_tables(&scope.tables)?;
             let mut bar = Bar::of(tables.len());
             let mut total = 0;
             for table in &tables {
@@ -208,11 +208,6 @@ async fn open(settings: LakeConfig) -> anyhow::Result<Lake> {
         ),
         opened => opened.context("could not open the lake"),
     }
-}
-
-/// The tables asked for, or all that are the lake's own.
-fn tables(scope: &Scope, lake: &Lake) -> anyhow::Result<Vec<TableName>> {
-    Ok(lake.own_tables(&scope.tables)?)
 }
 
 fn manifests(doing: &str, table: &TableName, report: ManifestReport) -> String {

@@ -50,11 +50,7 @@ impl ReadView {
         from: &str,
         to: Option<&str>,
     ) -> Result<Arc<dyn TableProvider>, LakeError> {
-        if let Some(why) = self.left_out.get(table) {
-            return Err(LakeError::LeftOut { table: table.clone(), source: Arc::clone(why) });
-        }
-        let unknown = || LakeError::UnknownTable { table: table.clone() };
-        let now = self.tables.get(table).ok_or_else(unknown)?;
+        let now = self.picture(table)?;
         let from = self.past.point(table, from)?;
         let (to, shape) = match to {
             None => (To::Now(Arc::clone(now)), Arc::clone(&now.shape)),

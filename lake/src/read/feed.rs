@@ -67,15 +67,13 @@ impl ReadView {
     /// [`LakeError::UnknownTable`], or [`LakeError::LeftOut`] with the reason, such as a snapshot that
     /// has expired; what goes wrong in reading is told by the stream.
     pub fn changes_since(&self, from: &Self, table: &TableName) -> Result<ChangeStream, LakeError> {
-        for view in [self, from] {
-            if let Some(why) = view.left_out.get(table) {
-                return Err(LakeError::LeftOut { table: table.clone(), source: Arc::clone(why) });
+        let after = self.picture(table)?;
+        let before = match from.picture(table) {
+            Err(LakeError::UnknownTable { .. }) => {
+                Arc::new(TableView::new(Arc::clone(&after.shape), Vec::new()))
             }
-        }
-        let unknown = || LakeError::UnknownTable { table: table.clone() };
-        let after = self.tables.get(table).ok_or_else(unknown)?;
-        let nothing = || Arc::new(TableView::new(Arc::clone(&after.shape), Vec::new()));
-        let before = from.tables.get(table).map_or_else(nothing, Arc::clone);
+            before => Arc::clone(before?),
+        };
         // Then rows in memory are known by the ids of their segments.
         let one_lake = Arc::ptr_eq(&self.past.holds, &from.past.holds);
         Ok(compare(before, Arc::clone(after), one_lake, HELD_BYTES)?.0)

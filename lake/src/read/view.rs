@@ -145,6 +145,15 @@ impl ReadView {
         })
     }
 
+    /// A table that can be read.
+    pub(crate) fn picture(&self, table: &TableName) -> Result<&Arc<TableView>, LakeError> {
+        if let Some(why) = self.left_out.get(table) {
+            return Err(LakeError::LeftOut { table: table.clone(), source: Arc::clone(why) });
+        }
+        let unknown = || LakeError::UnknownTable { table: table.clone() };
+        self.tables.get(table).ok_or_else(unknown)
+    }
+
     /// A table for DataFusion.
     #[must_use]
     pub fn table(&self, name: &TableName) -> Option<Arc<dyn TableProvider>> {
