@@ -5,9 +5,9 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medlake_contract::{ChangeSet, Kind};
+use medlake_contract::{ChangeSet, Kind, SchemaChange};
 use medlake_ingest::{Acknowledger, CutLimits, Ingest, IngestError};
-use medlake_lake::{FlushReport, Lake, LakeError, ReadView};
+use medlake_lake::{Alteration, FlushReport, Lake, LakeError, ReadView};
 use medlake_transforms::{Outcome, Status, Transforms};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::pulse::Pulse;
 
-/// How long to wait when a source cannot be read.
+/// How long to wait when a commit that must come first is not possible yet.
 const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(1);
 /// How old the copies of the key indexes become. What was written since is read at the next start.
 const INDEX_COPY_INTERVAL: Duration = Duration::from_mins(10);
@@ -41,7 +41,7 @@ pub(crate) struct Conductor {
 
 impl Conductor {
     pub(crate) fn new(ingest: Ingest, lake: Arc<Lake>, transforms: Transforms, pace: Pace) -> Self {
-        let pulse = Arc::new(Pulse::new(Arc::clone(&lake)));
+        let pulse = Arc::new(Pulse::new(Arc::clone(&lake), ingest.monitor()));
         Self { ingest, lake, transforms, pace, pulse }
     }
 
@@ -103,14 +103,7 @@ impl Conductor {
                 }
                 // Memory is bounded: while a flush runs or waits, at most as much again comes in.
                 cut = self.ingest.next(self.pace.limits), if !self.holds(2) => {
-                    match cut {
-                        Ok(cut) => self.take(cut).await?,
-                        // What was opened is not what is there now: only opening it again helps.
-                        Err(error) if error.kind() == Kind::Conflict => {
-                            return Err(error).context("could not go on reading the sources");
-                        }
-                        Err(error) => self.stalled(&error).await,
-                    }
+                    self.take(cut.context("could not go on reading the sources")?).await?;
                 }
             }
         }
@@ -131,24 +124,54 @@ impl Conductor {
             || self.lake.hot_bytes() >= self.pace.flush_bytes.saturating_mul(times)
     }
 
-    /// A source cannot be read. Nothing is lost by waiting: the services go on, their changes stay
-    /// in the change table, and reading goes on at the same place once the reason is gone.
-    async fn stalled(&self, error: &IngestError) {
-        if self.pulse.stalled(Some(&error.to_string())) {
-            error!(error = with_causes(error), "no changes are taken in");
-        }
-        tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
-    }
-
-    async fn take(&mut self, cut: ChangeSet) -> anyhow::Result<()> {
+    async fn take(&mut self, mut cut: ChangeSet) -> anyhow::Result<()> {
         let handed_out = Instant::now();
-        if self.pulse.stalled(None) {
-            info!("changes are taken in again");
-        }
+        self.evolve(&mut cut).await?;
         self.lake.stage(&cut).context("could not stage a cut")?;
         self.refresh_marts(&cut).await?;
-        self.lake.publish();
+        // Nobody sees a transaction before its end.
+        if !cut.open {
+            self.lake.publish();
+        }
         self.pulse.published(cut.row_count(), cut.transaction_count, handed_out.elapsed());
+        Ok(())
+    }
+
+    /// Gives the lake's tables the columns they have from this cut on. What came before is committed
+    /// first: whoever starts again finds each table as it was right before or right after.
+    ///
+    /// A table that cannot be changed like that is stopped, and the others go on.
+    async fn evolve(&mut self, cut: &mut ChangeSet) -> anyhow::Result<()> {
+        if cut.schemas.is_empty() {
+            return Ok(());
+        }
+        loop {
+            let done = commit(Arc::clone(&self.lake), self.ingest.acknowledger()).await;
+            if self.committed(done)? {
+                break;
+            }
+            tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
+        }
+        for change in std::mem::take(&mut cut.schemas) {
+            let name = change.table.name().clone();
+            match evolve(&self.lake, &change).await {
+                Ok(()) => info!(table = %name, "has the columns it has in its source"),
+                Err(error) if error.kind().retryable() => {
+                    return Err(error).context("could not change a table's columns");
+                }
+                Err(error) => {
+                    let reason = with_causes(&error);
+                    error!(table = %name, reason, "is stopped");
+                    cut.batches.retain(|b| b.table().name() != &name);
+                    cut.copies.retain(|c| c.table.name() != &name);
+                    let remedy = format!(
+                        "undo the change in the source, or drop the table from the lake, then \
+                         `medlake ingest resync {name}`"
+                    );
+                    self.ingest.stop(&name, reason, remedy);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -242,6 +265,28 @@ async fn commit(lake: Arc<Lake>, sources: Acknowledger) -> Result<FlushReport, C
     let report = lake.flush().await.map_err(CommitError::Lake)?;
     sources.acknowledge(&report.positions).await.map_err(CommitError::Source)?;
     Ok(report)
+}
+
+/// One table's new columns. Done before, it changes nothing.
+async fn evolve(lake: &Lake, change: &SchemaChange) -> Result<(), LakeError> {
+    let table = change.table.name();
+    let held = lake.staged_view().tables().into_iter().find(|t| t.schema.name() == table);
+    if let Some(held) = held {
+        let has = |name: &str| held.schema.columns().iter().any(|c| c.name == name);
+        let renames: Vec<Alteration> = change
+            .renamed
+            .iter()
+            .filter(|(before, now)| has(before) && !has(now))
+            .map(|(before, now)| Alteration::Rename {
+                column: before.as_str().into(),
+                to: now.clone(),
+            })
+            .collect();
+        if !renames.is_empty() {
+            lake.alter(table, &renames).await?;
+        }
+    }
+    lake.create_tables(std::slice::from_ref(&change.table)).await
 }
 
 async fn look_after(lake: Arc<Lake>, copy: bool) {

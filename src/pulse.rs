@@ -11,6 +11,7 @@ use std::{
 };
 
 use medlake_contract::TableName;
+use medlake_ingest::Monitor;
 use medlake_lake::Lake;
 use medlake_query_server::Status;
 use serde_json::json;
@@ -19,6 +20,7 @@ use serde_json::json;
 /// an atomic of its own, read and written relaxed.
 pub(crate) struct Pulse {
     lake: Arc<Lake>,
+    ingest: Monitor,
     cuts: AtomicU64,
     changes: AtomicU64,
     transactions: AtomicU64,
@@ -26,23 +28,21 @@ pub(crate) struct Pulse {
     last_cut_micros: AtomicU64,
     /// The marts that are not up to date, and why.
     failing: Mutex<BTreeMap<TableName, String>>,
-    /// Why no changes are taken in, if none are.
-    stalled: Mutex<Option<String>>,
     /// Why the last commit to the lake was not made, if it was not.
     uncommitted: Mutex<Option<String>>,
 }
 
 impl Pulse {
-    pub(crate) fn new(lake: Arc<Lake>) -> Self {
+    pub(crate) fn new(lake: Arc<Lake>, ingest: Monitor) -> Self {
         Self {
             lake,
+            ingest,
             cuts: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             last_cut_micros: AtomicU64::new(0),
             failing: Mutex::default(),
-            stalled: Mutex::default(),
             uncommitted: Mutex::default(),
         }
     }
@@ -71,16 +71,6 @@ impl Pulse {
         }
     }
 
-    /// Remembers why no changes are taken in, or that they are; answers whether that is news.
-    pub(crate) fn stalled(&self, reason: Option<&str>) -> bool {
-        let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = stalled.as_deref() != reason;
-        if news {
-            *stalled = reason.map(str::to_owned);
-        }
-        news
-    }
-
     /// Remembers why what is in memory could not be committed, or that it was.
     pub(crate) fn uncommitted(&self, reason: Option<String>) {
         *self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner) = reason;
@@ -95,13 +85,19 @@ impl Status for Pulse {
     fn parts(&self) -> serde_json::Value {
         let failing: BTreeMap<String, String> =
             self.failing().iter().map(|(mart, why)| (mart.to_string(), why.clone())).collect();
+        let stalled: BTreeMap<String, String> = self
+            .ingest
+            .sources()
+            .into_iter()
+            .filter_map(|(id, health)| Some((id.to_string(), health.failing?)))
+            .collect();
         json!({
             "pipeline": {
                 "cuts": self.cuts.load(Relaxed),
                 "changes": self.changes.load(Relaxed),
                 "last_cut_ms": self.last_cut_micros.load(Relaxed) / 1_000,
                 "rows_in_memory": self.lake.hot_rows(),
-                "stalled": *self.stalled.lock().unwrap_or_else(PoisonError::into_inner),
+                "stalled": stalled,
                 "uncommitted": *self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner),
             },
             "marts_not_up_to_date": failing,

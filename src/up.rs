@@ -3,7 +3,7 @@
 use std::{future::IntoFuture as _, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medlake_ingest::{CutLimits, EmbeddedSource, Ingest, Wake};
+use medlake_ingest::{CutLimits, EmbeddedSource, Ingest, Resume, Wake};
 use medlake_lake::{Follower, Lake, LakeConfig};
 use medlake_operational::Services;
 use medlake_query_server::{Dashboard, QueryServer, QueryServerConfig};
@@ -216,13 +216,14 @@ async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<Conductor> {
     let mut sources = Vec::new();
     for name in SOURCES {
         let file = config.data.join("operational").join(format!("{name}.db"));
-        sources.push(EmbeddedSource::open(name, &file).await.with_context(|| {
+        let source = EmbeddedSource::open(name, &file, wake.clone()).await.with_context(|| {
             format!("could not open {} (is `medlake operational` running?)", file.display())
-        })?);
+        })?;
+        sources.push(source.into());
     }
-    let ingest = Ingest::open(sources, &lake.committed_positions(), wake)
-        .await
-        .context("could not take up the sources' changes")?;
+    let resume = Resume { positions: lake.committed_positions(), ..Resume::default() };
+    let ingest =
+        Ingest::open(sources, &resume).await.context("could not take up the sources' changes")?;
     let transforms = Transforms::load().context("the models cannot be used")?;
     let pace = Pace {
         limits: CutLimits { max_rows: config.ingest.cut_rows, max_bytes: config.ingest.cut_bytes },

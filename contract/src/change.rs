@@ -106,25 +106,76 @@ impl ChangeBatch {
     }
 }
 
+/// What a table is from here on in its source's log, and what became of columns it had before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaChange {
+    /// The table as it is now; a new one, or one that changed.
+    pub table: Arc<TableSchema>,
+    /// Columns that are the same under another name, as (before, now), in the order they were
+    /// renamed. A column that is missing now and is not here was dropped.
+    pub renamed: Vec<(String, String)>,
+}
+
+/// Which rows of a table a copy of them speaks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CopyScope {
+    /// Those it has and no others: the rest of the table is not known of.
+    Rows,
+    /// All rows whose key is after `after` and up to and with `to`, in the order of the key columns'
+    /// own values (numbers, dates, bytes; text by its bytes). Each is one row of the key columns;
+    /// none is no bound. A row in the range that the copy lacks does not exist.
+    Range {
+        /// The key right before the range.
+        after: Option<RecordBatch>,
+        /// The last key of the range.
+        to: Option<RecordBatch>,
+    },
+    /// All rows with one of these keys. A key that the copy lacks does not exist.
+    Keys(RecordBatch),
+}
+
+/// Rows of a table as they are in the source at the end of a [`ChangeSet`]: an answer to what the
+/// rows *are*, where changes say what *happened*.
+#[derive(Debug, Clone)]
+pub struct RowCopy {
+    /// The table.
+    pub table: Arc<TableSchema>,
+    /// Which rows it speaks for.
+    pub scope: CopyScope,
+    /// The rows, in the table's columns, all nullable ([`TableSchema::arrow_nullable`]).
+    pub rows: RecordBatch,
+}
+
 /// One cut: whole source transactions, of any number of tables, and how far the sources are read
 /// with them. What is in one set becomes visible together and is committed together.
 #[derive(Debug, Clone, Default)]
 pub struct ChangeSet {
+    /// What tables are from here on: applies before the batches. Everything before this set has to be
+    /// committed first, so that whoever resumes there finds the tables as they were or as they are
+    /// from here on, and never anything else.
+    pub schemas: Vec<SchemaChange>,
     /// Where each source stands once the batches are contained. Sources that did not move may be
     /// left out.
     pub positions: Positions,
     /// The changes. A table may occur more than once; its batches are in source order.
     pub batches: Vec<ChangeBatch>,
+    /// Rows as they are once the batches are applied.
+    pub copies: Vec<RowCopy>,
     /// When the newest transaction in it was committed, in microseconds since 1970 (UTC).
     pub committed_at_micros: Option<i64>,
-    /// How many source transactions it holds.
+    /// How many source transactions end in it.
     pub transaction_count: u64,
+    /// Whether its last transaction goes on in the next set, because it is larger than a set should
+    /// be. Then it is staged, but neither published nor committed, until a set that ends it; its
+    /// positions are those before the transaction.
+    pub open: bool,
 }
 
 impl ChangeSet {
-    /// How many row changes it holds.
+    /// How many row changes and copied rows it holds.
     #[must_use]
     pub fn row_count(&self) -> usize {
-        self.batches.iter().map(|b| b.ops().len()).sum()
+        self.batches.iter().map(|b| b.ops().len()).sum::<usize>()
+            + self.copies.iter().map(|c| c.rows.num_rows()).sum::<usize>()
     }
 }

@@ -129,14 +129,17 @@ pub enum IngestError {
         problem: &'static str,
     },
     /// An acknowledgement of changes that were never handed out.
-    #[error("could not acknowledge {position} of source \"{at}\": only {delivered} was handed out")]
+    #[error(
+        "could not acknowledge {position} of source \"{at}\": handed out was {}",
+        delivered.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string)
+    )]
     NotDelivered {
         /// The source.
         at: SourceId,
         /// The position acknowledged.
         position: Position,
-        /// The newest position handed out.
-        delivered: Position,
+        /// The newest position handed out, if any.
+        delivered: Option<Position>,
     },
     /// Rows that do not make a change batch: a defect of ours.
     #[error("could not build change batches of source \"{at}\"")]

@@ -1,23 +1,31 @@
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use medlake_contract::{ChangeSet, Position, Positions, SourceId, TableSchema};
+use futures::future::{FutureExt, select_all};
+use medlake_contract::{
+    ChangeBatch, ChangeSet, ContractError, Position, Positions, SourceId, TableName, TableSchema,
+};
+use tokio::time::Instant;
 
 use crate::{
-    EmbeddedSource, IngestError, Wake,
-    embedded::{Page, Trimmer},
+    IngestError,
+    monitor::Monitor,
+    source::{Acknowledge, Gauges, Page, Resume, Source},
+    system,
 };
+
+/// How long a source that failed is left alone: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where a cut ends.
 ///
 /// Both are reached before they are looked at: a transaction is never cut, so a cut may be larger
-/// by its last transaction, and a transaction larger than the limits is a cut of its own. The copy
-/// of existing rows at first contact is one cut too, however many they are.
+/// by its last transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CutLimits {
     /// Row changes.
@@ -32,81 +40,150 @@ impl Default for CutLimits {
     }
 }
 
+/// A source of any kind.
+#[derive(Debug)]
+pub struct AnySource(pub(crate) Box<dyn Source>);
+
 /// Reads several sources, each from its position on, into one sequence of cuts.
 ///
 /// Per source, transactions come whole and in commit order, across its tables. Between sources
 /// there is no order. Every source that moved has a share of each cut, so a source that is far
-/// behind does not hold up the others.
+/// behind does not hold up the others; one that cannot be read is tried again by itself, while the
+/// others go on.
 #[derive(Debug)]
 pub struct Ingest {
     sources: Vec<Reading>,
-    wake: Wake,
+    /// Pages that are read and not handed out yet: what a cancelled call leaves to the next one.
+    pages: Vec<(usize, Page)>,
     acknowledger: Acknowledger,
+    monitor: Monitor,
     /// Which source is asked first, so that a tight limit is not always the same one's.
     first: usize,
+    /// The source whose transaction goes on: nobody else is asked until it ends.
+    open: Option<usize>,
 }
 
 #[derive(Debug)]
 struct Reading {
-    source: EmbeddedSource,
-    position: Option<u64>,
-    delivered: Arc<AtomicU64>,
+    source: Box<dyn Source>,
+    gauges: Arc<Gauges>,
+    delivered: Arc<Mutex<Option<Position>>>,
+    pause: Option<Pause>,
+}
+
+/// What follows a failure.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    until: Instant,
+    length: Duration,
+}
+
+impl Reading {
+    fn is_paused(&self, now: Instant) -> bool {
+        self.pause.is_some_and(|pause| pause.until > now)
+    }
+
+    fn failed(&mut self, error: &IngestError) {
+        let length = self.pause.map_or(FIRST_PAUSE, |p| (2 * p.length).min(LONGEST_PAUSE));
+        self.pause = Some(Pause { until: Instant::now() + length, length });
+        let reason = with_causes(error);
+        let mut news = false;
+        self.gauges.update(|health| {
+            news = health.failing.as_ref() != Some(&reason);
+            health.failing = Some(reason.clone());
+        });
+        if news {
+            tracing::error!(source = %self.source.id(), error = reason, "cannot be read");
+        }
+    }
+
+    fn succeeded(&mut self) {
+        if self.pause.take().is_some() {
+            self.gauges.update(|health| health.failing = None);
+            tracing::info!(source = %self.source.id(), "can be read again");
+        }
+    }
+
+    /// Waits until it is worth asking.
+    async fn wait(&mut self) {
+        match self.pause {
+            Some(pause) => tokio::time::sleep_until(pause.until).await,
+            None => self.source.wait().await,
+        }
+    }
 }
 
 impl Ingest {
-    /// Reads `sources` on from `resume_from`. A source that is not in it is met for the first
-    /// time: its rows are copied as they are if their changes are no longer all there.
+    /// Reads `sources` on from `resume`. A source that has no position in it is met for the first
+    /// time: its existing rows are copied.
     ///
     /// # Errors
     /// When two sources have one name; when a position is older than what a source still has, or
-    /// newer than what it ever had; when `resume_from` names a source that is not there.
-    pub async fn open(
-        sources: Vec<EmbeddedSource>,
-        resume_from: &Positions,
-        wake: Wake,
-    ) -> Result<Self, IngestError> {
+    /// newer than what it ever had; when `resume` names a source that is not there.
+    pub async fn open(sources: Vec<AnySource>, resume: &Resume) -> Result<Self, IngestError> {
         let wrong = |at: &SourceId, problem| IngestError::Source { at: at.clone(), problem };
-        if let Some(missing) = resume_from.keys().find(|k| sources.iter().all(|s| s.id() != *k)) {
+        let known = |id: &SourceId| sources.iter().any(|s| s.0.id() == id);
+        if let Some(missing) = resume.positions.keys().find(|id| !known(id)) {
             return Err(wrong(missing, "has a position to resume from but is not opened"));
         }
-        let mut trimmers = BTreeMap::new();
+        let mut targets = BTreeMap::new();
         let mut readings = Vec::with_capacity(sources.len());
-        for mut source in sources {
-            let position = match resume_from.get(source.id()) {
-                Some(position) => Some(source.check_resume(position).await?),
-                None => None,
-            };
-            let delivered = Arc::new(AtomicU64::new(position.unwrap_or(0)));
-            let target = (source.trimmer(), Arc::clone(&delivered));
-            if trimmers.insert(source.id().clone(), target).is_some() {
+        for AnySource(mut source) in sources {
+            if source.id().as_str() == system::NAMESPACE {
+                return Err(wrong(source.id(), "has a name that is kept for ingest's own tables"));
+            }
+            source.resume(resume).await?;
+            let delivered = Arc::new(Mutex::new(resume.positions.get(source.id()).cloned()));
+            let target = Target { at: source.acknowledge(), delivered: Arc::clone(&delivered) };
+            if targets.insert(source.id().clone(), target).is_some() {
                 return Err(wrong(source.id(), "is opened twice"));
             }
-            readings.push(Reading { source, position, delivered });
+            let gauges = source.gauges();
+            readings.push(Reading { source, gauges, delivered, pause: None });
         }
-        let acknowledger = Acknowledger { targets: Arc::new(trimmers) };
-        Ok(Self { sources: readings, wake, acknowledger, first: 0 })
+        let gauges = readings.iter().map(|r| (r.source.id().clone(), Arc::clone(&r.gauges)));
+        Ok(Self {
+            monitor: Monitor::new(gauges.collect(), &resume.states),
+            sources: readings,
+            pages: Vec::new(),
+            acknowledger: Acknowledger { targets: Arc::new(targets) },
+            first: 0,
+            open: None,
+        })
     }
 
-    /// The tables of all sources, named `source.table`.
+    /// The tables of all sources, named `source.table`, and ingest's own.
     #[must_use]
     pub fn tables(&self) -> Vec<Arc<TableSchema>> {
-        self.sources.iter().flat_map(|s| s.source.tables()).collect()
+        let own = [system::states_table(), system::quarantine_table()];
+        self.sources.iter().flat_map(|s| s.source.tables()).chain(own).collect()
     }
 
-    /// The next cut; waits until there is one. It holds at least one transaction, or a copy of
-    /// existing rows.
+    /// How sources and tables are doing, to be looked at from anywhere.
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        self.monitor.clone()
+    }
+
+    /// The next cut; waits until there is one.
     ///
-    /// Cancel-safe: what a cancelled call has read, the next one reads again.
+    /// Cancel-safe: what a cancelled call has read, the next one hands out.
     ///
     /// # Errors
-    /// When a source cannot be read or a change cannot be decoded. The positions stay where they
-    /// were: a call after a passing fault goes on without loss.
+    /// Only for defects of ours. A source that cannot be read is tried again, and
+    /// [`Self::monitor`] has the reason.
     pub async fn next(&mut self, limits: CutLimits) -> Result<ChangeSet, IngestError> {
         loop {
-            if let Some(cut) = self.read(limits).await? {
+            if let Some(cut) = self.try_next(limits).await? {
                 return Ok(cut);
             }
-            self.wake.wait().await;
+            match self.open {
+                Some(index) => self.sources[index].wait().await,
+                None if self.sources.is_empty() => std::future::pending().await,
+                None => {
+                    select_all(self.sources.iter_mut().map(|s| s.wait().boxed())).await;
+                }
+            }
         }
     }
 
@@ -115,7 +192,77 @@ impl Ingest {
     /// # Errors
     /// As [`Ingest::next`].
     pub async fn try_next(&mut self, limits: CutLimits) -> Result<Option<ChangeSet>, IngestError> {
-        self.read(limits).await
+        if self.pages.is_empty() {
+            self.read(limits).await;
+        }
+        if self.pages.is_empty() { Ok(None) } else { self.deliver().map(Some) }
+    }
+
+    /// Asks all sources that are not left alone, and those that had something again, until they
+    /// have nothing more or a limit is reached.
+    async fn read(&mut self, limits: CutLimits) {
+        let count = self.sources.len();
+        let mut asked: Vec<usize> = match self.open {
+            Some(index) => vec![index],
+            None => (0..count).map(|i| (self.first + i) % count).collect(),
+        };
+        self.first = (self.first + 1) % count.max(1);
+        let now = Instant::now();
+        asked.retain(|&index| !self.sources[index].is_paused(now));
+        let CutLimits { max_rows: mut rows, max_bytes: mut bytes } = limits;
+        while !asked.is_empty() {
+            let mut answered = Vec::new();
+            for (place, &index) in asked.iter().enumerate() {
+                if rows == 0 || bytes == 0 {
+                    return;
+                }
+                // What earlier sources left is shared by those that are still to be asked.
+                let share = asked.len() - place;
+                let limits =
+                    CutLimits { max_rows: rows.div_ceil(share), max_bytes: bytes.div_ceil(share) };
+                let reading = &mut self.sources[index];
+                match reading.source.read(limits).await {
+                    Ok(page) => {
+                        reading.succeeded();
+                        let Some(page) = page else { continue };
+                        rows = rows.saturating_sub(page.row_count);
+                        bytes = bytes.saturating_sub(page.byte_count);
+                        answered.push(index);
+                        let open = page.open;
+                        // From here to the next await the page is ours: a call that is cancelled
+                        // leaves it to the next one.
+                        self.pages.push((index, page));
+                        if open {
+                            return;
+                        }
+                    }
+                    Err(error) => reading.failed(&error),
+                }
+            }
+            asked = answered;
+        }
+    }
+
+    /// Takes no changes of a table from now on, as what they go to cannot take them. The next cut
+    /// that has anything of its source says so.
+    pub fn stop(&mut self, table: &TableName, reason: String, remedy: String) {
+        if let Some(reading) = self.of_mut(table) {
+            reading.source.stop(table, reason, remedy);
+        }
+    }
+
+    /// Copies the rows of a table again, beside its changes.
+    ///
+    /// # Errors
+    /// When there is no such table, or its source has no rows to ask for.
+    pub fn resync(&mut self, table: &TableName) -> Result<(), IngestError> {
+        match self.of_mut(table) {
+            Some(reading) => reading.source.resync(table),
+            None => Err(IngestError::Source {
+                at: SourceId::new(table.namespace()),
+                problem: "is not one that is read",
+            }),
+        }
     }
 
     /// As [`Acknowledger::acknowledge`].
@@ -132,96 +279,106 @@ impl Ingest {
         self.acknowledger.clone()
     }
 
-    async fn read(&mut self, limits: CutLimits) -> Result<Option<ChangeSet>, IngestError> {
-        let count = self.sources.len();
-        let order: Vec<usize> = (0..count).map(|i| (self.first + i) % count).collect();
-        let mut moved = Vec::with_capacity(count);
-        for index in order {
-            if self.sources[index].source.moved().await? {
-                moved.push(index);
-            }
-        }
-        let mut pages: Vec<(usize, Page)> = Vec::new();
-        let mut rows = limits.max_rows;
-        let mut bytes = limits.max_bytes;
-        for (asked, &index) in moved.iter().enumerate() {
-            if !pages.is_empty() && (rows == 0 || bytes == 0) {
-                break;
-            }
-            // What earlier sources left is shared by those that are still to be asked.
-            let share = moved.len() - asked;
-            let reading = &mut self.sources[index];
-            let (max_rows, max_bytes) = (rows.div_ceil(share), bytes.div_ceil(share));
-            if let Some(page) = reading.source.read(reading.position, max_rows, max_bytes).await? {
-                rows = rows.saturating_sub(page.row_count);
-                bytes = bytes.saturating_sub(page.byte_count);
-                pages.push((index, page));
-            }
-        }
-        // Nothing is awaited from here on: either all sources have moved on, or none has.
-        self.first = (self.first + 1) % count.max(1);
-        Ok((!pages.is_empty()).then(|| self.deliver(pages)))
+    fn of_mut(&mut self, table: &TableName) -> Option<&mut Reading> {
+        self.sources.iter_mut().find(|r| r.source.id().as_str() == table.namespace())
     }
 
-    fn deliver(&mut self, pages: Vec<(usize, Page)>) -> ChangeSet {
+    fn deliver(&mut self) -> Result<ChangeSet, IngestError> {
         let mut cut = ChangeSet::default();
-        for (index, page) in pages {
+        self.open = None;
+        // Schemas apply before everything in a cut, so a page that brings some begins one.
+        let later = self.pages.iter().skip(1).position(|(_, page)| !page.schemas.is_empty());
+        let end = later.map_or(self.pages.len(), |at| at + 1);
+        for (index, mut page) in self.pages.drain(..end) {
             let reading = &mut self.sources[index];
-            reading.source.delivered(&page);
-            reading.position = Some(page.last_change_id);
-            // Release: whoever reads this in `acknowledge` got the cut from here by some channel.
-            reading.delivered.store(page.last_change_id, Ordering::Release);
-            cut.positions
-                .insert(reading.source.id().clone(), Position::ChangeId(page.last_change_id));
-            cut.batches.extend(page.batches);
+            reading.gauges.count(&page);
+            let at = reading.source.id();
+            if let Some(position) = page.position.take() {
+                *reading.delivered.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(position.clone());
+                cut.positions.insert(at.clone(), position);
+            }
+            if page.open {
+                self.open = Some(index);
+            }
+            let own = own_batches(&page)
+                .map_err(|source| IngestError::Batch { at: at.clone(), source })?;
+            self.monitor.note(&page.states);
+            cut.schemas.append(&mut page.schemas);
+            cut.batches.append(&mut page.batches);
+            cut.batches.extend(own);
+            cut.copies.append(&mut page.copies);
             cut.committed_at_micros = cut.committed_at_micros.max(page.committed_at_micros);
             cut.transaction_count += page.transaction_count;
+            cut.open |= page.open;
         }
-        cut
+        Ok(cut)
     }
+}
+
+/// What a page has to say about itself, as rows of ingest's own tables.
+fn own_batches(page: &Page) -> Result<Vec<ChangeBatch>, ContractError> {
+    let mut batches = Vec::new();
+    if !page.states.is_empty() {
+        batches.push(system::states_batch(&page.states)?);
+    }
+    if !page.quarantined.is_empty() {
+        batches.push(system::quarantine_batch(&page.quarantined)?);
+    }
+    if !page.released.is_empty() {
+        batches.push(system::released_batch(&page.released)?);
+    }
+    Ok(batches)
+}
+
+/// An error with its causes, for one line.
+fn with_causes(error: &IngestError) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Tells sources what they may forget. Clones are the same handle.
 #[derive(Debug, Clone)]
 pub struct Acknowledger {
-    targets: Arc<BTreeMap<SourceId, (Trimmer, Arc<AtomicU64>)>>,
+    targets: Arc<BTreeMap<SourceId, Target>>,
+}
+
+#[derive(Debug)]
+struct Target {
+    at: Arc<dyn Acknowledge>,
+    delivered: Arc<Mutex<Option<Position>>>,
 }
 
 impl Acknowledger {
     /// Lets the sources forget what is at or before `positions`, which must be durable at the
-    /// reader's, and answers how many changes they forgot. Goes in chunks, each a transaction of
-    /// its own that a service waits for at most some milliseconds; stopping in between is fine.
+    /// reader's, and answers how many changes they forgot. Stopping in between is fine.
     ///
     /// # Errors
-    /// When a position was never handed out (nothing is deleted then), or a source cannot be
-    /// written. Doing it again is always right.
+    /// When a position was never handed out (nothing is forgotten then), or a source cannot be
+    /// told. Doing it again is always right.
     pub async fn acknowledge(&self, positions: &Positions) -> Result<u64, IngestError> {
         let mut accepted = Vec::with_capacity(positions.len());
         for (at, position) in positions {
-            let (trimmer, delivered) = self.targets.get(at).ok_or_else(|| IngestError::Source {
+            let target = self.targets.get(at).ok_or_else(|| IngestError::Source {
                 at: at.clone(),
                 problem: "is acknowledged but is not opened",
             })?;
-            let Position::ChangeId(change_id) = *position else {
-                return Err(IngestError::ForeignPosition {
-                    at: at.clone(),
-                    position: position.clone(),
-                });
-            };
-            let delivered = delivered.load(Ordering::Acquire);
-            if change_id > delivered {
+            let delivered = target.delivered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if delivered.as_ref().is_none_or(|delivered| {
+                mem::discriminant(position) != mem::discriminant(delivered) || position > delivered
+            }) {
                 return Err(IngestError::NotDelivered {
                     at: at.clone(),
                     position: position.clone(),
-                    delivered: Position::ChangeId(delivered),
+                    delivered,
                 });
             }
-            accepted.push((trimmer, change_id));
+            accepted.push((target, position));
         }
-        let mut trimmed = 0;
-        for (trimmer, change_id) in accepted {
-            trimmed += trimmer.trim(change_id).await?;
+        let mut forgotten = 0;
+        for (target, position) in accepted {
+            forgotten += target.at.acknowledge(position).await?;
         }
-        Ok(trimmed)
+        Ok(forgotten)
     }
 }

@@ -176,6 +176,7 @@ mod tests {
             positions: Positions::from([(SourceId::new("mall"), Position::ChangeId(change_id))]),
             committed_at_micros: Some(7),
             transaction_count: 1,
+            ..ChangeSet::default()
         }
     }
 

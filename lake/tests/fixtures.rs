@@ -57,6 +57,7 @@ pub(crate) fn upserts(rows: impl IntoIterator<Item = (i64, i64)>, change_id: u64
         positions: Positions::from([(SourceId::new("mall"), Position::ChangeId(change_id))]),
         committed_at_micros: Some(1),
         transaction_count: 1,
+        ..ChangeSet::default()
     }
 }
 

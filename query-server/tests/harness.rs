@@ -109,6 +109,7 @@ impl House {
                 batches,
                 committed_at_micros: Some(NOW - 250_000),
                 transaction_count: 1,
+                ..ChangeSet::default()
             })
             .unwrap();
         self.lake.publish();

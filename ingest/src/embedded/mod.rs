@@ -9,16 +9,22 @@ mod tests;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use futures::TryStreamExt;
-use medlake_contract::{ChangeBatch, Position, SourceId, TableSchema};
+use futures::{
+    TryStreamExt,
+    future::{BoxFuture, FutureExt},
+};
+use medlake_contract::{Position, SourceId, TableName, TableSchema};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions,
 };
 
-use crate::IngestError;
+use crate::{
+    AnySource, CutLimits, IngestError, Wake,
+    source::{Acknowledge, Gauges, Page, Resume, Source},
+};
 use decode::Decoder;
 use schema::CapturedTable;
-pub(crate) use trim::Trimmer;
+use trim::Trimmer;
 
 /// How long a statement waits for another connection's write before it is `Unavailable`.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,23 +54,12 @@ pub struct EmbeddedSource {
     connection: SqliteConnection,
     trimmer: Trimmer,
     tables: Arc<Vec<CapturedTable>>,
+    wake: Wake,
+    gauges: Arc<Gauges>,
+    /// The last change that was handed out; none before first contact.
+    position: Option<u64>,
     /// `pragma data_version` when the change table was last read to its end.
     read_version: Option<i64>,
-}
-
-/// What one source has to say since a position.
-#[derive(Debug)]
-pub(crate) struct Page {
-    /// The last change contained.
-    pub(crate) last_change_id: u64,
-    pub(crate) batches: Vec<ChangeBatch>,
-    pub(crate) row_count: usize,
-    /// Bytes of the images as JSON text.
-    pub(crate) byte_count: usize,
-    pub(crate) transaction_count: u64,
-    pub(crate) committed_at_micros: Option<i64>,
-    /// The version the database was read to the end of; absent when a limit cut the page.
-    pub(crate) read_version: Option<i64>,
 }
 
 impl EmbeddedSource {
@@ -73,7 +68,11 @@ impl EmbeddedSource {
     /// # Errors
     /// When the file is missing or is not a database with a change table, or when a table has no
     /// primary key or a column of a type that is not known.
-    pub async fn open(id: impl Into<String>, path: impl AsRef<Path>) -> Result<Self, IngestError> {
+    pub async fn open(
+        id: impl Into<String>,
+        path: impl AsRef<Path>,
+        wake: Wake,
+    ) -> Result<Self, IngestError> {
         let id = SourceId::new(id);
         let fail = |doing| {
             let at = id.clone();
@@ -90,27 +89,21 @@ impl EmbeddedSource {
         let mut connection =
             options.read_only(true).connect().await.map_err(fail("open the database"))?;
         let tables = Arc::new(schema::tables(&id, &mut connection).await?);
-        Ok(Self { id, connection, trimmer, tables, read_version: None })
-    }
-
-    /// The source's name; the namespace of its tables.
-    #[must_use]
-    pub fn id(&self) -> &SourceId {
-        &self.id
-    }
-
-    /// The captured tables, by name.
-    #[must_use]
-    pub fn tables(&self) -> Vec<Arc<TableSchema>> {
-        self.tables.iter().map(|t| Arc::clone(&t.schema)).collect()
-    }
-
-    pub(crate) fn trimmer(&self) -> Trimmer {
-        self.trimmer.clone()
+        let gauges = Gauges::new("embedded");
+        Ok(Self {
+            id,
+            connection,
+            trimmer,
+            tables,
+            wake,
+            gauges,
+            position: None,
+            read_version: None,
+        })
     }
 
     /// Whether reading can go on after `position` without a hole.
-    pub(crate) async fn check_resume(&mut self, position: &Position) -> Result<u64, IngestError> {
+    async fn check_resume(&mut self, position: &Position) -> Result<u64, IngestError> {
         let Position::ChangeId(change_id) = *position else {
             return Err(IngestError::ForeignPosition {
                 at: self.id.clone(),
@@ -130,32 +123,17 @@ impl EmbeddedSource {
         Ok(change_id)
     }
 
-    /// Whether another connection committed anything since the change table was last read to its
-    /// end. Changes nothing, so that a caller who is cancelled asks again and gets the same answer.
-    pub(crate) async fn moved(&mut self) -> Result<bool, IngestError> {
+    /// Whole transactions after the cursor, until there are `max_rows` changes or `max_bytes` of
+    /// images; a transaction is never cut, and there is at least one if there is any at all. At
+    /// first contact, the rows as they are now if their changes are no longer all there, else the
+    /// changes from the first.
+    async fn read_page(&mut self, limits: CutLimits) -> Result<Option<Page>, IngestError> {
         let version = self.version().await?;
-        Ok(self.read_version != Some(version))
-    }
-
-    /// Notes how far a page that was handed out has read.
-    pub(crate) fn delivered(&mut self, page: &Page) {
-        self.read_version = page.read_version;
-    }
-
-    /// Whole transactions after `position`, until there are `max_rows` changes or `max_bytes` of
-    /// images; a transaction is never cut, and there is at least one if there is any at all. With
-    /// no position, first contact: the rows as they are now if their changes are no longer all
-    /// there, else the changes from the first.
-    ///
-    /// Nothing is remembered: asking again with the same position gives the same changes again.
-    pub(crate) async fn read(
-        &mut self,
-        position: Option<u64>,
-        max_rows: usize,
-        max_bytes: usize,
-    ) -> Result<Option<Page>, IngestError> {
-        let version = self.version().await?;
-        let position = match position {
+        // Nobody committed anything since the change table was read to its end.
+        if self.read_version == Some(version) {
+            return Ok(None);
+        }
+        let position = match self.position {
             Some(change_id) => change_id,
             None => match self.snapshot(version).await? {
                 Some(page) => return Ok(Some(page)),
@@ -194,7 +172,8 @@ impl EmbeddedSource {
                 })?;
                 if last.is_none_or(|(_, tx_id)| tx_id != change.tx_id) {
                     if last.is_some()
-                        && (decoder.row_count() >= max_rows || byte_count >= max_bytes)
+                        && (decoder.row_count() >= limits.max_rows
+                            || byte_count >= limits.max_bytes)
                     {
                         cut = true;
                         break 'chunks;
@@ -220,15 +199,18 @@ impl EmbeddedSource {
                 .map_err(&fail)?;
         read.commit().await.map_err(&fail)?;
         let row_count = decoder.row_count();
-        Ok(Some(Page {
-            last_change_id: change_id.unsigned_abs(),
+        let page = Page {
+            position: Some(Position::ChangeId(change_id.unsigned_abs())),
             batches: decoder.finish()?,
             row_count,
             byte_count,
             transaction_count,
             committed_at_micros,
-            read_version: (!cut).then_some(version),
-        }))
+            ..Page::default()
+        };
+        self.position = Some(change_id.unsigned_abs());
+        self.read_version = (!cut).then_some(version);
+        Ok(Some(page))
     }
 
     /// All rows of all tables in one read transaction, if the change table cannot give them: its
@@ -266,15 +248,17 @@ impl EmbeddedSource {
         read.commit().await.map_err(&fail)?;
         let row_count = decoder.row_count();
         tracing::info!(source = %self.id, row_count, position = bounds.newest, "copied the rows");
-        Ok(Some(Page {
-            last_change_id: bounds.newest,
+        let page = Page {
+            position: Some(Position::ChangeId(bounds.newest)),
             batches: decoder.finish()?,
             row_count,
             byte_count,
-            transaction_count: 0,
             committed_at_micros,
-            read_version: Some(version),
-        }))
+            ..Page::default()
+        };
+        self.position = Some(bounds.newest);
+        self.read_version = Some(version);
+        Ok(Some(page))
     }
 
     async fn bounds(&mut self) -> Result<Bounds, IngestError> {
@@ -286,6 +270,64 @@ impl EmbeddedSource {
             .fetch_one(&mut self.connection)
             .await
             .map_err(fail(&self.id, "read the version"))
+    }
+}
+
+impl From<EmbeddedSource> for AnySource {
+    fn from(source: EmbeddedSource) -> Self {
+        Self(Box::new(source))
+    }
+}
+
+impl Source for EmbeddedSource {
+    fn id(&self) -> &SourceId {
+        &self.id
+    }
+
+    fn tables(&self) -> Vec<Arc<TableSchema>> {
+        self.tables.iter().map(|t| Arc::clone(&t.schema)).collect()
+    }
+
+    fn resume<'a>(&'a mut self, resume: &'a Resume) -> BoxFuture<'a, Result<(), IngestError>> {
+        async move {
+            if let Some(position) = resume.positions.get(&self.id) {
+                self.position = Some(self.check_resume(position).await?);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn read(&mut self, limits: CutLimits) -> BoxFuture<'_, Result<Option<Page>, IngestError>> {
+        async move {
+            let page = self.read_page(limits).await?;
+            let caught_up = self.read_version.is_some();
+            self.gauges.update(|health| health.caught_up = caught_up);
+            Ok(page)
+        }
+        .boxed()
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, ()> {
+        self.wake.wait().boxed()
+    }
+
+    fn acknowledge(&self) -> Arc<dyn Acknowledge> {
+        Arc::new(self.trimmer.clone())
+    }
+
+    fn stop(&mut self, _table: &TableName, _reason: String, _remedy: String) {}
+
+    fn resync(&mut self, table: &TableName) -> Result<(), IngestError> {
+        Err(IngestError::Schema {
+            at: self.id.clone(),
+            table: table.table().to_owned(),
+            problem: "it cannot be copied again".to_owned(),
+        })
+    }
+
+    fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.gauges)
     }
 }
 

@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sqlx::sqlite::SqliteJournalMode;
 
 use super::*;
-use crate::{CutLimits, Ingest, Wake};
+use crate::Ingest;
 
 const CHANGE_TABLES: &str = "
     create table cdc_transaction (
@@ -33,6 +33,10 @@ const TABLES: &str = "
     create table pair (left_id INTEGER not null, right_id TEXT not null, n INTEGER,
         primary key (right_id, left_id));
     create table outbox (outbox_id INTEGER primary key, body TEXT);";
+
+fn resume(positions: Positions) -> Resume {
+    Resume { positions, ..Resume::default() }
+}
 
 /// A database file and the connection its service writes with.
 struct Service {
@@ -111,12 +115,12 @@ impl Service {
     }
 
     async fn source(&self) -> EmbeddedSource {
-        EmbeddedSource::open("shop", &self.path).await.unwrap()
+        let wake = Wake::Polled(Duration::from_millis(1));
+        EmbeddedSource::open("shop", &self.path, wake).await.unwrap()
     }
 
     async fn ingest(&self, positions: &Positions) -> Ingest {
-        let wake = Wake::Polled(Duration::from_millis(1));
-        Ingest::open(vec![self.source().await], positions, wake).await.unwrap()
+        Ingest::open(vec![self.source().await.into()], &resume(positions.clone())).await.unwrap()
     }
 
     async fn count(&mut self, what: &str) -> i64 {
@@ -280,12 +284,14 @@ async fn a_table_that_cannot_be_captured_is_named() {
     ] {
         let mut service = Service::new().await;
         service.sql(sql).await;
-        let error = EmbeddedSource::open("shop", &service.path).await.unwrap_err();
+        let wake = Wake::Polled(Duration::ZERO);
+        let error = EmbeddedSource::open("shop", &service.path, wake).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported);
         assert!(error.to_string().contains("table \"odd\""), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
-    let missing = EmbeddedSource::open("shop", "/nowhere/at/all.db").await.unwrap_err();
+    let wake = Wake::Polled(Duration::ZERO);
+    let missing = EmbeddedSource::open("shop", "/nowhere/at/all.db", wake).await.unwrap_err();
     assert_eq!(missing.kind(), Kind::Unavailable);
 }
 
@@ -337,9 +343,9 @@ async fn rows_from_before_a_column_was_added_are_filled_with_nulls() {
     service.sql("alter table pair add column more TEXT").await;
     service.capture().await;
     service.write("insert into pair values (3, 'newer', 7, null, null, 'x')").await;
-    let error = ingest.next(CutLimits::default()).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Conflict);
-    assert!(error.to_string().contains("open the source again"), "{error}");
+    assert!(ingest.try_next(CutLimits::default()).await.unwrap().is_none());
+    let failing = ingest.monitor().sources()[&SourceId::new("shop")].failing.clone().unwrap();
+    assert!(failing.contains("open the source again"), "{failing}");
     let mut ingest = service.ingest(&at(2)).await;
     assert_eq!(ingest.next(CutLimits::default()).await.unwrap().positions, at(3));
 }
@@ -378,9 +384,12 @@ async fn a_row_that_cannot_be_decoded_is_named() {
             .execute(&mut service.connection)
             .await
             .unwrap();
-        let mut ingest = service.ingest(&Positions::new()).await;
-        assert_eq!(ingest.next(limits(1)).await.unwrap().positions, at(1), "what is good comes");
-        let error = ingest.next(limits(1)).await.unwrap_err();
+        let mut source = service.source().await;
+        source.resume(&Resume::default()).await.unwrap();
+        let position = |page: Option<Page>| page.unwrap().position.unwrap();
+        let page = source.read(limits(1)).await.unwrap();
+        assert_eq!(position(page), Position::ChangeId(1), "what is good comes");
+        let error = source.read(limits(1)).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt, "{error}");
         assert!(error.to_string().contains(expected), "{error}");
         assert!(error.to_string().contains("change 2"), "{error}");
@@ -393,8 +402,34 @@ async fn a_row_that_cannot_be_decoded_is_named() {
             .execute(&mut service.connection)
             .await
             .unwrap();
-        assert_eq!(ingest.next(limits(1)).await.unwrap().positions, at(2));
+        let page = source.read(limits(1)).await.unwrap();
+        assert_eq!(position(page), Position::ChangeId(2));
     }
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_read_holds_up_no_other() {
+    let (mut good, mut bad) = (Service::new().await, Service::new().await);
+    bad.write("insert into pair values (1, 'x', 0)").await;
+    bad.sql("update cdc_change set after = 'nothing'").await;
+    good.write("insert into pair values (1, 'x', 0)").await;
+    let wake = Wake::Polled(Duration::from_millis(1));
+    let sources = vec![
+        EmbeddedSource::open("bad", &bad.path, wake.clone()).await.unwrap().into(),
+        EmbeddedSource::open("good", &good.path, wake).await.unwrap().into(),
+    ];
+    let mut ingest = Ingest::open(sources, &Resume::default()).await.unwrap();
+    let cut = ingest.next(limits(10)).await.unwrap();
+    assert_eq!(cut.positions.keys().map(SourceId::as_str).collect::<Vec<_>>(), ["good"]);
+    let failing = |ingest: &Ingest| {
+        ingest.monitor().sources().into_values().map(|s| s.failing.is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(failing(&ingest), [true, false]);
+    // It is tried again by itself, and goes on once it is repaired.
+    bad.sql("update cdc_change set after = '[1,\"x\",0]'").await;
+    let cut = ingest.next(limits(10)).await.unwrap();
+    assert_eq!(cut.positions.keys().map(SourceId::as_str).collect::<Vec<_>>(), ["bad"]);
+    assert_eq!(failing(&ingest), [false, false]);
 }
 
 #[tokio::test]
@@ -442,9 +477,8 @@ async fn a_position_that_does_not_fit_is_refused_with_its_remedy() {
     let mut ingest = service.ingest(&Positions::new()).await;
     let cut = ingest.next(limits(3)).await.unwrap();
     ingest.acknowledge(&cut.positions).await.unwrap();
-    let wake = Wake::Polled(Duration::from_millis(1));
     let open =
-        async |p: Positions| Ingest::open(vec![service.source().await], &p, wake.clone()).await;
+        async |p: Positions| Ingest::open(vec![service.source().await.into()], &resume(p)).await;
     assert!(open(at(3)).await.is_ok());
     let behind = open(at(2)).await.unwrap_err();
     assert_eq!(behind.kind(), Kind::Conflict);
@@ -456,8 +490,8 @@ async fn a_position_that_does_not_fit_is_refused_with_its_remedy() {
     let mut other = at(5);
     other.insert(SourceId::new("elsewhere"), Position::ChangeId(1));
     assert_eq!(open(other).await.unwrap_err().kind(), Kind::Invalid);
-    let twice = vec![service.source().await, service.source().await];
-    assert!(Ingest::open(twice, &Positions::new(), wake).await.is_err());
+    let twice = vec![service.source().await.into(), service.source().await.into()];
+    assert!(Ingest::open(twice, &Resume::default()).await.is_err());
 }
 
 #[tokio::test]
@@ -506,14 +540,14 @@ async fn several_sources_are_read_into_one_sequence() {
         a.write(&format!("insert into pair values ({i}, 'x', 0)")).await;
     }
     b.write("insert into pair values (1, 'y', 0)").await;
-    let sources = vec![
-        EmbeddedSource::open("first", &a.path).await.unwrap(),
-        EmbeddedSource::open("second", &b.path).await.unwrap(),
-    ];
     let wake = Arc::new(tokio::sync::Notify::new());
-    let mut ingest =
-        Ingest::open(sources, &Positions::new(), Wake::Notified(Arc::clone(&wake))).await.unwrap();
-    assert_eq!(ingest.tables().len(), 4);
+    let notified = Wake::Notified(Arc::clone(&wake));
+    let sources = vec![
+        EmbeddedSource::open("first", &a.path, notified.clone()).await.unwrap().into(),
+        EmbeddedSource::open("second", &b.path, notified).await.unwrap().into(),
+    ];
+    let mut ingest = Ingest::open(sources, &Resume::default()).await.unwrap();
+    assert_eq!(ingest.tables().len(), 6, "two of each, and two of its own");
     let cuts = drain(&mut ingest, limits(10)).await;
     assert_eq!(cuts.iter().map(ChangeSet::row_count).sum::<usize>(), 31);
     assert_eq!(cuts[0].positions.len(), 2, "the one far behind does not hold up the other");

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use medlake_contract::SourceId;
+use futures::future::{BoxFuture, FutureExt};
+use medlake_contract::{Position, SourceId};
 use sqlx::{
     ConnectOptions, Connection, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
@@ -8,14 +9,14 @@ use sqlx::{
 use tokio::sync::Mutex;
 
 use super::{fail, stored};
-use crate::IngestError;
+use crate::{IngestError, source::Acknowledge};
 
 /// Changes deleted in one write transaction: a service that wants to write waits this long at most.
 const CHUNK: i64 = 5_000;
 
 /// Deletes changes that are no longer needed. Clones share one connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Trimmer {
+pub(super) struct Trimmer {
     at: SourceId,
     connection: Arc<Mutex<SqliteConnection>>,
 }
@@ -36,7 +37,7 @@ impl Trimmer {
 
     /// Deletes the changes up to and with `change_id`, oldest first, and records how far it is
     /// with each chunk; then the transactions that have no changes left, but the newest.
-    pub(crate) async fn trim(&self, change_id: u64) -> Result<u64, IngestError> {
+    async fn trim(&self, change_id: u64) -> Result<u64, IngestError> {
         let fail = fail(&self.at, "trim the changes");
         let end = stored(change_id);
         let mut connection = self.connection.lock().await;
@@ -84,5 +85,24 @@ impl Trimmer {
             write.commit().await.map_err(&fail)?;
         }
         Ok(trimmed)
+    }
+}
+
+impl Acknowledge for Trimmer {
+    /// In chunks, each a transaction of its own that a service waits for at most some milliseconds.
+    fn acknowledge<'a>(
+        &'a self,
+        position: &'a Position,
+    ) -> BoxFuture<'a, Result<u64, IngestError>> {
+        async move {
+            match *position {
+                Position::ChangeId(change_id) => self.trim(change_id).await,
+                _ => Err(IngestError::ForeignPosition {
+                    at: self.at.clone(),
+                    position: position.clone(),
+                }),
+            }
+        }
+        .boxed()
     }
 }
