@@ -9,7 +9,7 @@ use medlake_contract::{SourceId, TableName, TableSchema};
 
 use crate::{
     CutLimits, IngestError,
-    source::{Acknowledge, Gauges, Page},
+    source::{Acknowledge, Gauges, Page, Quarantined},
 };
 
 /// A database's log of changes.
@@ -26,7 +26,8 @@ pub(crate) trait Log: fmt::Debug + Send {
     /// [`IngestError::ForeignPosition`] when it is not one of this log.
     fn place(&self, text: &str) -> Result<Self::Place, IngestError>;
 
-    /// Where the log ends now: what is committed later is after it.
+    /// Where the log ends now: what is committed later is after it, and what is before it is seen by
+    /// every select that begins later.
     fn end(&mut self) -> BoxFuture<'_, Result<Self::Place, IngestError>>;
 
     /// Reads on from `at`, where the tables are as in `tables`, as far as they are known.
@@ -68,25 +69,40 @@ pub(crate) trait Log: fmt::Debug + Send {
 
 /// The rows of a database, on a connection of their own.
 pub(crate) trait Rows: fmt::Debug + Send {
+    /// A place in the log of the same database.
+    type Place: Clone + fmt::Debug + fmt::Display + Send + Sync;
+
     /// The tables that are to be taken in, as they are now; and those that cannot be, with the
     /// reason and the remedy.
     fn tables(&mut self) -> BoxFuture<'_, Result<FoundTables, IngestError>>;
 
-    /// Up to `limit` rows after the key `after`, in key order; for a table without a key all rows.
+    /// Up to `limit` rows after the key `after`, in the order of
+    /// [`CopyScope::Range`](medlake_contract::CopyScope::Range); for a table without a key all rows.
     /// They are as they were at one moment between the call and its answer.
     fn chunk<'a>(
         &'a mut self,
         table: &'a TableSchema,
         after: Option<&'a RecordBatch>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<RecordBatch, IngestError>>;
+    ) -> BoxFuture<'a, Result<Chunk<Self::Place>, IngestError>>;
 
     /// The rows with these keys that exist.
     fn with_keys<'a>(
         &'a mut self,
         table: &'a TableSchema,
         keys: &'a RecordBatch,
-    ) -> BoxFuture<'a, Result<RecordBatch, IngestError>>;
+    ) -> BoxFuture<'a, Result<Chunk<Self::Place>, IngestError>>;
+}
+
+/// Rows as they were at one moment.
+#[derive(Debug)]
+pub(crate) struct Chunk<P> {
+    pub(crate) rows: RecordBatch,
+    /// That moment in the log, where the database can tell: everything before the place is in the
+    /// rows, nothing after it is.
+    pub(crate) at: Option<P>,
+    /// Rows that could not be read, and are not in `rows`.
+    pub(crate) bad: Vec<Quarantined>,
 }
 
 /// What tables a database has for us.
