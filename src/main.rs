@@ -11,6 +11,7 @@ mod input;
 mod life;
 mod pulse;
 mod screen;
+mod sources;
 mod up;
 mod upkeep;
 

@@ -3,7 +3,7 @@
 use std::{future::IntoFuture as _, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medlake_ingest::{CutLimits, EmbeddedSource, Ingest, Resume, Wake};
+use medlake_ingest::{CutLimits, Wake};
 use medlake_lake::{Follower, Lake, LakeConfig};
 use medlake_operational::Services;
 use medlake_query_server::{Dashboard, QueryServer, QueryServerConfig};
@@ -18,11 +18,8 @@ use crate::{
     config::Config,
     input,
     life::Parts,
-    screen,
+    screen, sources,
 };
-
-/// The sources, in the order their databases are opened; each is `<name>.db`.
-const SOURCES: [&str; 3] = ["mall", "distribution", "chronic_care"];
 
 /// The catalog's name, for other engines.
 const CATALOG: &str = "medlake";
@@ -200,6 +197,7 @@ pub(crate) fn lake_settings(config: &Config) -> LakeConfig {
         s3: config.lake.s3.clone(),
         catalog_name: CATALOG.to_owned(),
         flush_rows: config.lake.flush_rows,
+        flush_bytes: config.ingest.flush_bytes(),
         keep_snapshots_micros: i64::from(config.lake.keep_minutes) * 60_000_000,
         ..LakeConfig::new(config.data.join("lake"), clock::machine())
     }
@@ -213,20 +211,13 @@ async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<Conductor> {
         .await
         .with_context(|| format!("could not open the lake in {}", settings.root.display()))?;
     let lake = Arc::new(lake);
-    let mut sources = Vec::new();
-    for name in SOURCES {
-        let file = config.data.join("operational").join(format!("{name}.db"));
-        let source = EmbeddedSource::open(name, &file, wake.clone()).await.with_context(|| {
-            format!("could not open {} (is `medlake operational` running?)", file.display())
-        })?;
-        sources.push(source.into());
-    }
-    let resume = Resume { positions: lake.committed_positions(), ..Resume::default() };
-    let ingest =
-        Ingest::open(sources, &resume).await.context("could not take up the sources' changes")?;
+    let ingest = sources::open(config, &lake, &wake).await?;
     let transforms = Transforms::load().context("the models cannot be used")?;
     let pace = Pace {
-        limits: CutLimits { max_rows: config.ingest.cut_rows, max_bytes: config.ingest.cut_bytes },
+        limits: CutLimits {
+            max_rows: config.ingest.cut_rows,
+            max_bytes: config.ingest.cut_bytes.min(config.ingest.read_ahead_bytes()),
+        },
         flush_interval: config.lake.flush_interval,
         flush_rows: config.lake.flush_rows,
         flush_bytes,

@@ -10,5 +10,6 @@ mod partition;
 pub(crate) mod provider;
 pub(crate) mod prune;
 pub(crate) mod reader;
+mod rows;
 mod scan;
 pub(crate) mod view;

@@ -1,0 +1,294 @@
+//! The one place that reads configuration: defaults, then a YAML file, then `MEDLAKE__ROOM__KEY`
+//! from the environment, then the command line. Every problem is reported, not just the first.
+
+mod layers;
+mod sources;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use medlake_lake::{CatalogConfig, RestAuth, S3Config, S3Credentials, Secret, Warehouse};
+
+pub(crate) use layers::Problem;
+use layers::{Said, Taker, at_least, read_file};
+pub(crate) use sources::SourceConfig;
+
+/// Everything that can be set, with its default.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Config {
+    /// Folder that holds the operational databases and the lake.
+    pub(crate) data: PathBuf,
+    pub(crate) operational: OperationalConfig,
+    pub(crate) ingest: IngestConfig,
+    /// What is taken in, by name.
+    pub(crate) sources: BTreeMap<String, SourceConfig>,
+    pub(crate) lake: LakeSettings,
+    pub(crate) query: QueryConfig,
+    pub(crate) simulate: SimulateSettings,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OperationalConfig {
+    /// Where the services listen.
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct IngestConfig {
+    /// Most row changes in one cut; a larger transaction is still taken whole.
+    pub(crate) cut_rows: usize,
+    /// Most bytes of decoded changes in one cut.
+    pub(crate) cut_bytes: usize,
+    /// Memory for changes that are read and not yet in files, of all sources together, in MiB.
+    pub(crate) memory_mib: usize,
+}
+
+impl IngestConfig {
+    /// What sources may read ahead: a quarter of the memory.
+    pub(crate) fn read_ahead_bytes(&self) -> usize {
+        (self.memory_mib << 20) / 4
+    }
+
+    /// What a flush is for. Twice as much comes in at most before reading waits, which is the rest of
+    /// the memory.
+    pub(crate) fn flush_bytes(&self) -> u64 {
+        ((self.memory_mib as u64) << 20) * 3 / 8
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LakeSettings {
+    /// Where the catalog is.
+    pub(crate) catalog: CatalogConfig,
+    /// Where the tables are.
+    pub(crate) warehouse: Warehouse,
+    /// How object stores are reached.
+    pub(crate) s3: S3Config,
+    /// How long changes may stay in memory before they are committed to files.
+    pub(crate) flush_interval: Duration,
+    /// How many rows may stay in memory before they are committed to files.
+    pub(crate) flush_rows: u64,
+    /// How far back tables can be read, in minutes. Each commit in that time is kept, and told of in
+    /// the metadata that the next one writes.
+    pub(crate) keep_minutes: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct QueryConfig {
+    /// Where HTTP listens: the screen, SQL, metrics, dashboards.
+    pub(crate) http: SocketAddr,
+    /// Where the Postgres wire listens.
+    pub(crate) postgres: SocketAddr,
+    /// Memory all running queries may use together, in MiB.
+    pub(crate) memory_mib: usize,
+    /// Longest a statement may run.
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SimulateSettings {
+    /// Whether `up` drives the services with simulated traffic.
+    pub(crate) enabled: bool,
+    /// Mean orders a second.
+    pub(crate) orders_per_second: f64,
+    /// Same seed, same traffic.
+    pub(crate) seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("data"),
+            operational: OperationalConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8081)) },
+            ingest: IngestConfig { cut_rows: 100_000, cut_bytes: 128 << 20, memory_mib: 512 },
+            sources: sources::embedded(),
+            lake: LakeSettings {
+                catalog: CatalogConfig::default(),
+                warehouse: Warehouse::default(),
+                s3: S3Config::default(),
+                flush_interval: Duration::from_secs(5),
+                flush_rows: 400_000,
+                keep_minutes: 2,
+            },
+            query: QueryConfig {
+                http: SocketAddr::from(([127, 0, 0, 1], 8080)),
+                postgres: SocketAddr::from(([127, 0, 0, 1], 5433)),
+                memory_mib: 1024,
+                timeout: Duration::from_secs(60),
+            },
+            simulate: SimulateSettings { enabled: true, orders_per_second: 2.0, seed: 1 },
+        }
+    }
+}
+
+/// The settings as a YAML file that sets the same, but for what is secret: that is `***`.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { data, operational, ingest, sources, lake, query, simulate } = self;
+        writeln!(f, "data: {}", data.display())?;
+        writeln!(f, "operational:\n  listen: {}", operational.listen)?;
+        writeln!(f, "ingest:\n  cut_rows: {}\n  cut_bytes: {}", ingest.cut_rows, ingest.cut_bytes)?;
+        writeln!(f, "  memory_mib: {}", ingest.memory_mib)?;
+        sources::write(f, sources)?;
+        writeln!(f, "lake:\n  catalog: {}\n  warehouse: {}", lake.catalog, lake.warehouse)?;
+        write_s3(f, &lake.s3)?;
+        writeln!(f, "  flush_interval_ms: {}", lake.flush_interval.as_millis())?;
+        writeln!(f, "  flush_rows: {}\n  keep_minutes: {}", lake.flush_rows, lake.keep_minutes)?;
+        writeln!(f, "query:\n  http: {}\n  postgres: {}", query.http, query.postgres)?;
+        writeln!(f, "  memory_mib: {}", query.memory_mib)?;
+        writeln!(f, "  timeout_ms: {}", query.timeout.as_millis())?;
+        writeln!(f, "simulate:\n  enabled: {}", simulate.enabled)?;
+        writeln!(
+            f,
+            "  orders_per_second: {}\n  seed: {}",
+            simulate.orders_per_second, simulate.seed
+        )
+    }
+}
+
+fn write_s3(f: &mut fmt::Formatter<'_>, s3: &S3Config) -> fmt::Result {
+    writeln!(f, "  s3:")?;
+    if let Some(endpoint) = &s3.endpoint {
+        writeln!(f, "    endpoint: {endpoint}")?;
+    }
+    writeln!(f, "    region: {}", s3.region)?;
+    if let S3Credentials::Keys { access_key_id, session_token, .. } = &s3.credentials {
+        writeln!(f, "    access_key_id: {access_key_id}\n    secret_access_key: \"***\"")?;
+        if session_token.is_some() {
+            writeln!(f, "    session_token: \"***\"")?;
+        }
+    }
+    writeln!(f, "    anonymous: {}", s3.credentials == S3Credentials::Anonymous)?;
+    writeln!(f, "    path_style: {}\n    allow_http: {}", s3.path_style, s3.allow_http)
+}
+
+impl Config {
+    /// Reads the layers in order: `file` if given, the variables, then `overrides` (key, value)
+    /// from the command line.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+        overrides: &[(&str, String)],
+    ) -> Result<Self, Vec<Problem>> {
+        let mut said = Said::new();
+        let mut problems = Vec::new();
+        if let Some(file) = file {
+            read_file(file, &mut said, &mut problems);
+        }
+        for (name, value) in variables {
+            if let Some(rest) = name.strip_prefix("MEDLAKE__") {
+                let key = rest.to_lowercase().replace("__", ".");
+                said.insert(key, (value, format!("environment {name}")));
+            }
+        }
+        for (key, value) in overrides {
+            said.insert((*key).to_owned(), (value.clone(), "command line".to_owned()));
+        }
+        let config = Self::from_said(said, &mut problems);
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    fn from_said(said: Said, problems: &mut Vec<Problem>) -> Self {
+        let d = Self::default();
+        let mut t = Taker::new(said, problems);
+        let config = Self {
+            data: t.take("data", d.data, |_| None),
+            operational: OperationalConfig {
+                listen: t.take("operational.listen", d.operational.listen, |_| None),
+            },
+            ingest: IngestConfig {
+                cut_rows: t.take("ingest.cut_rows", d.ingest.cut_rows, at_least(1)),
+                cut_bytes: t.take("ingest.cut_bytes", d.ingest.cut_bytes, at_least(1 << 16)),
+                memory_mib: t.take("ingest.memory_mib", d.ingest.memory_mib, at_least(64)),
+            },
+            sources: sources::take(&mut t),
+            lake: LakeSettings {
+                catalog: catalog(&mut t, d.lake.catalog),
+                warehouse: t.take("lake.warehouse", d.lake.warehouse, |_| None),
+                s3: t.s3(d.lake.s3),
+                flush_interval: t.millis("lake.flush_interval_ms", d.lake.flush_interval),
+                flush_rows: t.take("lake.flush_rows", d.lake.flush_rows, at_least(1)),
+                keep_minutes: t.take("lake.keep_minutes", d.lake.keep_minutes, at_least(1)),
+            },
+            query: QueryConfig {
+                http: t.take("query.http", d.query.http, |_| None),
+                postgres: t.take("query.postgres", d.query.postgres, |_| None),
+                memory_mib: t.take("query.memory_mib", d.query.memory_mib, at_least(64)),
+                timeout: t.millis("query.timeout_ms", d.query.timeout),
+            },
+            simulate: SimulateSettings {
+                enabled: t.take("simulate.enabled", d.simulate.enabled, |_| None),
+                orders_per_second: t.take(
+                    "simulate.orders_per_second",
+                    d.simulate.orders_per_second,
+                    |rate: &f64| {
+                        (!rate.is_finite() || *rate <= 0.0 || *rate > 10_000.0)
+                            .then(|| "must be above 0 and at most 10000".to_owned())
+                    },
+                ),
+                seed: t.take("simulate.seed", d.simulate.seed, |_| None),
+            },
+        };
+        t.finish();
+        let listens = [
+            ("operational.listen", config.operational.listen),
+            ("query.http", config.query.http),
+            ("query.postgres", config.query.postgres),
+        ];
+        for (i, (key, address)) in listens.iter().enumerate() {
+            if let Some((other, _)) =
+                listens[..i].iter().find(|(_, a)| a == address && address.port() != 0)
+            {
+                problems.push(Problem {
+                    key: (*key).to_owned(),
+                    said_in: address.to_string(),
+                    problem: format!("is the same address as {other}; choose another port"),
+                });
+            }
+        }
+        config
+    }
+}
+
+/// The catalog, with what a REST catalog takes besides its address.
+fn catalog(t: &mut Taker<'_>, default: CatalogConfig) -> CatalogConfig {
+    let mut catalog = t.secret("lake.catalog", default);
+    let text = |t: &mut Taker<'_>, key: &str| {
+        Some(t.take(key, String::new(), |_| None)).filter(|text| !text.is_empty())
+    };
+    let warehouse = text(t, "lake.catalog_warehouse");
+    let prefix = text(t, "lake.catalog_prefix");
+    let client_id = text(t, "lake.catalog_client_id");
+    let server = text(t, "lake.catalog_token_server");
+    let scope = t.take("lake.catalog_scope", "catalog".to_owned(), |_| None);
+    let nothing = Secret::new("");
+    let token = t.secret("lake.catalog_token", nothing.clone());
+    let client_secret = t.secret("lake.catalog_client_secret", nothing.clone());
+    let auth = match client_id {
+        Some(client_id) => RestAuth::OAuth2 { client_id, client_secret, server, scope },
+        None if token == nothing => RestAuth::None,
+        None => RestAuth::Token(token),
+    };
+    match &mut catalog {
+        CatalogConfig::Rest(rest) => {
+            rest.warehouse = warehouse;
+            rest.prefix = prefix;
+            rest.auth = auth;
+        }
+        _ if warehouse.is_some() || prefix.is_some() || auth != RestAuth::None => {
+            t.problems.push(Problem {
+                key: "lake.catalog".to_owned(),
+                said_in: catalog.to_string(),
+                problem: "is no REST catalog, but settings of one are given; set its http address"
+                    .to_owned(),
+            });
+        }
+        _ => {}
+    }
+    catalog
+}

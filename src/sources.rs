@@ -1,0 +1,44 @@
+//! Opens what is taken in, as it is configured, where the lake says reading ended.
+
+use anyhow::Context;
+use medlake_ingest::{AnySource, EmbeddedSource, Ingest, Resume, Wake, states_in, states_table};
+use medlake_lake::Lake;
+
+use crate::config::{Config, SourceConfig};
+
+/// Opens all sources, and reads on from where the lake has them.
+pub(crate) async fn open(config: &Config, lake: &Lake, wake: &Wake) -> anyhow::Result<Ingest> {
+    let mut sources = Vec::with_capacity(config.sources.len());
+    for (name, source) in &config.sources {
+        sources.push(match source {
+            SourceConfig::Embedded => embedded(config, name, wake.clone()).await?,
+        });
+    }
+    Ingest::open(sources, &resume(lake).await?)
+        .await
+        .context("could not take up the sources' changes")
+}
+
+async fn embedded(config: &Config, name: &str, wake: Wake) -> anyhow::Result<AnySource> {
+    let file = config.data.join("operational").join(format!("{name}.db"));
+    let source = EmbeddedSource::open(name, &file, wake).await.with_context(|| {
+        format!("could not open {} (is `medlake operational` running?)", file.display())
+    })?;
+    Ok(source.into())
+}
+
+/// What the lake has: positions, tables and the states of tables are of one commit.
+async fn resume(lake: &Lake) -> anyhow::Result<Resume> {
+    let view = lake.read_view();
+    let states = states_table();
+    let tables: Vec<_> = view.tables().into_iter().map(|t| t.schema).collect();
+    let rows = match tables.iter().any(|t| t.name() == states.name()) {
+        true => Some(view.rows(states.name()).await.context("could not read how tables stand")?),
+        false => None,
+    };
+    Ok(Resume {
+        positions: lake.committed_positions(),
+        tables,
+        states: rows.as_ref().map(states_in).unwrap_or_default(),
+    })
+}
