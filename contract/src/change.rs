@@ -129,6 +129,8 @@ pub enum CopyScope {
         after: Option<RecordBatch>,
         /// The last key of the range.
         to: Option<RecordBatch>,
+        /// Keys in the range of which nothing is said: their rows are what the changes made them.
+        except: Option<RecordBatch>,
     },
     /// All rows with one of these keys. A key that the copy lacks does not exist.
     Keys(RecordBatch),
@@ -161,6 +163,8 @@ pub struct ChangeSet {
     pub batches: Vec<ChangeBatch>,
     /// Rows as they are once the batches are applied.
     pub copies: Vec<RowCopy>,
+    /// The same, only to be compared with what is there then: they change nothing by themselves.
+    pub compared: Vec<RowCopy>,
     /// When the newest transaction in it was committed, in microseconds since 1970 (UTC).
     pub committed_at_micros: Option<i64>,
     /// How many source transactions end in it.

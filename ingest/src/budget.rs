@@ -28,6 +28,12 @@ impl Budget {
         Held(Arc::clone(&self.units).acquire_many_owned(units).await.ok())
     }
 
+    /// As [`Self::hold`], but does not wait: none when so much is not free now.
+    pub(crate) fn try_hold(&self, bytes: usize) -> Option<Held> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total);
+        Arc::clone(&self.units).try_acquire_many_owned(units).ok().map(|permit| Held(Some(permit)))
+    }
+
     /// Bytes held by all.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {

@@ -4,8 +4,8 @@
 use std::{fmt, sync::Arc};
 
 use arrow::record_batch::RecordBatch;
-use futures::future::BoxFuture;
-use medlake_contract::{SourceId, TableName, TableSchema};
+use futures::future::{BoxFuture, FutureExt, ready};
+use medlake_contract::{Position, SourceId, TableName, TableSchema};
 
 use crate::{
     CutLimits, IngestError,
@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// A database's log of changes.
-pub(crate) trait Log: fmt::Debug + Send {
+pub(crate) trait Log: fmt::Debug + Send + 'static {
     /// A place in the log, between two transactions. Its text is what is stored.
-    type Place: Clone + fmt::Debug + fmt::Display + Send + Sync;
+    type Place: Clone + fmt::Debug + fmt::Display + Send + Sync + 'static;
 
     /// The source's name; the namespace of its tables.
     fn id(&self) -> &SourceId;
@@ -26,14 +26,40 @@ pub(crate) trait Log: fmt::Debug + Send {
     /// [`IngestError::ForeignPosition`] when it is not one of this log.
     fn place(&self, text: &str) -> Result<Self::Place, IngestError>;
 
+    /// A place as it is stored, after so many steps.
+    fn position(&self, place: &Self::Place, step: u64) -> Position {
+        Position::Log { step, at: place.to_string() }
+    }
+
+    /// A place as it was stored.
+    ///
+    /// # Errors
+    /// [`IngestError::ForeignPosition`] when it is not one of this log.
+    fn place_of(&self, position: &Position) -> Result<Self::Place, IngestError> {
+        match position {
+            Position::Log { at, .. } => self.place(at),
+            _ => Err(IngestError::ForeignPosition {
+                at: self.id().clone(),
+                position: position.clone(),
+            }),
+        }
+    }
+
+    /// The place before everything that ever happened to the tables, if the log has all of it: then
+    /// nothing needs to be copied.
+    fn whole(&mut self) -> BoxFuture<'_, Result<Option<Self::Place>, IngestError>> {
+        ready(Ok(None)).boxed()
+    }
+
     /// Where the log ends now: what is committed later is after it, and what is before it is seen by
     /// every select that begins later.
     fn end(&mut self) -> BoxFuture<'_, Result<Self::Place, IngestError>>;
 
-    /// Reads on from `at`, where the tables are as in `tables`, as far as they are known.
+    /// Reads on from `at`, where the tables are as in `tables`, as far as they are known. May be
+    /// called again: at another place, or after a call that failed or was dropped.
     ///
     /// # Errors
-    /// When the log does not go back to `at`, or never got there.
+    /// Of kind `Conflict` when the log does not go back to `at`, or never got there.
     fn start<'a>(
         &'a mut self,
         at: &'a Self::Place,
@@ -43,15 +69,24 @@ pub(crate) trait Log: fmt::Debug + Send {
     /// The cursor.
     fn at(&self) -> &Self::Place;
 
-    /// Whether the cursor has everything that is before `place`.
+    /// Whether the cursor has everything that is before `place`. Transactions that touch none of the
+    /// tables move the cursor too.
     fn reached(&self, place: &Self::Place) -> bool;
 
     /// The tables as they are at the cursor.
     fn tables(&self) -> Vec<Arc<TableSchema>>;
 
-    /// As [`Source::read`](crate::source::Source::read); the position of its pages is left out, and
-    /// so are all states.
+    /// As [`Source::read`](crate::source::Source::read); the position of its pages is left out. States
+    /// are those of tables that it takes no changes of from here on ([`TableState::stopped`]).
+    ///
+    /// [`TableState::stopped`]: crate::TableState::stopped
     fn read(&mut self, limits: CutLimits) -> BoxFuture<'_, Result<Option<Page>, IngestError>>;
+
+    /// Ends a page right at this place from now on, should it be there; none for no place. Answers
+    /// whether it does.
+    fn stop_at(&mut self, _place: Option<&Self::Place>) -> bool {
+        false
+    }
 
     /// As [`Source::wait`](crate::source::Source::wait).
     fn wait(&mut self) -> BoxFuture<'_, ()>;
@@ -59,8 +94,7 @@ pub(crate) trait Log: fmt::Debug + Send {
     /// Leaves out the changes of `table` from now on, or takes them in again.
     fn leave_out(&mut self, table: &TableName, leave_out: bool);
 
-    /// As [`Source::acknowledge`](crate::source::Source::acknowledge); positions are
-    /// `Position::Log` with the text of a place.
+    /// As [`Source::acknowledge`](crate::source::Source::acknowledge), of [`Self::position`].
     fn acknowledge(&self) -> Arc<dyn Acknowledge>;
 
     /// As [`Source::gauges`](crate::source::Source::gauges).
@@ -68,23 +102,42 @@ pub(crate) trait Log: fmt::Debug + Send {
 }
 
 /// The rows of a database, on a connection of their own.
-pub(crate) trait Rows: fmt::Debug + Send {
+pub(crate) trait Rows: fmt::Debug + Send + 'static {
     /// A place in the log of the same database.
-    type Place: Clone + fmt::Debug + fmt::Display + Send + Sync;
+    type Place: Clone + fmt::Debug + fmt::Display + Send + Sync + 'static;
 
     /// The tables that are to be taken in, as they are now; and those that cannot be, with the
     /// reason and the remedy.
     fn tables(&mut self) -> BoxFuture<'_, Result<FoundTables, IngestError>>;
 
     /// Up to `limit` rows after the key `after`, in the order of
-    /// [`CopyScope::Range`](medlake_contract::CopyScope::Range); for a table without a key all rows.
-    /// They are as they were at one moment between the call and its answer.
+    /// [`CopyScope::Range`](medlake_contract::CopyScope::Range), none of them after the key `to`. They
+    /// are as they were at one moment between the call and its answer. Fewer than `limit`, with those
+    /// that could not be read, are the last.
+    ///
+    /// Of a table without a key, any `limit` of its rows: [`Self::more`] has the others.
     fn chunk<'a>(
         &'a mut self,
         table: &'a TableSchema,
         after: Option<&'a RecordBatch>,
+        to: Option<&'a RecordBatch>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Chunk<Self::Place>, IngestError>>;
+
+    /// After a chunk of a table without a key: its next rows, as of the same moment, until there are
+    /// none. Any other call ends that.
+    fn more(&mut self) -> BoxFuture<'_, Result<Option<RecordBatch>, IngestError>> {
+        ready(Ok(None)).boxed()
+    }
+
+    /// Keys that part a table into about `parts` ranges of as many rows; none is no wish to.
+    fn split<'a>(
+        &'a mut self,
+        _table: &'a TableSchema,
+        _parts: usize,
+    ) -> BoxFuture<'a, Result<Vec<RecordBatch>, IngestError>> {
+        ready(Ok(Vec::new())).boxed()
+    }
 
     /// The rows with these keys that exist.
     fn with_keys<'a>(

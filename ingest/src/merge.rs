@@ -308,6 +308,7 @@ impl Ingest {
             cut.batches.append(&mut page.batches);
             cut.batches.extend(own);
             cut.copies.append(&mut page.copies);
+            cut.compared.append(&mut page.compared);
             cut.committed_at_micros = cut.committed_at_micros.max(page.committed_at_micros);
             cut.transaction_count += page.transaction_count;
             cut.open |= page.open;

@@ -81,6 +81,8 @@ pub(crate) struct Page {
     pub(crate) schemas: Vec<SchemaChange>,
     pub(crate) batches: Vec<ChangeBatch>,
     pub(crate) copies: Vec<RowCopy>,
+    /// See [`ChangeSet::compared`](medlake_contract::ChangeSet::compared).
+    pub(crate) compared: Vec<RowCopy>,
     /// States that are new, to be stored with the page.
     pub(crate) states: Vec<TableState>,
     /// Changes that could not be read, to be stored with the page.
@@ -141,6 +143,33 @@ pub struct TableState {
     pub progress: Option<String>,
     /// Since when it is in this phase, in microseconds since 1970 (UTC).
     pub since_micros: i64,
+}
+
+#[expect(dead_code, reason = "for sources that are databases")]
+impl TableState {
+    /// Nothing of `table` is taken in. Who hands it out fills in the rest.
+    pub(crate) fn stopped(table: TableName, reason: String, remedy: String) -> Self {
+        Self {
+            phase: Phase::Stopped,
+            reason: Some(reason),
+            remedy: Some(remedy),
+            ..Self::new(table, Phase::Stopped, 0)
+        }
+    }
+
+    /// A table that came to this phase at a time, in microseconds since 1970 (UTC).
+    pub(crate) fn new(table: TableName, phase: Phase, since_micros: i64) -> Self {
+        Self {
+            table,
+            phase,
+            reason: None,
+            remedy: None,
+            copied_rows: 0,
+            quarantined: 0,
+            progress: None,
+            since_micros,
+        }
+    }
 }
 
 /// A change that could not be read.
