@@ -129,9 +129,11 @@ impl Conductor {
         self.evolve(&mut cut).await?;
         self.lake.stage(&cut).context("could not stage a cut")?;
         self.refresh_marts(&cut).await?;
-        // Nobody sees a transaction before its end.
+        // Nobody sees a transaction before its end, and it may be larger than memory.
         if !cut.open {
             self.lake.publish();
+        } else if self.holds(1) {
+            spill(&self.lake).await?;
         }
         self.pulse.published(cut.row_count(), cut.transaction_count, handed_out.elapsed());
         Ok(())
@@ -265,6 +267,22 @@ async fn commit(lake: Arc<Lake>, sources: Acknowledger) -> Result<FlushReport, C
     let report = lake.flush().await.map_err(CommitError::Lake)?;
     sources.acknowledge(&report.positions).await.map_err(CommitError::Source)?;
     Ok(report)
+}
+
+async fn spill(lake: &Lake) -> anyhow::Result<()> {
+    loop {
+        match lake.spill().await {
+            Ok(rows) => {
+                debug!(rows, "a large transaction goes on in files");
+                return Ok(());
+            }
+            Err(error) if error.kind().retryable() => {
+                warn!(error = with_causes(&error), "could not write rows; trying again");
+                tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
+            }
+            Err(error) => return Err(error).context("could not write a large transaction"),
+        }
+    }
 }
 
 /// One table's new columns. Done before, it changes nothing.

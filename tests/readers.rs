@@ -58,6 +58,7 @@ fn sum_of(column: &str, ty: &str) -> String {
     match ty {
         "boolean" => format!("sum(case when {column} then 1 else 0 end)"),
         "string" => format!("sum(octet_length({column}))"),
+        "binary" => format!("count({column})"),
         "date" => format!("sum(cast(cast({column} as int) as bigint))"),
         "timestamptz" => format!("sum(cast({column} as bigint) % 1000000007)"),
         _ => format!("sum({column})"),

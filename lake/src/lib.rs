@@ -56,6 +56,7 @@ mod maintain;
 mod open;
 mod options;
 mod read;
+mod spill;
 mod state;
 mod storage;
 mod table;

@@ -1,7 +1,8 @@
 """Reads every table of a lake with PyIceberg (through the catalog file) and DuckDB (through the
 metadata file) and prints, per table, the columns with their Iceberg types and per reader the row
 count and one sum per column: of the values, of the bytes of texts, of the days of dates, of the
-microseconds of timestamps modulo 1000000007. tests/readers.rs computes the same in our engine.
+microseconds of timestamps modulo 1000000007; of binaries the number. tests/readers.rs computes
+the same in our engine.
 
 usage: read_lake.py LAKE_FOLDER
 """
@@ -25,6 +26,8 @@ def sum_of(column: pa.ChunkedArray, iceberg_type: str):
         return sum(1 for v in column.to_pylist() if v)
     if iceberg_type == "string":
         return sum(len(v.encode()) for v in column.to_pylist() if v is not None)
+    if iceberg_type == "binary":
+        return len(column) - column.null_count
     if iceberg_type == "date":
         return sum(v for v in column.cast(pa.int32()).to_pylist() if v is not None)
     if iceberg_type == "timestamptz":
@@ -39,6 +42,8 @@ def duckdb_sum(column: str, iceberg_type: str) -> str:
         return f"sum(case when {name} then 1 else 0 end)"
     if iceberg_type == "string":
         return f"sum(octet_length(encode({name})))"
+    if iceberg_type == "binary":
+        return f"count({name})"
     if iceberg_type == "date":
         return f"sum({name} - date '1970-01-01')"
     if iceberg_type == "timestamptz":

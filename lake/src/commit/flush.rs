@@ -23,7 +23,10 @@ use crate::{
     fault::Fault,
     format::{data_file::LakeFile, progress::Progress, schema::Shape},
     options::TableOptions,
-    read::{holds::Holds, view::ReadView},
+    read::{
+        holds::Holds,
+        view::{ReadView, TableView},
+    },
     storage::{Storage, WriteScope},
     table::shards::Seed,
 };
@@ -139,15 +142,8 @@ impl Committer {
     ) -> Result<Option<Prepared>, LakeError> {
         let mut work = Vec::new();
         for (name, table) in &view.tables {
-            let Some(committed) = self.tables.get(name) else { continue };
             if is_dirty(table) {
-                work.push(TableWork {
-                    layout: Layout::of(&table.shape, &committed.metadata)?,
-                    location: committed.metadata.location().to_owned(),
-                    delete_files: committed.delete_files().cloned().collect(),
-                    scope: scope.clone(),
-                    view: Arc::clone(table),
-                });
+                work.extend(self.work(name, table, scope)?);
             }
         }
         let written: Vec<Result<WrittenTable, LakeError>> = futures::stream::iter(work)
@@ -171,6 +167,23 @@ impl Committer {
         }
         let held = |table: &TableName| files_of(view, table);
         self.seal(config, Cut::of(view), written, vec![scope.clone()], held).await.map(Some)
+    }
+
+    /// One table to write; none when it is not committed here.
+    pub(crate) fn work(
+        &self,
+        name: &TableName,
+        view: &Arc<TableView>,
+        scope: &WriteScope,
+    ) -> Result<Option<TableWork>, LakeError> {
+        let Some(committed) = self.tables.get(name) else { return Ok(None) };
+        Ok(Some(TableWork {
+            layout: Layout::of(&view.shape, &committed.metadata)?,
+            location: committed.metadata.location().to_owned(),
+            delete_files: committed.delete_files().cloned().collect(),
+            scope: scope.clone(),
+            view: Arc::clone(view),
+        }))
     }
 
     /// Builds the next snapshots around what was written, into the last of `scopes`, and persists

@@ -115,7 +115,7 @@ async fn compare(
         now.into_iter().map(|(file, dead)| (file.location.clone(), (file, dead))).collect();
     let (mut left, mut arrived) = (Vec::new(), Vec::new());
     for segment in &view.segments {
-        let Some(rows) = segment.file() else { continue };
+        let Some(rows) = segment.committed_file() else { continue };
         let known = &*rows.committed_dead;
         let (dead, lost) = match now.remove(&rows.file.location) {
             Some((_, dead)) if dead == *known => continue,

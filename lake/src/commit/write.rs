@@ -1,7 +1,7 @@
 //! Writing one table's part of a flush: what a view has beyond the committed files.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct WrittenTable {
     pub(crate) replacements: Vec<Replacement>,
     /// Segments without a living row.
     pub(crate) dropped: Vec<u32>,
+    /// Segments whose files were there already and are committed with this.
+    pub(crate) named: Vec<u32>,
     /// File segments and the dead positions that are committed with this.
     pub(crate) committed_dead: Vec<(u32, Arc<RoaringBitmap>)>,
     pub(crate) change: TableChange,
@@ -71,6 +73,7 @@ impl WrittenTable {
             flushed: Vec::new(),
             replacements: Vec::new(),
             dropped: Vec::new(),
+            named: Vec::new(),
             committed_dead: Vec::new(),
             change: TableChange::default(),
             rows: 0,
@@ -94,7 +97,9 @@ pub(crate) struct TableWork {
 pub(crate) fn is_dirty(view: &TableView) -> bool {
     view.segments.iter().any(|segment| match &segment.data {
         SegmentData::Hot(_) => segment.rows > 0,
-        SegmentData::File(file) => segment.dead.len() != file.committed_dead.len(),
+        SegmentData::File(file) => {
+            file.spilled.is_some() || segment.dead.len() != file.committed_dead.len()
+        }
     })
 }
 
@@ -104,8 +109,18 @@ impl TableWork {
         let name = self.view.schema.name().clone();
         let mut written = WrittenTable::empty(name);
         for segment in &self.view.segments {
-            if let (SegmentData::Hot(hot), 1..) = (&segment.data, segment.rows) {
-                self.write_hot(segment, hot, &mut written)?;
+            match &segment.data {
+                SegmentData::Hot(hot) if segment.rows > 0 => {
+                    self.write_hot(segment, hot, &mut written)?;
+                }
+                SegmentData::File(FileRows { file, spilled: Some(entry), .. })
+                    if segment.dead.len() < u64::from(file.rows) =>
+                {
+                    written.rows += u64::from(file.rows);
+                    written.change.added.push(NewEntry::clone(entry));
+                    written.named.push(segment.id);
+                }
+                _ => {}
             }
         }
         let files: Vec<(&Segment, &FileRows)> =
@@ -114,7 +129,9 @@ impl TableWork {
             files.into_iter().partition(|(s, f)| s.dead.len() == u64::from(f.file.rows));
         for (segment, file) in dead_files {
             written.dropped.push(segment.id);
-            written.change.removed.insert(file.file.location.clone());
+            if file.spilled.is_none() {
+                written.change.removed.insert(file.file.location.clone());
+            }
         }
         if self.layout.format_version >= FormatVersion::V3 {
             let vectors = VectorWriter {
@@ -126,6 +143,17 @@ impl TableWork {
             Handle::current().block_on(writing)?;
         } else {
             self.write_deletes(&living, &mut written)?;
+        }
+        Ok(written)
+    }
+
+    /// Writes the rows in memory of these segments, and nothing else. Blocking.
+    pub(crate) fn spill(&self, segments: &BTreeSet<u32>) -> Result<WrittenTable, LakeError> {
+        let mut written = WrittenTable::empty(self.view.schema.name().clone());
+        for segment in self.view.segments.iter().filter(|s| segments.contains(&s.id)) {
+            if let SegmentData::Hot(hot) = &segment.data {
+                self.write_hot(segment, hot, &mut written)?;
+            }
         }
         Ok(written)
     }

@@ -105,7 +105,7 @@ impl Lake {
                 files: picture
                     .segments
                     .iter()
-                    .filter_map(|s| s.file())
+                    .filter_map(|s| s.committed_file())
                     .map(|f| Committed {
                         file: Arc::clone(&f.file),
                         dead: Arc::clone(&f.committed_dead),

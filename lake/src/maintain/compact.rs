@@ -151,7 +151,7 @@ impl Plan {
         view: &TableView,
     ) -> Result<Option<Self>, LakeError> {
         let mut groups: HashMap<Partition, Vec<(&Segment, &FileRows)>> = HashMap::new();
-        for (segment, file) in view.segments.iter().filter_map(|s| Some((s, s.file()?))) {
+        for (segment, file) in view.segments.iter().filter_map(|s| Some((s, s.committed_file()?))) {
             groups.entry(partition_of(&file.file)).or_default().push((segment, file));
         }
         let mut deletes: HashMap<Partition, Vec<DeleteKey>> = HashMap::new();
@@ -400,10 +400,18 @@ impl Lake {
         let mut committer = self.committer.lock().await;
         self.resolve(&mut committer).await?;
         let Some(committed) = committer.tables.get(table) else { return Ok(None) };
-        let Some(view) = self.state().tables.get_mut(table).map(TableState::view) else {
-            return Ok(None);
-        };
-        Plan::new(limits, committed, &view)
+        match self.settled_table(table) {
+            Some(view) => Plan::new(limits, committed, &view),
+            None => Ok(None),
+        }
+    }
+
+    /// A table as it is staged, unless its columns are not published yet: what is merged then would
+    /// lack a column that readers still have.
+    fn settled_table(&self, table: &TableName) -> Option<Arc<TableView>> {
+        let view = self.state().tables.get_mut(table).map(TableState::view)?;
+        let published = self.read_view();
+        (published.tables.get(table)?.schema == view.schema).then_some(view)
     }
 
     /// Writes the files of a plan, with nothing held.
@@ -471,7 +479,7 @@ impl Lake {
         scope: &WriteScope,
     ) -> Result<Option<(Prepared, CompactReport)>, LakeError> {
         let Merged { plan, mut written, scope: files } = merged;
-        let now = self.state().tables.get_mut(plan.shape.schema().name()).map(TableState::view);
+        let now = self.settled_table(plan.shape.schema().name());
         let Some(now) = now.filter(|now| plan.holds(committer, now)) else { return Ok(None) };
         let mut report = plan.report();
         for file in written.replacements.iter().flat_map(|r| &r.files) {

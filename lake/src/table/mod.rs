@@ -364,6 +364,21 @@ impl TableState {
         bases
     }
 
+    /// Takes over files that no commit names yet: the next one does.
+    pub(crate) fn spilled(&mut self, written: &WrittenTable, carried: &[Carried]) {
+        self.install(written, carried);
+        for entry in &written.change.added {
+            let location = entry.file.file_path();
+            let of_file = self.segments.values_mut().rev().find_map(|s| match &mut s.data {
+                SegmentData::File(rows) if rows.file.location == location => Some(rows),
+                _ => None,
+            });
+            if let Some(rows) = of_file {
+                rows.spilled = Some(Arc::new(entry.clone()));
+            }
+        }
+    }
+
     /// The segments that went whose rows the index should learn the new places of, once these are so
     /// many that doing it costs each of them little. None while there is no index: one that is being
     /// built may have the places from before.
@@ -427,6 +442,11 @@ pub(crate) fn relocate(
     for (id, dead) in &written.committed_dead {
         if let Some(Segment { data: SegmentData::File(file), .. }) = segments.get_mut(id) {
             file.committed_dead = Arc::clone(dead);
+        }
+    }
+    for id in &written.named {
+        if let Some(Segment { data: SegmentData::File(file), .. }) = segments.get_mut(id) {
+            file.spilled = None;
         }
     }
     for id in &written.dropped {

@@ -7,7 +7,7 @@ use arrow::{
 };
 use roaring::RoaringBitmap;
 
-use crate::{format::data_file::LakeFile, table::ranks::RankedRows};
+use crate::{commit::manifest::NewEntry, format::data_file::LakeFile, table::ranks::RankedRows};
 
 /// Batches below this many rows are joined with their neighbours, so that a stream of tiny
 /// transactions does not become a list of tiny batches.
@@ -41,6 +41,8 @@ pub(crate) struct FileRows {
     pub(crate) elided: Option<Arc<RankedRows>>,
     /// The dead positions that committed delete files already name.
     pub(crate) committed_dead: Arc<RoaringBitmap>,
+    /// What the next commit has to say of the file, when no commit has named it yet.
+    pub(crate) spilled: Option<Arc<NewEntry>>,
 }
 
 impl FileRows {
@@ -122,7 +124,7 @@ impl Segment {
         Self {
             id,
             rows: file.rows,
-            data: SegmentData::File(FileRows { file, elided: None, committed_dead }),
+            data: SegmentData::File(FileRows { file, elided: None, committed_dead, spilled: None }),
             dead,
         }
     }
@@ -134,6 +136,7 @@ impl Segment {
             file,
             elided: (!elided.is_empty()).then(|| Arc::clone(elided)),
             committed_dead: Arc::new(RoaringBitmap::new()),
+            spilled: None,
         };
         let late = &*self.dead - &**elided.rows();
         self.dead = Arc::new(late.into_iter().map(|row| rows.position(row)).collect());
@@ -146,6 +149,11 @@ impl Segment {
             SegmentData::Hot(_) => None,
             SegmentData::File(file) => Some(file),
         }
+    }
+
+    /// The file, when it is one that a commit has named.
+    pub(crate) fn committed_file(&self) -> Option<&FileRows> {
+        self.file().filter(|file| file.spilled.is_none())
     }
 
     /// Marks the row of this number dead.

@@ -179,6 +179,25 @@ impl History {
         }
     }
 
+    /// What is staged goes to files before it is published, or cannot.
+    async fn spill(&mut self) {
+        let lake = self.lake();
+        self.stage();
+        let broken = self.one_in(4);
+        if broken {
+            self.settle().await;
+            lake.storage.faults().arm(Fault::WriteFails);
+        }
+        let spilled = lake.spill().await;
+        assert_eq!(lake.storage.faults().disarm(), spilled.is_ok() && broken);
+        if !broken {
+            assert!(spilled.is_ok(), "{}: {spilled:?}", self.note("spill"));
+            assert_eq!(lake.hot_rows(), 0, "{}", self.note("spill"));
+        }
+        check(&lake.read_view(), &self.published, &self.note("published beside a spill")).await;
+        check(&lake.staged_view(), &self.staged, &self.note("spilled")).await;
+    }
+
     /// Learns what became of a commit whose answer is still out, so that faults hit the next one.
     async fn settle(&mut self) {
         self.lake().create_tables(&[]).await.unwrap();
@@ -287,7 +306,7 @@ impl History {
 
     async fn step(&mut self) {
         let lake = self.lake();
-        match self.rng.random_range(0..27) {
+        match self.rng.random_range(0..29) {
             0..8 => self.stage(),
             8..12 => {
                 let view = self.publish();
@@ -315,6 +334,7 @@ impl History {
             22..24 => self.alter().await,
             24 => self.broken_read().await,
             25 => self.look_back().await,
+            26..28 => self.spill().await,
             _ => {
                 drop(lake);
                 self.crash().await;
@@ -338,7 +358,6 @@ async fn history(seed: u64, steps: usize) {
     let mut history = History::begin(seed).await;
     for step in 0..steps {
         history.step = step;
-
         history.step().await;
     }
     history.end().await;
