@@ -17,6 +17,16 @@ pub enum Op {
     Truncate,
 }
 
+/// A value after a change that its source did not send, as it did not change with the row: it is the
+/// one the row has in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unsent {
+    /// Which operation.
+    pub row: usize,
+    /// Which column of the table; the image after is null there.
+    pub column: usize,
+}
+
 /// Changes of one table, in the order the source made them.
 ///
 /// Row `i` of `before` and `after` belongs to operation `i`; both have the table's columns, all
@@ -27,6 +37,7 @@ pub struct ChangeBatch {
     ops: Vec<Op>,
     before: RecordBatch,
     after: RecordBatch,
+    unsent: Vec<Unsent>,
 }
 
 impl ChangeBatch {
@@ -50,7 +61,7 @@ impl ChangeBatch {
             };
             return Err(ContractError::Change { table: table.name().clone(), problem });
         }
-        Ok(Self { table, ops, before, after })
+        Ok(Self { table, ops, before, after, unsent: Vec::new() })
     }
 
     /// Inserts of whole rows.
@@ -75,6 +86,27 @@ impl ChangeBatch {
         Self::new(Arc::clone(&table), vec![Op::Insert; rows.num_rows()], before, after)
     }
 
+    /// The same changes, of which these values after were not sent. Whoever takes the changes puts
+    /// the values of the rows as they are there.
+    ///
+    /// # Errors
+    /// When there is no such operation or column, when the operation has no row after, or when the
+    /// table has no key to find the row by.
+    pub fn with_unsent(self, unsent: Vec<Unsent>) -> Result<Self, ContractError> {
+        let is_missing = |cell: &&Unsent| {
+            let has_row = matches!(self.ops.get(cell.row), Some(Op::Insert | Op::Update));
+            !has_row || cell.column >= self.table.columns().len()
+        };
+        let problem = if let Some(cell) = unsent.iter().find(is_missing) {
+            format!("there is no column {} after operation {}", cell.column, cell.row)
+        } else if !unsent.is_empty() && self.table.key_indices().is_empty() {
+            "it has no key to find values by that were not sent".to_owned()
+        } else {
+            return Ok(Self { unsent, ..self });
+        };
+        Err(ContractError::Change { table: self.table.name().clone(), problem })
+    }
+
     /// The table that changed.
     #[must_use]
     pub fn table(&self) -> &Arc<TableSchema> {
@@ -97,6 +129,12 @@ impl ChangeBatch {
     #[must_use]
     pub fn after(&self) -> &RecordBatch {
         &self.after
+    }
+
+    /// The values after that were not sent; most sources send all.
+    #[must_use]
+    pub fn unsent(&self) -> &[Unsent] {
+        &self.unsent
     }
 
     /// Bytes of memory the two images hold.

@@ -30,7 +30,7 @@ mod error;
 mod position;
 mod table;
 
-pub use change::{ChangeBatch, ChangeSet, CopyScope, Op, RowCopy, SchemaChange};
+pub use change::{ChangeBatch, ChangeSet, CopyScope, Op, RowCopy, SchemaChange, Unsent};
 pub use error::{ContractError, Kind};
 pub use position::{Position, Positions, SourceId};
 pub use table::{Column, ColumnType, Identity, TableName, TableSchema};

@@ -30,6 +30,8 @@
 
 #[expect(dead_code, reason = "for sources that read ahead")]
 mod budget;
+#[expect(dead_code, reason = "the source that reads it is not here yet")]
+mod debezium;
 mod embedded;
 mod error;
 #[expect(dead_code, reason = "for sources that are databases")]
@@ -41,6 +43,9 @@ mod system;
 mod wake;
 
 pub use budget::Budget;
+pub use debezium::{
+    BinaryHandling, DebeziumConfig, DecimalHandling, DeclaredTable, Modes, Naming, TimePrecision,
+};
 pub use embedded::EmbeddedSource;
 pub use error::IngestError;
 pub use merge::{Acknowledger, AnySource, CutLimits, Ingest};
