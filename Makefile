@@ -25,7 +25,7 @@ screen: $(SCREEN)/dist/index.html ## build the screen that is embedded in the bi
 $(SCREEN)/node_modules/.package-lock.json: $(SCREEN)/package-lock.json
 	cd $(SCREEN) && npm ci --no-audit --no-fund
 
-$(SCREEN)/dist/index.html: $(SCREEN)/node_modules/.package-lock.json $(SCREEN)/index.html $(shell find $(SCREEN)/src $(SCREEN)/public -type f 2>/dev/null)
+$(SCREEN)/dist/index.html: $(SCREEN)/node_modules/.package-lock.json $(wildcard $(SCREEN)/*.html) $(shell find $(SCREEN)/src $(SCREEN)/public -type f 2>/dev/null)
 	cd $(SCREEN) && npm run build
 
 parts: ## install what the tests need: Chromium, psql, Python readers

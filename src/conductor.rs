@@ -40,8 +40,13 @@ pub(crate) struct Conductor {
 }
 
 impl Conductor {
-    pub(crate) fn new(ingest: Ingest, lake: Arc<Lake>, transforms: Transforms, pace: Pace) -> Self {
-        let pulse = Arc::new(Pulse::new(Arc::clone(&lake), ingest.monitor()));
+    pub(crate) fn new(
+        ingest: Ingest,
+        lake: Arc<Lake>,
+        transforms: Transforms,
+        pace: Pace,
+        pulse: Arc<Pulse>,
+    ) -> Self {
         Self { ingest, lake, transforms, pace, pulse }
     }
 

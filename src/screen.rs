@@ -20,10 +20,11 @@ struct Screen;
 #[include = "*.yaml"]
 struct Definitions;
 
-/// Serves the screen at `/`.
+/// Serves the screen at `/`, and the page of the operator at `/operator`.
 pub(crate) fn router() -> Router {
     Router::new()
         .route("/", get(|| async { file("index.html") }))
+        .route("/operator", get(|| async { file("operator.html") }))
         .route("/{*path}", get(|Path(path): Path<String>| async move { file(&path) }))
 }
 
@@ -40,9 +41,11 @@ fn file(path: &str) -> Response {
             ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, cache.to_owned())], data)
                 .into_response()
         }
-        None => {
-            (StatusCode::NOT_FOUND, "there is nothing here; the screen is at /").into_response()
-        }
+        None => (
+            StatusCode::NOT_FOUND,
+            "there is nothing here; the screen is at /, the operator's page at /operator",
+        )
+            .into_response(),
     }
 }
 

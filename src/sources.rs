@@ -1,13 +1,20 @@
 //! Opens what is taken in, as it is configured, where the lake says reading ended.
 
 use anyhow::Context;
-use medlake_ingest::{AnySource, EmbeddedSource, Ingest, Resume, Wake, states_in, states_table};
+use medlake_ingest::{
+    AnySource, Budget, EmbeddedSource, Ingest, Resume, Wake, states_in, states_table,
+};
 use medlake_lake::Lake;
 
 use crate::config::{Config, SourceConfig};
 
 /// Opens all sources, and reads on from where the lake has them.
-pub(crate) async fn open(config: &Config, lake: &Lake, wake: &Wake) -> anyhow::Result<Ingest> {
+pub(crate) async fn open(
+    config: &Config,
+    lake: &Lake,
+    wake: &Wake,
+    _budget: &Budget,
+) -> anyhow::Result<Ingest> {
     let mut sources = Vec::with_capacity(config.sources.len());
     for (name, source) in &config.sources {
         sources.push(match source {

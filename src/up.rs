@@ -3,7 +3,7 @@
 use std::{future::IntoFuture as _, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medlake_ingest::{CutLimits, Wake};
+use medlake_ingest::{Budget, CutLimits, Wake};
 use medlake_lake::{Follower, Lake, LakeConfig};
 use medlake_operational::Services;
 use medlake_query_server::{Dashboard, QueryServer, QueryServerConfig};
@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     input,
     life::Parts,
+    pulse::Pulse,
     screen, sources,
 };
 
@@ -211,7 +212,15 @@ async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<Conductor> {
         .await
         .with_context(|| format!("could not open the lake in {}", settings.root.display()))?;
     let lake = Arc::new(lake);
-    let ingest = sources::open(config, &lake, &wake).await?;
+    let budget = Budget::new(config.ingest.read_ahead_bytes());
+    let ingest = sources::open(config, &lake, &wake, &budget).await?;
+    let pulse = Pulse::new(
+        Arc::clone(&lake),
+        ingest.monitor(),
+        budget,
+        (config.ingest.memory_mib as u64) << 20,
+        clock::machine(),
+    );
     let transforms = Transforms::load().context("the models cannot be used")?;
     let pace = Pace {
         limits: CutLimits {
@@ -222,7 +231,7 @@ async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<Conductor> {
         flush_rows: config.lake.flush_rows,
         flush_bytes,
     };
-    let mut conductor = Conductor::new(ingest, lake, transforms, pace);
+    let mut conductor = Conductor::new(ingest, lake, transforms, pace, Arc::new(pulse));
     conductor.prepare().await?;
     Ok(conductor)
 }

@@ -27,7 +27,7 @@ async fn a_paid_order_moves_the_screen_and_the_console_stays_empty() {
         String::from_utf8_lossy(&output.stderr),
         platform.log()
     );
-    for shot in ["zh.png", "en.png", "phone.png"] {
+    for shot in ["zh.png", "en.png", "phone.png", "operator.png"] {
         let bytes = std::fs::metadata(shots.join(shot)).unwrap().len();
         assert!(bytes > 20_000, "{shot} has only {bytes} bytes");
     }

@@ -6,6 +6,7 @@ export default defineConfig({
   plugins: [vue()],
   build: {
     target: 'es2022',
+    rolldownOptions: { input: ['index.html', 'operator.html'] },
     // ECharts is one library and one screen: splitting it would only add a round trip.
     chunkSizeWarningLimit: 900,
   },

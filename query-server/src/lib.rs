@@ -52,4 +52,5 @@ pub use answer::{AnswerColumn, SqlAnswer, ViewInfo};
 pub use config::{Clock, QueryServerConfig};
 pub use dashboard::definition::{Dashboard, Layout, Refresh, Tile, TileKind};
 pub use error::{QueryError, SqlCode, SqlProblem};
+pub use http::ingest::{IngestStatus, MemoryStatus, SourceStatus};
 pub use server::{QueryServer, Status};

@@ -12,6 +12,7 @@ use crate::{
     engine::Engine,
     error::QueryError,
     http,
+    http::ingest::IngestStatus,
     postgres::PostgresDoor,
     statement::SqlReader,
     telemetry::Telemetry,
@@ -23,6 +24,11 @@ pub trait Status: Send + Sync {
     /// A JSON value for `/healthz`.
     fn parts(&self) -> serde_json::Value {
         serde_json::Value::Object(serde_json::Map::new())
+    }
+
+    /// How changes are taken in, when this process does that.
+    fn ingest(&self) -> Option<IngestStatus> {
+        None
     }
 
     /// Lines for `/metrics`, in Prometheus' text form, each ended.

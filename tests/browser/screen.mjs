@@ -1,4 +1,5 @@
-// Opens the executive screen in Chromium, buys something, and waits for the GMV tile to follow.
+// Opens the executive screen in Chromium, buys something, and waits for the GMV tile to follow; then
+// looks at the operator's page.
 // usage: node screen.mjs SCREEN_URL SERVICES_URL SCREENSHOT_FOLDER
 import { chromium } from 'playwright-core'
 
@@ -74,6 +75,14 @@ try {
   await page.setViewportSize({ width: 390, height: 844 })
   await page.waitForTimeout(500)
   await page.screenshot({ path: `${shots}/phone.png`, fullPage: true })
+
+  await page.setViewportSize({ width: 1280, height: 900 })
+  await page.goto(`${screen}/operator?lang=en`, { waitUntil: 'load' })
+  const sources = page.locator('.operator article.current')
+  await sources.nth(2).waitFor()
+  const taken = await sources.locator('dd').allTextContents()
+  if (!taken.some((text) => Number(text) > 0)) throw new Error(`nothing is taken in: ${taken}`)
+  await page.screenshot({ path: `${shots}/operator.png`, fullPage: true })
   if (complaints.length > 0) throw new Error(`the console is not empty:\n${complaints.join('\n')}`)
 } finally {
   await browser.close()

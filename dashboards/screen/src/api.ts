@@ -80,15 +80,22 @@ export class CallError extends Error {
 const TIMEOUT_MS = 20_000
 
 /** GETs JSON. Ends with a CallError, or with the AbortError of the caller's own signal. */
-export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+export const get = <T>(path: string, signal?: AbortSignal): Promise<T> => call<T>(path, {}, signal)
+
+/** POSTs JSON, as `get` gets it. */
+export const post = <T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> =>
+  call<T>(path, { method: 'POST', body: JSON.stringify(body) }, signal)
+
+async function call<T>(path: string, init: RequestInit, signal?: AbortSignal): Promise<T> {
   const timer = new AbortController()
   const timeout = setTimeout(() => timer.abort(), TIMEOUT_MS)
   const forward = () => timer.abort()
   signal?.addEventListener('abort', forward)
   try {
     const answer = await fetch(path, {
+      ...init,
       signal: timer.signal,
-      headers: { accept: 'application/json' },
+      headers: { accept: 'application/json', 'content-type': 'application/json' },
     })
     const text = await answer.text()
     if (!answer.ok) {

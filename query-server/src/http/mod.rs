@@ -2,6 +2,7 @@
 
 mod dashboards;
 pub(crate) mod error;
+pub(crate) mod ingest;
 mod metrics;
 mod openapi;
 mod operations;
@@ -28,6 +29,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/v1/sql", post(sql::run))
         .route("/api/v1/metrics", get(metrics::describe))
         .route("/api/v1/metrics/query", post(metrics::query))
+        .route("/api/v1/ingest", get(ingest::status))
         .route("/api/v1/dashboards", get(dashboards::list))
         .route("/api/v1/dashboards/{id}", get(dashboards::definition))
         .route("/api/v1/dashboards/{id}/data", get(dashboards::data))

@@ -1,6 +1,6 @@
 use utoipa::OpenApi;
 
-use super::{dashboards, metrics, operations, sql};
+use super::{dashboards, ingest, metrics, operations, sql};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -16,6 +16,7 @@ use super::{dashboards, metrics, operations, sql};
         dashboards::definition,
         dashboards::data,
         dashboards::events,
+        ingest::status,
         operations::health,
         operations::numbers,
     )
