@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 SCREEN := dashboards/screen
 
-.PHONY: up release test lint unit bench soak screen parts clean-data help
+.PHONY: up release test lint unit bench soak crash screen parts clean-data help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -48,6 +48,10 @@ bench: screen ## throughput, freshness, read cost, memory; each beside a limit m
 
 soak: ## random histories of the lake against an oracle, for as long as SEEDS says (10,000 take hours)
 	MEDLAKE_LAKE_SEEDS=$(SEEDS) cargo test --locked --workspace --lib -- random_histories
+
+crash: SEEDS = 20
+crash: screen ## kill -9, cut, stall and fill up, then compare every value, for SEEDS random seeds
+	MEDLAKE_CRASH_SEEDS=$(SEEDS) cargo test --locked --workspace --test main -- --nocapture after_any_crash
 
 clean-data: ## forget the local data folder
 	rm -rf $(DATA)

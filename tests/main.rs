@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod platform;
+#[path = "../lake/tests/servers.rs"]
+#[expect(dead_code, reason = "the lake's tests need more of it")]
+mod servers;
 mod sources;
 
 mod bad_input;

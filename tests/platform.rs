@@ -52,8 +52,11 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// Settings as environment variables.
+pub(crate) type Settings = [(String, String)];
+
 /// A process of the platform on this data folder; what it says goes to `up.log` there.
-fn spawn(data: &Path, ports: Ports, arguments: &[&str]) -> Child {
+fn spawn(data: &Path, ports: Ports, arguments: &[&str], settings: &Settings) -> Child {
     std::fs::create_dir_all(data).unwrap();
     let log = File::options().create(true).append(true).open(data.join("up.log")).unwrap();
     binary()
@@ -63,6 +66,7 @@ fn spawn(data: &Path, ports: Ports, arguments: &[&str]) -> Child {
         .env("MEDLAKE__OPERATIONAL__LISTEN", format!("127.0.0.1:{}", ports.services))
         .env("MEDLAKE__QUERY__HTTP", format!("127.0.0.1:{}", ports.http))
         .env("MEDLAKE__QUERY__POSTGRES", format!("127.0.0.1:{}", ports.postgres))
+        .envs(settings.iter().cloned())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
@@ -86,26 +90,37 @@ impl Platform {
 
     /// Starts `medlake up` with these further arguments and waits until it answers.
     pub(crate) async fn start(data: &Path, ports: Ports, arguments: &[&str]) -> Self {
-        let child = spawn(data, ports, &[&["up"], arguments].concat());
-        Self::around(child, Vec::new(), data, ports).await
+        let mut platform = Self::launch(data, ports, arguments, &[]);
+        platform.wait_until_healthy().await;
+        platform
+    }
+
+    /// Starts `medlake up` with these further arguments and settings, and waits for nothing.
+    pub(crate) fn launch(data: &Path, ports: Ports, arguments: &[&str], more: &Settings) -> Self {
+        let child = spawn(data, ports, &[&["up"], arguments].concat(), more);
+        Self::around(child, Vec::new(), data, ports)
     }
 
     /// Starts services, pipeline and doors as three processes and waits until the doors answer.
     pub(crate) async fn apart(data: &Path, ports: Ports) -> Self {
-        let services = spawn(data, ports, &["operational"]);
+        let services = spawn(data, ports, &["operational"], &[]);
         wait_for(&data.join("operational/chronic_care.db")).await;
-        let pipeline = spawn(data, ports, &["pipeline"]);
-        let doors = spawn(data, ports, &["serve"]);
-        Self::around(doors, vec![pipeline, services], data, ports).await
+        let pipeline = spawn(data, ports, &["pipeline"], &[]);
+        let doors = spawn(data, ports, &["serve"], &[]);
+        let mut platform = Self::around(doors, vec![pipeline, services], data, ports);
+        platform.wait_until_healthy().await;
+        platform
     }
 
     /// Starts the doors alone, over what is committed, and waits until they answer.
     pub(crate) async fn doors(data: &Path, ports: Ports) -> Self {
-        Self::around(spawn(data, ports, &["serve"]), Vec::new(), data, ports).await
+        let mut platform = Self::around(spawn(data, ports, &["serve"], &[]), vec![], data, ports);
+        platform.wait_until_healthy().await;
+        platform
     }
 
-    async fn around(child: Child, beside: Vec<Child>, data: &Path, ports: Ports) -> Self {
-        let mut platform = Self {
+    fn around(child: Child, beside: Vec<Child>, data: &Path, ports: Ports) -> Self {
+        Self {
             child,
             beside,
             data: data.to_owned(),
@@ -113,9 +128,20 @@ impl Platform {
             http: format!("http://127.0.0.1:{}", ports.http),
             postgres_port: ports.postgres,
             client: reqwest::Client::new(),
-        };
-        platform.wait_until_healthy().await;
-        platform
+        }
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// The first cell of a statement's answer; none while nobody answers.
+    pub(crate) async fn ask(&self, sql: &str) -> Option<Value> {
+        let url = format!("{}/api/v1/sql", self.http);
+        let answer = self.client.post(url).json(&json!({ "sql": sql })).send().await.ok()?;
+        let answer: Value = answer.json().await.ok()?;
+        answer["rows"].get(0)?.get(0).cloned()
     }
 
     async fn wait_until_healthy(&mut self) {
@@ -198,7 +224,13 @@ impl Platform {
 
     /// What psql makes of a statement; its errors with their SQLSTATE.
     pub(crate) fn psql_output(&self, sql: &str) -> std::process::Output {
+        self.psql_with(sql, &[])
+    }
+
+    /// As [`Self::psql_output`], told further things.
+    pub(crate) fn psql_with(&self, sql: &str, more: &[&str]) -> std::process::Output {
         Command::new("psql")
+            .args(more)
             .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"])
             .args(["-h", "127.0.0.1"])
             .args(["-p", &self.postgres_port.to_string(), "-U", "analyst", "-c", sql, "medlake"])

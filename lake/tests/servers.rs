@@ -62,6 +62,12 @@ impl Server {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+
+    /// Whether it is gone.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
 }
 
 impl Drop for Server {
@@ -101,6 +107,8 @@ pub(crate) struct DatabaseServer {
     pub(crate) server: Server,
     pub(crate) kind: Kind,
     pub(crate) port: u16,
+    /// What it is told besides.
+    more: Vec<String>,
     folder: TempDir,
 }
 
@@ -112,14 +120,22 @@ pub(crate) enum Kind {
 
 impl DatabaseServer {
     pub(crate) async fn start(kind: Kind) -> Self {
+        Self::start_with(kind, &[]).await
+    }
+
+    /// As [`Self::start`], with further arguments.
+    pub(crate) async fn start_with(kind: Kind, more: &[&str]) -> Self {
+        let more: Vec<String> = more.iter().map(|&argument| argument.to_owned()).collect();
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         match kind {
             Kind::Postgres => make_postgres(folder.path()),
             Kind::MariaDb => make_mariadb(folder.path()),
         }
-        let server = Server::start("database", folder.path(), command(kind, folder.path(), port));
-        let mut server = Self { server, kind, port, folder };
+        let mut command = command(kind, folder.path(), port);
+        command.args(&more);
+        let server = Server::start("database", folder.path(), command);
+        let mut server = Self { server, kind, port, more, folder };
         server.ready().await;
         if kind == Kind::MariaDb {
             server.execute("create database lake").await;
@@ -129,7 +145,8 @@ impl DatabaseServer {
 
     /// After a [`Server::kill`].
     pub(crate) async fn restart(&mut self) {
-        let command = command(self.kind, self.folder.path(), self.port);
+        let mut command = command(self.kind, self.folder.path(), self.port);
+        command.args(&self.more);
         self.server = Server::start("database", self.folder.path(), command);
         self.ready().await;
     }
@@ -150,7 +167,13 @@ impl DatabaseServer {
 
     /// The address of the database, at this port or a proxy's.
     pub(crate) fn url(&self, port: u16) -> String {
-        url(self.kind, port, "lake")
+        self.url_of(port, "lake")
+    }
+
+    /// The address of any of its databases.
+    #[allow(dead_code, reason = "not every test has several")]
+    pub(crate) fn url_of(&self, port: u16, database: &str) -> String {
+        url(self.kind, port, database)
     }
 
     /// Runs statements of the test's own.

@@ -1,0 +1,209 @@
+//! The tables of a source and their copies in the lake, cell by cell, whatever types and text forms
+//! either has for the same value.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use chrono::{DateTime, NaiveDateTime};
+
+use super::{
+    model::{Kind, Table},
+    source::{Failed, Row, Source},
+};
+use crate::platform::{self, Platform};
+
+/// Between cells and rows of an answer; no value has them.
+const CELL: char = '\u{1f}';
+const ROW: char = '\u{1e}';
+const NULL: &str = "\u{1d}";
+
+/// Compares every value of `table` with what the doors say; answers how many there are.
+///
+/// # Errors
+/// The first differences, as text.
+pub(crate) async fn table(
+    platform: &Platform,
+    source: &dyn Source,
+    table: &Table,
+) -> Result<usize, String> {
+    let name = format!("{}.{}", source.name(), table.name);
+    let mut held: Vec<String> = serde_json::from_value(
+        platform.query(&format!("select * from {name} limit 0")).await["columns"].clone(),
+    )
+    .map(|columns: Vec<serde_json::Value>| {
+        let name = |c: &serde_json::Value| c["name"].as_str().unwrap_or_default().to_owned();
+        columns.iter().map(name).collect()
+    })
+    .map_err(|error| error.to_string())?;
+    let mut wanted = source.columns(table).await.map_err(|Failed(error)| error)?;
+    let known: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
+    if wanted != known {
+        return Err(format!("{name}: the harness lost track: {wanted:?}, thought {known:?}"));
+    }
+    held.sort();
+    wanted.sort();
+    if held != wanted {
+        return Err(format!("{name} has columns {held:?}, the source {wanted:?}"));
+    }
+
+    let select = known.join(", ");
+    let ours = read(platform, &format!("select {select} from {name}"));
+    rows(table, &name, source.rows(table).await, ours)
+}
+
+/// The same of what two other engines read from the files, which nobody writes.
+pub(crate) async fn engines(
+    lake: &Path,
+    source: &dyn Source,
+    tables: &[Table],
+) -> Result<usize, String> {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers");
+    let wanted = |table: &Table| {
+        let columns: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
+        format!("{}.{}:{}", source.name(), table.name, columns.join(","))
+    };
+    let output = Command::new(platform::parts().join("readers/bin/python"))
+        .args([scripts.join("run.py"), scripts.join("read_rows.py")])
+        .arg(lake)
+        .args(tables.iter().map(wanted))
+        .output()
+        .expect("the Python readers are installed (make parts)");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let read: BTreeMap<String, BTreeMap<String, Vec<Row>>> =
+        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    let mut values = 0;
+    for table in tables {
+        for (engine, ours) in &read[&format!("{}.{}", source.name(), table.name)] {
+            let name = format!("{engine}: {}.{}", source.name(), table.name);
+            values += rows(table, &name, source.rows(table).await, ours.clone())?;
+        }
+    }
+    Ok(values)
+}
+
+fn rows(table: &Table, name: &str, theirs: Vec<Row>, ours: Vec<Row>) -> Result<usize, String> {
+    let known: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
+    let (mut theirs, mut ours) = (in_order(table, theirs), in_order(table, ours));
+    let values = theirs.len() * known.len();
+    if ours == theirs {
+        return Ok(values);
+    }
+    let counts = (ours.len(), theirs.len());
+    let both = theirs.clone();
+    theirs.retain(|row| ours.binary_search(row).is_err());
+    ours.retain(|row| both.binary_search(row).is_err());
+    let some = |rows: &[Row]| {
+        let shown = rows.iter().take(3).map(|row| format!("{row:?}")).collect::<Vec<_>>();
+        format!("{} such as {}", rows.len(), shown.join("\n    "))
+    };
+    Err(format!(
+        "{name} {known:?}: {} rows, the source has {}\n  only in the lake: {}\n  only in the source: {}",
+        counts.0,
+        counts.1,
+        some(&ours),
+        some(&theirs)
+    ))
+}
+
+/// All rows of a statement as psql shows them: one statement, one view.
+fn read(platform: &Platform, sql: &str) -> Vec<Row> {
+    let null = format!("null={NULL}");
+    let [cell, row] = [CELL, ROW].map(|c| c.to_string());
+    let output = platform.psql_with(sql, &["-F", &cell, "-R", &row, "-P", &null]);
+    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    // psql ends its output with a line feed of its own.
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    if text.is_empty() {
+        return vec![];
+    }
+    let cells = |row: &str| row.split(CELL).map(|c| (c != NULL).then(|| c.to_owned())).collect();
+    text.split(ROW).map(cells).collect()
+}
+
+fn in_order(table: &Table, mut rows: Vec<Row>) -> Vec<Row> {
+    for row in &mut rows {
+        for (cell, column) in row.iter_mut().zip(&table.columns) {
+            *cell = cell.take().map(|text| normal(column.kind, &text));
+        }
+    }
+    rows.sort_unstable();
+    rows
+}
+
+/// One text for one value: what is equal is written alike, what differs is not.
+pub(crate) fn normal(kind: Kind, text: &str) -> String {
+    match kind {
+        Kind::Bool => match text {
+            "t" | "true" | "1" => "1".to_owned(),
+            "f" | "false" | "0" => "0".to_owned(),
+            other => format!("no boolean: {other}"),
+        },
+        Kind::Decimal(..) => {
+            let negative = text.starts_with('-');
+            let mut digits = text.trim_start_matches('-').trim_start_matches('0');
+            if digits.contains('.') {
+                digits = digits.trim_end_matches('0').trim_end_matches('.');
+            }
+            format!("{}{digits}", if negative && !digits.is_empty() { "-" } else { "" })
+        }
+        Kind::Float | Kind::Double => {
+            text.parse::<f64>().map_or_else(|_| format!("no number: {text}"), |x| format!("{x:?}"))
+        }
+        Kind::Blob => text.trim_start_matches("\\x").to_uppercase(),
+        Kind::DateTime | Kind::Timestamp => moment(text),
+        Kind::Time => clock(text).to_string(),
+        Kind::Json => serde_json::from_str::<serde_json::Value>(text)
+            .map_or_else(|_| format!("no JSON: {text}"), |json| json.to_string()),
+        // bytea and bit strings of the Postgres wire, numbers of the databases
+        Kind::Bits => match text.strip_prefix("\\x") {
+            Some(hex) => i64::from_str_radix(hex, 16).unwrap_or(-1).to_string(),
+            None => text.to_owned(),
+        },
+        _ => text.to_owned(),
+    }
+}
+
+/// A day and a time in UTC, from text or from microseconds since 1970.
+fn moment(text: &str) -> String {
+    if let Ok(micros) = text.parse::<i64>() {
+        let at = DateTime::from_timestamp_micros(micros);
+        return at.map_or_else(|| text.to_owned(), |at| at.naive_utc().to_string());
+    }
+    let plain = text.trim_end_matches('Z').trim_end_matches("+00:00").trim_end_matches("+00");
+    let at = NaiveDateTime::parse_from_str(&plain.replace('T', " "), "%Y-%m-%d %H:%M:%S%.f");
+    at.map_or_else(|_| format!("no moment: {text}"), |at| at.to_string())
+}
+
+/// Microseconds from `[-]h:m:s.f`, or as they are.
+fn clock(text: &str) -> i64 {
+    if let Ok(micros) = text.parse::<i64>() {
+        return micros;
+    }
+    let negative = text.starts_with('-');
+    let mut seconds = 0.0;
+    for part in text.trim_start_matches('-').split(':') {
+        seconds = seconds * 60.0 + part.parse::<f64>().unwrap_or(f64::NAN);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "at most 839 hours")]
+    let micros = (seconds * 1e6).round() as i64;
+    if negative { -micros } else { micros }
+}
+
+#[test]
+fn one_value_has_one_text() {
+    for (kind, a, b) in [
+        (Kind::Decimal(10, 2), "-0.00", "0"),
+        (Kind::Decimal(10, 2), "007.50", "7.5"),
+        (Kind::Decimal(10, 2), "100.00", "100"),
+        (Kind::DateTime, "1000-01-01 00:00:00.500000", "1000-01-01T00:00:00.5Z"),
+        (Kind::Timestamp, "1970-01-01 00:00:01+00", "1000000"),
+        (Kind::Time, "-838:59:59.000000", "-3020399000000"),
+        (Kind::Blob, "\\x00ff", "00FF"),
+        (Kind::Double, "1e3", "1000"),
+    ] {
+        assert_eq!(normal(kind, a), normal(kind, b), "{kind:?}");
+    }
+    assert_ne!(normal(Kind::Decimal(10, 2), "10"), normal(Kind::Decimal(10, 2), "1"));
+    assert_ne!(normal(Kind::Decimal(10, 2), "-1"), normal(Kind::Decimal(10, 2), "1"));
+}
