@@ -34,10 +34,11 @@ mod budget;
 mod debezium;
 mod embedded;
 mod error;
-#[expect(dead_code, reason = "for sources that are databases")]
 mod log;
 mod merge;
 mod monitor;
+#[expect(dead_code, reason = "for sources that are databases")]
+mod snapshot;
 mod source;
 mod system;
 mod wake;

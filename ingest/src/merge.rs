@@ -227,7 +227,11 @@ impl Ingest {
                         let Some(page) = page else { continue };
                         rows = rows.saturating_sub(page.row_count);
                         bytes = bytes.saturating_sub(page.byte_count);
-                        answered.push(index);
+                        // Copies are of the place where their page ends: nothing of that source may
+                        // follow in the same cut.
+                        if page.copies.is_empty() && page.compared.is_empty() {
+                            answered.push(index);
+                        }
                         let open = page.open;
                         // From here to the next await the page is ours: a call that is cancelled
                         // leaves it to the next one.
@@ -333,7 +337,7 @@ fn own_batches(page: &Page) -> Result<Vec<ChangeBatch>, ContractError> {
 }
 
 /// An error with its causes, for one line.
-fn with_causes(error: &IngestError) -> String {
+pub(crate) fn with_causes(error: &IngestError) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

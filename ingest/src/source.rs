@@ -97,7 +97,6 @@ pub(crate) struct Page {
     /// See [`ChangeSet::open`](medlake_contract::ChangeSet::open).
     pub(crate) open: bool,
     /// Its share of the budget, given back when the page is dropped.
-    #[expect(dead_code, reason = "it is held, not read")]
     pub(crate) held: Held,
 }
 
@@ -145,7 +144,6 @@ pub struct TableState {
     pub since_micros: i64,
 }
 
-#[expect(dead_code, reason = "for sources that are databases")]
 impl TableState {
     /// Nothing of `table` is taken in. Who hands it out fills in the rest.
     pub(crate) fn stopped(table: TableName, reason: String, remedy: String) -> Self {

@@ -1,0 +1,357 @@
+//! What is done in tasks of its own, so that the stream goes on meanwhile.
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::record_batch::RecordBatch;
+use medlake_contract::{Kind, Position, TableName, TableSchema};
+use tokio::{task::JoinError, time::Instant};
+
+use super::{
+    Database,
+    copying::{Piece, Purpose, Range},
+};
+use crate::{
+    IngestError,
+    budget::Held,
+    log::{Chunk, FoundTables, Log, Rows},
+};
+
+/// So often rows must fail to be read, each time with the log at its end, before a person is asked.
+pub(super) const TRIES: u32 = 3;
+
+/// What a state says while a table's rows cannot be read.
+const UNREADABLE: &str = "its rows cannot be read at the moment: ";
+
+/// What a task gives back.
+pub(super) enum Job<L: Log, R: Rows<Place = L::Place>> {
+    Contact {
+        log: L,
+        rows: R,
+        result: Result<Contact, IngestError>,
+    },
+    Chunk {
+        rows: R,
+        ask: Ask<L::Place>,
+        result: Result<Chunk<L::Place>, IngestError>,
+        took: Duration,
+    },
+    Split {
+        rows: R,
+        table: TableName,
+        result: Result<Vec<RecordBatch>, IngestError>,
+    },
+    /// The first rows of a table without a key.
+    Opened {
+        rows: R,
+        id: u64,
+        result: Result<Chunk<L::Place>, IngestError>,
+    },
+    /// More of them.
+    More {
+        rows: R,
+        id: u64,
+        result: Result<Option<RecordBatch>, IngestError>,
+    },
+}
+
+/// What was found at the database.
+pub(super) struct Contact {
+    pub(super) found: FoundTables,
+    /// Whether the log has everything that ever happened.
+    pub(super) whole: bool,
+    /// Why reading does not go on where it ended.
+    pub(super) gap: Option<String>,
+}
+
+/// A chunk that is asked for.
+pub(super) struct Ask<P> {
+    table: TableName,
+    range: u64,
+    limit: usize,
+    to: Option<RecordBatch>,
+    /// Where the log ended before, if that was looked at.
+    low: Option<P>,
+    held: Held,
+}
+
+/// Connects; goes to where reading ended, or to the beginning or the end of the log.
+pub(super) async fn contact<L: Log, R: Rows<Place = L::Place>>(
+    mut log: L,
+    mut rows: R,
+    position: Option<Position>,
+    tables: Vec<Arc<TableSchema>>,
+    copy_after_gap: bool,
+) -> Job<L, R> {
+    let result = find(&mut log, &mut rows, position, tables, copy_after_gap).await;
+    Job::Contact { log, rows, result }
+}
+
+async fn find<L: Log, R: Rows<Place = L::Place>>(
+    log: &mut L,
+    rows: &mut R,
+    position: Option<Position>,
+    mut tables: Vec<Arc<TableSchema>>,
+    copy_after_gap: bool,
+) -> Result<Contact, IngestError> {
+    let Some(position) = position else {
+        let whole = log.whole().await?;
+        let is_whole = whole.is_some();
+        let at = match whole {
+            Some(at) => at,
+            None => log.end().await?,
+        };
+        // Asked for afterwards: columns that change in between change in the log too.
+        let found = rows.tables().await?;
+        add_new(&mut tables, &found);
+        log.start(&at, &tables).await?;
+        return Ok(Contact { found, whole: is_whole, gap: None });
+    };
+    let at = log.place_of(&position)?;
+    let found = rows.tables().await?;
+    add_new(&mut tables, &found);
+    let gap = match log.start(&at, &tables).await {
+        Ok(()) => return Ok(Contact { found, whole: false, gap: None }),
+        Err(error) if error.kind() == Kind::Conflict && copy_after_gap => error.to_string(),
+        Err(error) => return Err(error),
+    };
+    let at = log.end().await?;
+    let found = rows.tables().await?;
+    // Whatever became of the tables in between is not in the log.
+    log.start(&at, &found.tables).await?;
+    Ok(Contact { found, whole: false, gap: Some(gap) })
+}
+
+fn add_new(tables: &mut Vec<Arc<TableSchema>>, found: &FoundTables) {
+    let known = tables.len();
+    for new in &found.tables {
+        if !tables[..known].iter().any(|t| t.name() == new.name()) {
+            tables.push(Arc::clone(new));
+        }
+    }
+}
+
+impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
+    /// Takes what tasks gave back.
+    pub(super) fn gather(&mut self) {
+        for job in std::mem::take(&mut self.finished) {
+            self.done(job);
+        }
+        while let Some(done) = self.jobs.try_join_next() {
+            self.gather_one(done);
+        }
+    }
+
+    pub(super) fn gather_one(&mut self, done: Result<Job<L, R>, JoinError>) {
+        match done {
+            Ok(job) => self.done(job),
+            Err(error) => {
+                tracing::error!(source = %self.id, error = %error, "a task was stopped");
+                let problem = "lost a connection in a task that failed; start the process again";
+                self.failed = Some(IngestError::Source { at: self.id.clone(), problem });
+            }
+        }
+    }
+
+    fn done(&mut self, job: Job<L, R>) {
+        match job {
+            Job::Contact { log, rows, result } => {
+                self.log = Some(log);
+                self.rows.push(rows);
+                match result {
+                    Ok(contact) => self.contacted(contact),
+                    Err(error) => self.failed = Some(error),
+                }
+            }
+            Job::Chunk { rows, ask, result, took } => {
+                self.rows.push(rows);
+                self.arrived(ask, result, took);
+            }
+            Job::Split { rows, table, result } => {
+                self.rows.push(rows);
+                self.part(&table, result);
+            }
+            Job::Opened { rows, id, result } => self.opened(rows, id, result),
+            Job::More { rows, id, result } => self.more(rows, id, result),
+        }
+    }
+
+    /// Asks for the next chunks, as far as there are connections and memory.
+    pub(super) fn begin_jobs(&mut self) {
+        let goal = self.goal();
+        let now = Instant::now();
+        let pages = self.pages;
+        let low = self.low.take();
+        let Self { tables, rows: idle, jobs, log, settings, connections, exact, .. } = self;
+        let Some(log) = log else { return };
+        if *exact == Some(false) && low.is_none() {
+            return;
+        }
+        for table in tables.values_mut().filter(|t| t.keys.is_some()) {
+            for copying in &mut table.copies {
+                if let Some(Some(end)) = &copying.blocked
+                    && log.reached(end)
+                {
+                    copying.blocked = None;
+                }
+                if copying.is_paused(now) {
+                    continue;
+                }
+                if !copying.parted && *connections > 1 && copying.purpose != Purpose::Retry {
+                    let Some(mut rows) = idle.pop() else { return };
+                    copying.parted = true;
+                    let (schema, parts) = (Arc::clone(&table.schema), *connections);
+                    if let Some(range) = copying.ranges.first_mut() {
+                        range.busy = Some(pages);
+                    }
+                    jobs.spawn(async move {
+                        let result = rows.split(&schema, parts).await;
+                        Job::Split { rows, table: schema.name().clone(), result }
+                    });
+                    continue;
+                }
+                let limit = copying.chunk_rows;
+                for range in copying.ranges.iter_mut().filter(|r| r.is_due()) {
+                    let Some(held) = settings.budget.try_hold(goal.bytes) else { return };
+                    let Some(mut rows) = idle.pop() else { return };
+                    range.busy = Some(pages);
+                    let schema = Arc::clone(&table.schema);
+                    let (after, to) = (range.asked.clone(), range.to.clone());
+                    let only = range.only.as_ref().map(|(keys, _)| keys.clone());
+                    let ask = Ask {
+                        table: schema.name().clone(),
+                        range: range.id,
+                        limit,
+                        to: to.clone(),
+                        low: low.clone(),
+                        held,
+                    };
+                    jobs.spawn(async move {
+                        let began = Instant::now();
+                        let result = match &only {
+                            Some(keys) => rows.with_keys(&schema, keys).await,
+                            None => rows.chunk(&schema, after.as_ref(), to.as_ref(), limit).await,
+                        };
+                        Job::Chunk { rows, ask, result, took: began.elapsed() }
+                    });
+                }
+            }
+        }
+    }
+
+    /// A chunk came, or did not.
+    fn arrived(
+        &mut self,
+        ask: Ask<L::Place>,
+        result: Result<Chunk<L::Place>, IngestError>,
+        took: Duration,
+    ) {
+        let Ask { table: name, range: id, limit, to, low, held } = ask;
+        let (goal, pages) = (self.goal(), self.pages);
+        let Some(table) = self.tables.get_mut(&name) else { return };
+        let find = |c: &&mut super::Copying<L::Place>| c.ranges.iter().any(|r| r.id == id);
+        let Some(copying) = table.copies.iter_mut().find(find) else { return };
+        let chunk = match result {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                let failure = self.failed_to_copy(&name, id, &error);
+                if let Some(reason) = failure {
+                    let remedy = format!("see to it, then `medlake ingest resync {name}`");
+                    self.stop_table(&name, reason, remedy);
+                }
+                return;
+            }
+        };
+        if table.state.reason.take_if(|reason| reason.starts_with(UNREADABLE)).is_some() {
+            self.states_due.insert(name.clone());
+        }
+        let rows = chunk.rows.num_rows();
+        copying.adapt(rows, chunk.rows.get_array_memory_size(), took, &goal);
+        let Some(range) = copying.ranges.iter_mut().find(|r| r.id == id) else { return };
+        let since = range.busy.take().unwrap_or(pages);
+        let exact = chunk.at.is_some();
+        let Some(seen) = chunk.at.clone().or(low) else {
+            // It is asked for again, once it is known where the log ends before.
+            self.exact = Some(false);
+            return;
+        };
+        self.exact.get_or_insert(exact);
+        let is_last = range.only.is_some() || rows + chunk.bad.len() < limit;
+        let reached = self.log.as_ref().is_some_and(|log| log.reached(&seen));
+        let last_key = match (&table.keys, rows) {
+            (Some(keys), 1..) => keys.key_of(&chunk.rows, rows - 1).ok(),
+            _ => None,
+        };
+        if !is_last && last_key.is_none() {
+            let reason = "no row of a chunk of its rows could be read".to_owned();
+            let remedy = format!("mend the rows, then `medlake ingest resync {name}`");
+            self.stop_table(&name, reason, remedy);
+            return;
+        }
+        range.ended = is_last;
+        let to = if is_last { to } else { last_key };
+        range.asked.clone_from(&to);
+        range.waiting.push_back(Piece {
+            rows: chunk.rows,
+            bad: chunk.bad,
+            until: exact.then(|| seen.clone()),
+            seen,
+            // Everything read up to now is in the rows, or only what was read before they were asked.
+            since: if reached { since } else { pages },
+            to,
+            is_last,
+            held,
+        });
+    }
+
+    /// Notes a failure; gives the reason to stop the table, should it be one that does not pass.
+    fn failed_to_copy(
+        &mut self,
+        name: &TableName,
+        range: u64,
+        error: &IngestError,
+    ) -> Option<String> {
+        let table = self.tables.get_mut(name)?;
+        let copying = table.copies.iter_mut().find(|c| c.ranges.iter().any(|r| r.id == range))?;
+        if let Some(range) = copying.ranges.iter_mut().find(|r| r.id == range) {
+            range.busy = None;
+        }
+        copying.pause(Instant::now(), self.settings.first_pause);
+        let reason = crate::merge::with_causes(error);
+        if error.kind().retryable() {
+            let reason = Some(format!("{UNREADABLE}{reason}"));
+            if table.state.reason != reason {
+                tracing::warn!(table = %name, reason, "could not copy rows; trying again");
+                table.state.reason = reason;
+                self.states_due.insert(name.clone());
+            }
+            return None;
+        }
+        // The log may still be before a change of the columns that the rows have already.
+        copying.failures += 1;
+        copying.blocked = Some(None);
+        (copying.failures >= TRIES).then(|| format!("its rows could not be read: {reason}"))
+    }
+
+    fn part(&mut self, name: &TableName, result: Result<Vec<RecordBatch>, IngestError>) {
+        let mut bounds = result.unwrap_or_default();
+        let mut id = self.next_id;
+        let Some(table) = self.tables.get_mut(name) else { return };
+        for copying in &mut table.copies {
+            let [range] = copying.ranges.as_slice() else { continue };
+            if range.busy.is_none() || !range.waiting.is_empty() || range.asked.is_some() {
+                continue;
+            }
+            let mut ranges = Vec::with_capacity(bounds.len() + 1);
+            let mut after = range.after.clone();
+            for to in bounds.drain(..) {
+                id += 1;
+                ranges.push(Range::new(id, after.replace(to.clone()), Some(to)));
+            }
+            id += 1;
+            ranges.push(Range::new(id, after, range.to.clone()));
+            copying.ranges = ranges;
+            break;
+        }
+        self.next_id = id;
+    }
+}

@@ -1,0 +1,563 @@
+//! A database as a source: its log is streamed, and existing rows are copied beside it in key-ordered
+//! chunks, without a lock and without a pause of the stream.
+//!
+//! A chunk is read while the log goes on. It is handed out when the log has come to where the chunk
+//! was read, without the rows whose keys changes touched meanwhile: those are newer. Everything that is
+//! known of the rows at a place is then in one page: what the changes up to it made of some of them,
+//! and the copies of the others. How far a table is copied is part of the same page, so a restart goes
+//! on with the next chunk. Why it is done like this: `docs/decisions/0019`.
+
+mod copying;
+mod jobs;
+mod keys;
+mod pages;
+mod whole;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::{BoxFuture, FutureExt};
+use medlake_contract::{Identity, Kind, Position, SchemaChange, SourceId, TableName, TableSchema};
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    Budget, CutLimits, IngestError, Phase, Resume, TableState,
+    log::{Log, Rows},
+    source::{Acknowledge, Gauges, Page, Source},
+};
+use copying::{Copying, Goal, Purpose, Range, Touched};
+use jobs::{Contact, Job};
+use keys::Keys;
+use whole::Whole;
+
+/// The time now, in microseconds since 1970 (UTC).
+pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// How a database is read.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    /// Shared with all that read ahead.
+    pub(crate) budget: Budget,
+    /// A chunk has no more rows than this.
+    pub(crate) chunk_rows: usize,
+    /// About what a chunk should take in memory.
+    pub(crate) chunk_bytes: usize,
+    /// About what it should take the database to answer it.
+    pub(crate) chunk_time: Duration,
+    /// How long a table is left alone at first whose rows could not be read.
+    pub(crate) first_pause: Duration,
+    /// Whether all tables are copied again, without a person saying so, when the log no longer goes
+    /// back to where reading ended.
+    pub(crate) copy_after_gap: bool,
+    /// The clock.
+    pub(crate) clock: Clock,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("budget", &self.budget).finish_non_exhaustive()
+    }
+}
+
+/// A log of changes and connections to ask for rows, as one source.
+pub(crate) struct Database<L: Log, R: Rows<Place = L::Place>> {
+    id: SourceId,
+    settings: Settings,
+    acknowledge: Arc<dyn Acknowledge>,
+    gauges: Arc<Gauges>,
+    /// Away while it is being started.
+    log: Option<L>,
+    /// Whether the log is at the cursor.
+    running: bool,
+    /// Connections nobody uses now.
+    rows: Vec<R>,
+    /// All there are.
+    connections: usize,
+    jobs: JoinSet<Job<L, R>>,
+    finished: Vec<Job<L, R>>,
+    /// What is to be said at the next call.
+    failed: Option<IngestError>,
+    tables: BTreeMap<TableName, Table<L::Place>>,
+    /// Tables that could not be taken in at all.
+    refused: BTreeMap<TableName, TableState>,
+    /// Where reading ended; none before first contact.
+    position: Option<Position>,
+    step: u64,
+    /// How many pages were read: what happened before what.
+    pages: u64,
+    /// Whether the last page ended inside a transaction.
+    open: bool,
+    schemas_due: Vec<SchemaChange>,
+    states_due: BTreeSet<TableName>,
+    /// A table without a key that is being copied.
+    whole: Option<Whole<L::Place, R>>,
+    /// Whether the database says where its rows were read, as far as that is known.
+    exact: Option<bool>,
+    /// Where the log ended before what is asked for next, for a database that does not say.
+    low: Option<L::Place>,
+    /// A person allows what `copy_after_gap` would, once.
+    recopy: bool,
+    next_id: u64,
+}
+
+/// One table of the source.
+#[derive(Debug)]
+struct Table<P> {
+    schema: Arc<TableSchema>,
+    /// None for a table without a key.
+    keys: Option<Keys>,
+    state: TableState,
+    /// Whether its state is stored, or on its way.
+    is_known: bool,
+    copies: Vec<Copying<P>>,
+    touched: Touched,
+}
+
+impl<P> Table<P> {
+    fn new(schema: Arc<TableSchema>, state: TableState, is_known: bool) -> Self {
+        Self {
+            keys: key_reader(&schema),
+            schema,
+            state,
+            is_known,
+            copies: Vec::new(),
+            touched: Touched::default(),
+        }
+    }
+
+    /// The copying that makes the table what it is in the source.
+    fn storing(&self) -> Option<&Copying<P>> {
+        self.copies.iter().find(|c| matches!(c.purpose, Purpose::First | Purpose::Again))
+    }
+
+    /// Whether rows are being read, or wait to be handed out.
+    fn is_reading(&self) -> bool {
+        let mut ranges = self.copies.iter().flat_map(|c| &c.ranges);
+        ranges.any(|r| r.busy.is_some() || !r.waiting.is_empty())
+    }
+
+    /// Forgets rows that are not handed out: they are of another time, or have other columns.
+    fn restart(&mut self, next_id: &mut u64) {
+        for copying in &mut self.copies {
+            copying.restart(next_id);
+        }
+        self.touched.clear();
+    }
+}
+
+fn key_reader(schema: &TableSchema) -> Option<Keys> {
+    // Key columns are single values, of which all can be compared.
+    (schema.identity() == Identity::Key).then(|| Keys::of(schema).ok()).flatten()
+}
+
+impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
+    /// `rows` are connections, at least one; so many selects run at a time. Tables the log knows
+    /// already are there from the beginning.
+    pub(crate) fn new(log: L, rows: Vec<R>, settings: Settings) -> Self {
+        let tables = log.tables().into_iter().map(|schema| {
+            let name = schema.name().clone();
+            let state = TableState::new(name.clone(), Phase::Streaming, (settings.clock)());
+            (name, Table::new(schema, state, false))
+        });
+        Self {
+            id: log.id().clone(),
+            acknowledge: log.acknowledge(),
+            gauges: log.gauges(),
+            tables: tables.collect(),
+            refused: BTreeMap::new(),
+            log: Some(log),
+            running: false,
+            connections: rows.len(),
+            rows,
+            jobs: JoinSet::new(),
+            finished: Vec::new(),
+            failed: None,
+            position: None,
+            step: 0,
+            pages: 0,
+            open: false,
+            schemas_due: Vec::new(),
+            states_due: BTreeSet::new(),
+            whole: None,
+            exact: None,
+            low: None,
+            recopy: false,
+            next_id: 0,
+            settings,
+        }
+    }
+
+    fn goal(&self) -> Goal {
+        Goal {
+            rows: self.settings.chunk_rows,
+            bytes: self.settings.chunk_bytes,
+            time: self.settings.chunk_time,
+        }
+    }
+
+    fn now(&self) -> i64 {
+        (self.settings.clock)()
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Goes to where reading ended, as far as that can be done without asking the database.
+    pub(crate) fn resume_at(&mut self, resume: &Resume) -> Result<(), IngestError> {
+        let own = |name: &TableName| name.namespace() == self.id.as_str();
+        self.position = resume.positions.get(&self.id).cloned();
+        let Some(position) = &self.position else { return Ok(()) };
+        if let Some(log) = &self.log {
+            log.place_of(position)?;
+        }
+        if let Position::Log { step, .. } = position {
+            self.step = *step;
+        }
+        let states: BTreeMap<_, _> =
+            resume.states.iter().filter(|s| own(&s.table)).map(|s| (&s.table, s)).collect();
+        // A lake from before tables had states: all of it is there.
+        let no_states = states.is_empty();
+        for schema in resume.tables.iter().filter(|t| own(t.name())) {
+            let name = schema.name().clone();
+            let state = states.get(&name).map(|s| TableState::clone(s));
+            let is_known = no_states || state.is_some();
+            let state = state.unwrap_or_else(|| {
+                TableState::new(name.clone(), Phase::Streaming, (self.settings.clock)())
+            });
+            let mut table = Table::new(Arc::clone(schema), state, is_known);
+            if table.state.phase == Phase::Snapshotting {
+                table.copies.push(Copying::resumed(
+                    table.state.progress.as_deref(),
+                    table.keys.as_ref(),
+                    &mut self.next_id,
+                ));
+            }
+            self.tables.insert(name, table);
+        }
+        for (name, state) in states {
+            if !self.tables.contains_key(name) {
+                self.refused.insert(name.clone(), state.clone());
+            }
+        }
+        if no_states {
+            for table in self.tables.values_mut() {
+                table.is_known = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Connects and goes to the cursor, and waits for that: for databases that are never far away.
+    pub(crate) async fn start_now(&mut self) -> Result<(), IngestError> {
+        self.start();
+        if let Some(done) = self.jobs.join_next().await {
+            self.gather_one(done);
+        }
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Connects in a task: however long it takes, other sources are read.
+    fn start(&mut self) {
+        if !self.jobs.is_empty() || !self.finished.is_empty() {
+            return;
+        }
+        if let Some(log) = self.log.take_if(|_| !self.rows.is_empty())
+            && let Some(rows) = self.rows.pop()
+        {
+            let tables = self.tables.values().map(|t| Arc::clone(&t.schema)).collect();
+            let position = self.position.clone();
+            let copy = self.settings.copy_after_gap || self.recopy;
+            self.jobs.spawn(jobs::contact(log, rows, position, tables, copy));
+        }
+    }
+
+    /// The log is at the cursor.
+    fn contacted(&mut self, contact: Contact) {
+        self.running = true;
+        self.recopy = false;
+        let Contact { found, whole, gap } = contact;
+        let now = self.now();
+        let first = self.position.is_none();
+        let schemas = found.tables.clone();
+        for schema in found.tables {
+            let name = schema.name().clone();
+            self.refused.remove(&name);
+            if !self.tables.contains_key(&name) {
+                self.schemas_due
+                    .push(SchemaChange { table: Arc::clone(&schema), renamed: Vec::new() });
+                let state = TableState::new(name.clone(), Phase::Streaming, now);
+                self.tables.insert(name, Table::new(schema, state, false));
+            }
+        }
+        let unknown = self.tables.iter().filter(|(_, t)| !t.is_known).map(|(n, _)| n.clone());
+        for name in unknown.collect::<Vec<_>>() {
+            if let Some(table) = self.tables.get_mut(&name) {
+                table.is_known = true;
+            }
+            self.states_due.insert(name.clone());
+            if !(first && whole) {
+                self.copy(&name, Purpose::First, None);
+            }
+        }
+        if let Some(reason) = gap {
+            self.adopt(&schemas);
+            tracing::warn!(source = %self.id, reason, "all tables are copied again");
+            let taken = self.tables.values().filter(|t| t.state.phase != Phase::Stopped);
+            for name in taken.map(|t| t.state.table.clone()).collect::<Vec<_>>() {
+                self.copy(&name, Purpose::Again, Some(reason.clone()));
+            }
+        }
+        for (name, reason, remedy) in found.refused {
+            if self.tables.contains_key(&name) {
+                self.stop_table(&name, reason, remedy);
+                continue;
+            }
+            let mut state = TableState::stopped(name.clone(), reason, remedy);
+            state.since_micros = now;
+            if self.refused.get(&name).is_none_or(|before| before.reason != state.reason) {
+                self.states_due.insert(name.clone());
+                self.refused.insert(name, state);
+            }
+        }
+        let Some(log) = &mut self.log else { return };
+        for (name, table) in &self.tables {
+            log.leave_out(name, table.state.phase == Phase::Stopped);
+        }
+    }
+
+    /// Whatever became of the columns meanwhile, they are these from now on.
+    fn adopt(&mut self, schemas: &[Arc<TableSchema>]) {
+        for schema in schemas {
+            let Some(table) = self.tables.get_mut(schema.name()) else { continue };
+            if table.schema != *schema {
+                table.schema = Arc::clone(schema);
+                table.keys = key_reader(schema);
+                let change = SchemaChange { table: Arc::clone(schema), renamed: Vec::new() };
+                self.schemas_due.push(change);
+            }
+        }
+    }
+
+    /// Begins to copy the rows of a table, from the beginning.
+    fn copy(&mut self, name: &TableName, purpose: Purpose, reason: Option<String>) {
+        let (id, now) = (self.id(), self.now());
+        let Some(table) = self.tables.get_mut(name) else { return };
+        let mut purpose = purpose;
+        if let Some(storing) = table.storing() {
+            // Not all of a first copy is there yet, and none of it may be as it is in the source.
+            purpose = if storing.purpose == Purpose::First && table.state.copied_rows == 0 {
+                purpose
+            } else {
+                Purpose::Again
+            };
+        }
+        table.copies.retain(|c| matches!(c.purpose, Purpose::Compare));
+        let copying = Copying::new(purpose, vec![Range::new(id, None, None)]);
+        table.state = TableState {
+            reason,
+            quarantined: table.state.quarantined,
+            progress: Some(copying.progress()),
+            ..TableState::new(name.clone(), Phase::Snapshotting, now)
+        };
+        table.copies.push(copying);
+        self.drop_whole(name);
+        if let Some(log) = &mut self.log {
+            log.leave_out(name, false);
+        }
+        self.states_due.insert(name.clone());
+    }
+
+    /// Takes in nothing of a table from now on.
+    fn stop_table(&mut self, name: &TableName, reason: String, remedy: String) {
+        let now = self.now();
+        let Some(table) = self.tables.get_mut(name) else { return };
+        tracing::error!(table = %name, reason, remedy, "is stopped");
+        table.copies.clear();
+        table.touched.clear();
+        table.state = TableState {
+            copied_rows: table.state.copied_rows,
+            quarantined: table.state.quarantined,
+            since_micros: now,
+            ..TableState::stopped(name.clone(), reason, remedy)
+        };
+        self.drop_whole(name);
+        if let Some(log) = &mut self.log {
+            log.leave_out(name, true);
+        }
+        self.states_due.insert(name.clone());
+    }
+
+    /// Whether somebody may be asked for rows, or waits for an answer.
+    fn is_copying(&self) -> bool {
+        self.tables.values().any(|t| !t.copies.is_empty())
+    }
+
+    async fn read_page(&mut self, limits: CutLimits) -> Result<Option<Page>, IngestError> {
+        self.gather();
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        if !self.running {
+            self.start();
+            return Ok(None);
+        }
+        if !self.open && !self.schemas_due.is_empty() {
+            return Ok(Some(self.announce()));
+        }
+        if self.is_sending() {
+            return Ok(self.send_whole());
+        }
+        if self.is_copying() {
+            self.look_at_end().await?;
+            self.begin_whole();
+            self.begin_jobs();
+        }
+        self.whole_before_page();
+        let page = match &mut self.log {
+            // What a table without a key is at one place, the log must not be past.
+            Some(log) if !self.whole.as_ref().is_some_and(Whole::is_opening) => {
+                log.read(limits).await
+            }
+            _ => Ok(None),
+        };
+        match page {
+            Ok(page) => Ok(self.take_in(page, limits)),
+            Err(error) => {
+                // It is started again, where that is possible.
+                self.running = error.kind() != Kind::Conflict;
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks where the log ends now, for those who wait to know. What is dropped in between has changed
+    /// nothing.
+    async fn look_at_end(&mut self) -> Result<(), IngestError> {
+        let waits = self.tables.values().flat_map(|t| &t.copies).any(|c| {
+            c.blocked.as_ref().is_some_and(Option::is_none)
+                || c.ranges.iter().flat_map(|r| &r.waiting).any(|piece| piece.until.is_none())
+        });
+        let waits = waits || self.whole.as_ref().is_some_and(Whole::waits_for_end);
+        let asks = self.exact == Some(false) && !self.rows.is_empty();
+        let waits = waits || asks;
+        let Some(log) = self.log.as_mut().filter(|_| waits) else { return Ok(()) };
+        let end = log.end().await?;
+        for copying in self.tables.values_mut().flat_map(|t| &mut t.copies) {
+            if let Some(blocked @ None) = &mut copying.blocked {
+                *blocked = Some(end.clone());
+            }
+            for piece in copying.ranges.iter_mut().flat_map(|r| &mut r.waiting) {
+                piece.until.get_or_insert_with(|| end.clone());
+            }
+        }
+        if let Some(whole) = &mut self.whole {
+            whole.ends_at(&end);
+        }
+        self.low = asks.then_some(end);
+        Ok(())
+    }
+
+    /// When a pause of a table ends, if that is all there is to wait for.
+    fn next_try(&self) -> Option<Instant> {
+        let copies = self.tables.values().flat_map(|t| &t.copies);
+        copies.filter_map(Copying::paused_until).min()
+    }
+}
+
+impl<L: Log, R: Rows<Place = L::Place>> fmt::Debug for Database<L, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("id", &self.id)
+            .field("position", &self.position)
+            .field("tables", &self.tables.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Log, R: Rows<Place = L::Place>> Source for Database<L, R> {
+    fn id(&self) -> &SourceId {
+        &self.id
+    }
+
+    fn tables(&self) -> Vec<Arc<TableSchema>> {
+        self.tables.values().map(|t| Arc::clone(&t.schema)).collect()
+    }
+
+    fn resume<'a>(&'a mut self, resume: &'a Resume) -> BoxFuture<'a, Result<(), IngestError>> {
+        std::future::ready(self.resume_at(resume)).boxed()
+    }
+
+    fn read(&mut self, limits: CutLimits) -> BoxFuture<'_, Result<Option<Page>, IngestError>> {
+        self.read_page(limits).boxed()
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, ()> {
+        async move {
+            if !self.finished.is_empty() {
+                return;
+            }
+            let later = self.next_try();
+            let Self { log, jobs, finished, running, whole, .. } = self;
+            let held = whole.as_ref().is_some_and(Whole::holds_log);
+            let log = log.as_mut().filter(|_| *running && !held);
+            let moved = async {
+                match log {
+                    Some(log) => log.wait().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let paused = async {
+                match later {
+                    Some(later) if later > Instant::now() => tokio::time::sleep_until(later).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            if jobs.is_empty() && !*running {
+                // Nothing is under way yet.
+                return;
+            }
+            tokio::select! {
+                () = moved => {}
+                () = paused => {}
+                Some(done) = jobs.join_next() => match done {
+                    Ok(job) => finished.push(job),
+                    Err(error) => tracing::error!(error = %error, "a task of a source was stopped"),
+                },
+            }
+        }
+        .boxed()
+    }
+
+    fn acknowledge(&self) -> Arc<dyn Acknowledge> {
+        Arc::clone(&self.acknowledge)
+    }
+
+    fn stop(&mut self, table: &TableName, reason: String, remedy: String) {
+        self.stop_table(table, reason, remedy);
+    }
+
+    fn resync(&mut self, table: &TableName) -> Result<(), IngestError> {
+        if !self.tables.contains_key(table) {
+            return Err(IngestError::Schema {
+                at: self.id.clone(),
+                table: table.table().to_owned(),
+                problem: "it is not one that is taken in".to_owned(),
+            });
+        }
+        self.copy(table, Purpose::Again, None);
+        Ok(())
+    }
+
+    fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.gauges)
+    }
+}

@@ -1,0 +1,324 @@
+//! Tables without a key: all their rows as of one place of the log, in the place of all that was
+//! there. Changes from before the place are in the rows; those after it follow.
+
+use std::sync::Arc;
+
+use arrow::{array::new_null_array, record_batch::RecordBatch};
+use medlake_contract::{ChangeBatch, ContractError, Op, TableName, TableSchema};
+use tokio::time::Instant;
+
+use super::{Database, jobs::Job};
+use crate::{
+    IngestError, Phase,
+    log::{Chunk, Log, Rows},
+    source::Page,
+};
+
+/// One such table that is being copied.
+pub(super) struct Whole<P, R> {
+    /// Of this attempt: answers to an earlier one are nobody's.
+    id: u64,
+    table: TableName,
+    stage: Stage<P, R>,
+}
+
+enum Stage<P, R> {
+    /// Its first rows are asked for; `low` is where the log ended before.
+    Opening { low: Option<P> },
+    /// They wait for the log to come to where they were read.
+    Waiting(Waiting<P, R>),
+    /// The log waits for them to be handed out.
+    Sending { rows: Option<R>, batch: Option<RecordBatch>, is_first: bool },
+}
+
+struct Waiting<P, R> {
+    rows: R,
+    first: RecordBatch,
+    /// Everything before this place is in the rows.
+    seen: P,
+    /// Nothing after this place is.
+    until: Option<P>,
+    /// Whether the log ends pages at these places.
+    stops: bool,
+    /// Whether the log was past `seen` before the page that is looked at.
+    was_past: bool,
+    touched: bool,
+}
+
+impl<P, R> Whole<P, R> {
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.stage, Stage::Opening { .. })
+    }
+
+    /// Whether the log is not read on for now.
+    pub(super) fn holds_log(&self) -> bool {
+        !matches!(self.stage, Stage::Waiting(_))
+    }
+
+    pub(super) fn waits_for_end(&self) -> bool {
+        matches!(&self.stage, Stage::Waiting(Waiting { until: None, .. }))
+    }
+
+    pub(super) fn ends_at(&mut self, end: &P)
+    where
+        P: Clone,
+    {
+        if let Stage::Waiting(waiting) = &mut self.stage {
+            waiting.until.get_or_insert_with(|| end.clone());
+        }
+    }
+
+    /// The page that is looked at has changes of a table.
+    pub(super) fn touched_by(&mut self, name: &TableName) {
+        if let Stage::Waiting(waiting) = &mut self.stage {
+            waiting.touched |= *name == self.table;
+        }
+    }
+}
+
+impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
+    /// Whether the log waits for rows to be handed out.
+    pub(super) fn is_sending(&self) -> bool {
+        matches!(self.whole, Some(Whole { stage: Stage::Sending { .. }, .. }))
+    }
+
+    /// What is known of the rows of a table is no longer right.
+    pub(super) fn drop_whole(&mut self, name: &TableName) {
+        if let Some(whole) = self.whole.take_if(|whole| whole.table == *name) {
+            match whole.stage {
+                Stage::Opening { .. } => {}
+                Stage::Waiting(Waiting { rows, .. }) => self.rows.push(rows),
+                Stage::Sending { rows, .. } => {
+                    self.rows.extend(rows);
+                    // Ended or not, the transaction it was handed out in is.
+                    self.open = false;
+                }
+            }
+            if let Some(log) = &mut self.log {
+                log.stop_at(None);
+            }
+        }
+    }
+
+    /// Asks for the rows of the next such table.
+    pub(super) fn begin_whole(&mut self) {
+        if self.whole.is_some() || (self.exact == Some(false) && self.low.is_none()) {
+            return;
+        }
+        let Some(table) = self.storing_whole() else { return };
+        let Some(schema) = self.tables.get(&table).map(|t| Arc::clone(&t.schema)) else { return };
+        let Some(mut rows) = self.rows.pop() else { return };
+        let (limit, id) = (self.settings.chunk_rows, self.id());
+        self.jobs.spawn(async move {
+            let result = rows.chunk(&schema, None, None, limit).await;
+            Job::Opened { rows, id, result }
+        });
+        self.whole = Some(Whole { id, table, stage: Stage::Opening { low: self.low.clone() } });
+    }
+
+    /// The first rows came, or did not.
+    pub(super) fn opened(
+        &mut self,
+        rows: R,
+        of: u64,
+        result: Result<Chunk<L::Place>, IngestError>,
+    ) {
+        let Some(Whole { stage: Stage::Opening { low }, .. }) =
+            self.whole.as_ref().filter(|whole| whole.id == of)
+        else {
+            self.rows.push(rows);
+            return;
+        };
+        let low = low.clone();
+        let chunk = match result {
+            Ok(chunk) => chunk,
+            Err(error) => return self.whole_failed(rows, &error),
+        };
+        self.exact.get_or_insert(chunk.at.is_some());
+        let Some(seen) = chunk.at.clone().or(low) else {
+            self.exact = Some(false);
+            self.rows.push(rows);
+            self.whole = None;
+            return;
+        };
+        let until = chunk.at;
+        let stops = self.log.as_mut().is_some_and(|log| log.stop_at(Some(&seen)));
+        let waiting = Waiting {
+            rows,
+            first: chunk.rows,
+            seen,
+            until,
+            stops,
+            was_past: false,
+            touched: false,
+        };
+        if let Some(whole) = &mut self.whole {
+            whole.stage = Stage::Waiting(waiting);
+        }
+        self.whole_after_page();
+    }
+
+    fn whole_failed(&mut self, rows: R, error: &IngestError) {
+        self.rows.push(rows);
+        let Some(name) = self.whole.as_ref().map(|whole| whole.table.clone()) else { return };
+        // What was handed out already stays, for the next attempt to replace.
+        self.drop_whole(&name);
+        self.states_due.insert(name.clone());
+        let reason = crate::merge::with_causes(error);
+        if error.kind().retryable() {
+            tracing::warn!(table = %name, error = reason, "could not copy rows; trying again");
+        }
+        let copies = self.tables.get_mut(&name).map(|t| &mut t.copies);
+        let mut is_final = false;
+        for copying in copies.into_iter().flatten() {
+            copying.pause(Instant::now(), self.settings.first_pause);
+            copying.failures += u32::from(!error.kind().retryable());
+            is_final |= copying.failures >= super::jobs::TRIES;
+        }
+        if is_final {
+            let reason = format!("its rows could not be read: {reason}");
+            self.stop_table(
+                &name,
+                reason,
+                format!("see to it, then `medlake ingest resync {name}`"),
+            );
+        }
+    }
+
+    /// Before the log is read on.
+    pub(super) fn whole_before_page(&mut self) {
+        if self.open {
+            // What its first pages touched counts until the transaction ends.
+            return;
+        }
+        let Some(Whole { stage: Stage::Waiting(waiting), .. }) = &mut self.whole else { return };
+        waiting.was_past = self.log.as_ref().is_some_and(|log| log.reached(&waiting.seen));
+        waiting.touched = false;
+    }
+
+    /// Whether the log has come to where the rows were read, and nothing in between made them other
+    /// ones.
+    pub(super) fn whole_after_page(&mut self) {
+        let Some(Whole { stage: Stage::Waiting(waiting), .. }) = &mut self.whole else { return };
+        let Some(log) = &mut self.log else { return };
+        if !log.reached(&waiting.seen) {
+            return;
+        }
+        // A page that the log did not end at the place may have changes of both sides of it.
+        let unclear = waiting.touched && (waiting.was_past || !waiting.stops);
+        let Some(until) = &waiting.until else { return };
+        if !unclear && !log.reached(until) {
+            log.stop_at(Some(until));
+            return;
+        }
+        log.stop_at(None);
+        let Some(Whole { id, table, stage: Stage::Waiting(waiting) }) = self.whole.take() else {
+            return;
+        };
+        if unclear {
+            self.rows.push(waiting.rows);
+            return;
+        }
+        let stage =
+            Stage::Sending { rows: Some(waiting.rows), batch: Some(waiting.first), is_first: true };
+        self.whole = Some(Whole { id, table, stage });
+    }
+
+    /// Hands out the rows there are, and asks for more.
+    pub(super) fn send_whole(&mut self) -> Option<Page> {
+        let limit = self.settings.chunk_rows;
+        let Some(Whole { id, table: name, stage: Stage::Sending { batch, is_first, .. } }) =
+            &mut self.whole
+        else {
+            return None;
+        };
+        let batch = batch.take()?;
+        let table = self.tables.get_mut(name)?;
+        let mut page = Page::default();
+        let was_first = std::mem::take(is_first);
+        let built = if was_first {
+            truncate(&table.schema).map(|truncate| page.batches.push(truncate))
+        } else {
+            Ok(())
+        };
+        let built = built.and_then(|()| {
+            if batch.num_rows() > 0 {
+                page.batches.push(ChangeBatch::inserts(Arc::clone(&table.schema), &batch)?);
+            }
+            Ok(())
+        });
+        let (id, name) = (*id, name.clone());
+        if let Err(error) = built {
+            let reason = format!("its rows could not be put together: {error}");
+            self.stop_table(&name, reason, format!("`medlake ingest resync {name}`"));
+        } else {
+            table.state.copied_rows += batch.num_rows() as u64;
+            page.row_count = batch.num_rows();
+            page.byte_count = batch.get_array_memory_size();
+        }
+        let is_whole = batch.num_rows() == 0 || was_first && batch.num_rows() < limit;
+        if let Some(Whole { stage: Stage::Sending { rows, .. }, .. }) = &mut self.whole
+            && !is_whole
+            && let Some(mut rows) = rows.take()
+        {
+            self.jobs.spawn(async move {
+                let result = rows.more().await;
+                Job::More { rows, id, result }
+            });
+            page.open = true;
+            self.open = true;
+            return Some(page);
+        }
+        self.whole_ended(&name, &mut page);
+        Some(page)
+    }
+
+    fn whole_ended(&mut self, name: &TableName, page: &mut Page) {
+        self.drop_whole(name);
+        let now = self.now();
+        if let Some(table) = self.tables.get_mut(name)
+            && table.state.phase == Phase::Snapshotting
+        {
+            table.copies.clear();
+            table.state.phase = Phase::Streaming;
+            table.state.reason = None;
+            table.state.since_micros = now;
+            tracing::info!(table = %name, rows = table.state.copied_rows, "is copied");
+        }
+        self.states_due.insert(name.clone());
+        self.close(page);
+    }
+
+    /// More rows came, or there are none, or they did not come.
+    pub(super) fn more(
+        &mut self,
+        connection: R,
+        of: u64,
+        result: Result<Option<RecordBatch>, IngestError>,
+    ) {
+        let Some(Whole { table, stage: Stage::Sending { rows, batch, .. }, .. }) =
+            self.whole.as_mut().filter(|whole| whole.id == of)
+        else {
+            self.rows.push(connection);
+            return;
+        };
+        match result {
+            Ok(more) => {
+                *rows = Some(connection);
+                let schema = self.tables.get(table).map(|t| Arc::clone(t.schema.arrow_nullable()));
+                *batch = more.or_else(|| schema.map(RecordBatch::new_empty));
+            }
+            Err(error) => self.whole_failed(connection, &error),
+        }
+    }
+}
+
+/// All rows of a table go.
+fn truncate(table: &Arc<TableSchema>) -> Result<ChangeBatch, ContractError> {
+    let schema = table.arrow_nullable();
+    let none = schema.fields().iter().map(|f| new_null_array(f.data_type(), 1)).collect();
+    let none = RecordBatch::try_new(Arc::clone(schema), none).map_err(|source| {
+        ContractError::Change { table: table.name().clone(), problem: source.to_string() }
+    })?;
+    ChangeBatch::new(Arc::clone(table), vec![Op::Truncate], none.clone(), none)
+}
