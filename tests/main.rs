@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod platform;
+#[path = "../lake/tests/s3_server.rs"]
+mod s3_server;
 #[path = "../lake/tests/servers.rs"]
 #[expect(dead_code, reason = "the lake's tests need more of it")]
 mod servers;

@@ -144,7 +144,8 @@ impl Platform {
         answer["rows"].get(0)?.get(0).cloned()
     }
 
-    async fn wait_until_healthy(&mut self) {
+    /// Waits until it answers.
+    pub(crate) async fn wait_until_healthy(&mut self) {
         let end = Instant::now() + Duration::from_secs(60);
         loop {
             if let Ok(answer) = self.client.get(format!("{}/healthz", self.http)).send().await

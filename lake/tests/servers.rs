@@ -107,8 +107,8 @@ pub(crate) struct DatabaseServer {
     pub(crate) server: Server,
     pub(crate) kind: Kind,
     pub(crate) port: u16,
-    /// What it is told besides.
-    more: Vec<String>,
+    /// What it is told besides, from its next start on.
+    pub(crate) more: Vec<String>,
     folder: TempDir,
 }
 

@@ -1,14 +1,18 @@
-//! What can go wrong below the lake: its folder, its disk, its catalog.
+//! What can go wrong below the lake: its folder, its disk, its bucket, its catalog.
 
 use std::{
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::sync::Mutex;
+
+use crate::s3_server::{self, S3Server};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -18,33 +22,88 @@ pub(crate) enum Fault {
     CatalogLocked,
     /// No byte is left for files or catalog. Only where the lake has a small disk of its own.
     DiskFull,
+    /// The server of the bucket is killed.
+    ServerKilled,
 }
 
-/// The lake's folder, on a disk of its own if one may be made.
+/// The lake's folder, maybe on a small disk of its own, and maybe with its files in a bucket.
 pub(crate) struct Ground {
     lake: PathBuf,
     small: bool,
+    bucket: Option<Bucket>,
     locked: Option<SqliteConnection>,
 }
+
+struct Bucket {
+    server: Arc<Mutex<S3Server>>,
+    endpoint: String,
+    name: String,
+}
+
+/// A server of buckets, started when the first seed wants one.
+#[derive(Default)]
+pub(crate) struct Buckets(Option<Arc<Mutex<S3Server>>>);
 
 /// Enough for the lake of one seed several times over.
 const DISK: &str = "size=2g";
 
 impl Ground {
-    /// Lays it for a lake in `data`.
-    pub(crate) fn lay(data: &Path, small: bool) -> Self {
+    /// In a folder of the machine's own disk, for a lake in `data`.
+    pub(crate) fn plain(data: &Path) -> Self {
         let lake = data.join("lake");
         fs::create_dir_all(&lake).unwrap();
-        let mut ground = Self { lake, small: false, locked: None };
-        ground.small = small && mount(&["-t", "tmpfs", "-o", DISK, "tmpfs"], &ground.lake);
-        ground
+        Self { lake, small: false, bucket: None, locked: None }
+    }
+
+    /// On a disk of its own, if one may be made.
+    pub(crate) fn small(data: &Path) -> Self {
+        let plain = Self::plain(data);
+        Self { small: mount(&["-t", "tmpfs", "-o", DISK, "tmpfs"], &plain.lake), ..plain }
+    }
+
+    /// With files in a bucket.
+    pub(crate) async fn bucket(data: &Path, name: String, buckets: &mut Buckets) -> Self {
+        let server = buckets.0.get_or_insert_with(|| Arc::new(Mutex::new(S3Server::start())));
+        let endpoint = {
+            let server = server.lock().await;
+            server.make_bucket(&name).await;
+            server.endpoint()
+        };
+        let bucket = Bucket { server: Arc::clone(server), endpoint, name };
+        Self { bucket: Some(bucket), ..Self::plain(data) }
+    }
+
+    /// What it is, in a word.
+    pub(crate) fn name(&self) -> &'static str {
+        match (self.small, &self.bucket) {
+            (true, _) => "small disk",
+            (_, None) => "disk",
+            (_, Some(_)) => "bucket",
+        }
+    }
+
+    /// Whether the lake's files are in its folder.
+    pub(crate) fn has_files(&self) -> bool {
+        self.bucket.is_none()
+    }
+
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let Some(bucket) = &self.bucket else { return vec![] };
+        let set = |key: &str, value: &str| (format!("MEDLAKE__LAKE__{key}"), value.to_owned());
+        vec![
+            set("WAREHOUSE", &format!("s3://{}", bucket.name)),
+            set("S3__ENDPOINT", &bucket.endpoint),
+            set("S3__ACCESS_KEY_ID", s3_server::ACCESS_KEY),
+            set("S3__SECRET_ACCESS_KEY", s3_server::SECRET_KEY),
+            set("S3__ALLOW_HTTP", "true"),
+        ]
     }
 
     pub(crate) fn faults(&self) -> &'static [Fault] {
-        if self.small {
-            &[Fault::FolderGone, Fault::CatalogLocked, Fault::DiskFull, Fault::DiskFull]
-        } else {
-            &[Fault::FolderGone, Fault::CatalogLocked]
+        match (self.small, &self.bucket) {
+            (true, _) => &[Fault::FolderGone, Fault::CatalogLocked, Fault::DiskFull],
+            (_, None) => &[Fault::FolderGone, Fault::CatalogLocked],
+            (_, Some(_)) => &[Fault::ServerKilled, Fault::ServerKilled, Fault::CatalogLocked],
         }
     }
 
@@ -72,6 +131,11 @@ impl Ground {
                 sqlx::raw_sql("begin exclusive").execute(&mut database).await.unwrap();
                 self.locked = Some(database);
             }
+            Fault::ServerKilled => {
+                if let Some(bucket) = &self.bucket {
+                    bucket.server.lock().await.kill();
+                }
+            }
             Fault::DiskFull => {
                 let mut file = File::create(self.filler()).unwrap();
                 for size in [1 << 20, 1 << 12, 1] {
@@ -92,6 +156,12 @@ impl Ground {
             database.close().await.unwrap();
         }
         let _ = fs::remove_file(self.filler());
+        if let Some(bucket) = &self.bucket {
+            let mut server = bucket.server.lock().await;
+            if server.has_ended() {
+                server.restart();
+            }
+        }
     }
 
     /// Gives a disk of its own back. A seed that failed keeps it.

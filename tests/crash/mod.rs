@@ -22,7 +22,8 @@ use std::{fmt::Write as _, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures::FutureExt as _;
 
 use crate::platform;
-use night::Outcome;
+use faults::Buckets;
+use night::{Outcome, Servers};
 
 /// As many as CI has the minutes for.
 const SEEDS: u64 = 20;
@@ -33,13 +34,14 @@ async fn after_any_crash_every_value_is_right() {
     let seeds = setting("MEDLAKE_CRASH_SEEDS").unwrap_or(SEEDS);
     let first = setting("MEDLAKE_CRASH_SEED").unwrap_or_else(|| rand::random::<u32>().into());
     println!("{seeds} seeds from {first}");
-    let server = Arc::new(mariadb::Server::start().await);
+    let mariadb = Arc::new(mariadb::Server::start().await);
+    let mut servers = Servers { mariadb, buckets: Buckets::default() };
     let mut failed = Vec::new();
     let mut outcomes = Vec::new();
     for seed in first..first + seeds {
         let folder =
             tempfile::Builder::new().prefix(&format!("medlake-crash-{seed}-")).tempdir().unwrap();
-        let night = night::run(seed, folder.path(), Arc::clone(&server), seed == first);
+        let night = night::run(seed, folder.path(), &mut servers);
         match AssertUnwindSafe(night).catch_unwind().await {
             Ok(Ok(outcome)) => {
                 println!("{}", line(&outcome));
@@ -70,8 +72,9 @@ fn line(outcome: &Outcome) -> String {
     recoveries.sort();
     let ms = |d: Option<&Duration>| d.map_or(0, Duration::as_millis);
     format!(
-        "| {} | {} | {} | {} | {} | {} | {} ms | {} ms |",
+        "| {} | {} | {} | {} | {} | {} | {} | {} ms | {} ms |",
         outcome.seed,
+        outcome.ground,
         outcome.kills,
         outcome.faults,
         outcome.transactions,
@@ -85,8 +88,8 @@ fn line(outcome: &Outcome) -> String {
 /// One line a seed, and one for all.
 fn table(outcomes: &[Outcome]) -> String {
     let mut table =
-        "| seed | kills | other faults | transactions | alterations | values compared | \
-                     recovery p50 | recovery max |\n|---|---|---|---|---|---|---|---|\n"
+        "| seed | lake on | kills | other faults | transactions | alterations | values compared | \
+                     recovery p50 | recovery max |\n|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
     let mut total = Outcome::default();
     for outcome in outcomes {

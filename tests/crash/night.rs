@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::{
     compare,
     embedded::Embedded,
-    faults::Ground,
+    faults::{Buckets, Ground},
     load::Load,
     mariadb::{self, MariaDb},
     model::Key,
@@ -26,6 +26,9 @@ use crate::{
 /// How many things happen to a seed.
 const EVENTS: u32 = 4;
 
+/// Every so many seeds other engines read the lake too.
+const ENGINES: u64 = 5;
+
 /// How long a new row may take to be seen after a kill, whatever else is going on.
 const RECOVERY: Duration = Duration::from_secs(60);
 
@@ -33,6 +36,8 @@ const RECOVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
+    /// Where the lake is.
+    pub(crate) ground: &'static str,
     pub(crate) kills: u32,
     pub(crate) faults: u32,
     pub(crate) transactions: u64,
@@ -42,32 +47,44 @@ pub(crate) struct Outcome {
     pub(crate) recoveries: Vec<Duration>,
 }
 
+/// The servers of all seeds.
+pub(crate) struct Servers {
+    pub(crate) mariadb: Arc<mariadb::Server>,
+    pub(crate) buckets: Buckets,
+}
+
 /// # Errors
 /// What is not as it should be.
 pub(crate) async fn run(
     seed: u64,
     folder: &Path,
-    server: Arc<mariadb::Server>,
-    engines: bool,
+    servers: &mut Servers,
 ) -> Result<Outcome, String> {
     let mut random = StdRng::seed_from_u64(seed);
     let data = folder.join("data");
-    let ground = Ground::lay(&data, random.random_range(0..3) == 0);
+    let ground = match random.random_range(0..4) {
+        0 => Ground::small(&data),
+        1 => Ground::bucket(&data, format!("crash-{seed}"), &mut servers.buckets).await,
+        _ => Ground::plain(&data),
+    };
     let ports = Ports::free();
     let keyed = [Key::Int, Key::Text, Key::Composite];
     let mut loads = vec![Load::prepare(Box::new(Embedded::new(&data)), &keyed, seed).await];
     if mariadb::READ {
         let all = [Key::Int, Key::Text, Key::Composite, Key::None];
-        let source = MariaDb::create(server, &format!("crash_{seed}")).await;
+        let source = MariaDb::create(Arc::clone(&servers.mariadb), &format!("crash_{seed}")).await;
         loads.push(Load::prepare(Box::new(source), &all, seed).await);
     }
     // The services make their tables, and the triggers of all.
-    Platform::start(&data, ports, &["--no-simulate"]).await.kill();
+    let ground_settings = ground.settings();
+    let mut platform = Platform::launch(&data, ports, &["--no-simulate"], &ground_settings);
+    platform.wait_until_healthy().await;
+    platform.kill();
     for load in &loads {
         load.fill(seed).await;
     }
     let mut settings: Vec<(String, String)> =
-        loads.iter().flat_map(|load| load.source.settings()).collect();
+        loads.iter().flat_map(|load| load.source.settings()).chain(ground.settings()).collect();
     let mut set = |key: &str, value: &str| settings.push((key.to_owned(), value.to_owned()));
     set("MEDLAKE__LAKE__FLUSH_INTERVAL_MS", "700");
     set("MEDLAKE__INGEST__CUT_ROWS", "300");
@@ -79,13 +96,13 @@ pub(crate) async fn run(
         load.start(seed, &mut tasks);
     }
     let platform = Platform::launch(&data, ports, &[], &settings);
-    let outcome = Outcome { seed, ..Outcome::default() };
+    let outcome = Outcome { seed, ground: ground.name(), ..Outcome::default() };
     let mut night =
         Night { platform: Some(platform), data: &data, ports, settings, ground, loads, outcome };
     for _ in 0..EVENTS {
         night.something_happens(&mut random).await?;
     }
-    night.morning(tasks, engines).await
+    night.morning(tasks).await
 }
 
 struct Night<'a> {
@@ -124,15 +141,18 @@ impl Night<'_> {
         pause(random, 1_500).await;
         let load = Arc::clone(&self.loads[random.random_range(0..self.loads.len())]);
         let harms = load.source.harms();
+        let mut killed = true;
         match random.random_range(0..4) {
             0 | 1 => {}
             2 if !harms.is_empty() => {
                 self.outcome.faults += 1;
+                killed = random.random_range(0..2) == 0;
                 load.source.harm(harms[random.random_range(0..harms.len())]).await;
                 pause(random, 1_200).await;
             }
             _ => {
                 self.outcome.faults += 1;
+                killed = random.random_range(0..2) == 0;
                 let faults = self.ground.faults();
                 self.ground.begin(faults[random.random_range(0..faults.len())]).await;
                 pause(random, 2_000).await;
@@ -141,6 +161,10 @@ impl Night<'_> {
         let ended = self.platform.as_mut().and_then(Platform::ended);
         if let Some(status) = ended {
             return Err(format!("medlake ended by itself with {status}"));
+        }
+        if !killed {
+            self.heal().await;
+            return self.recovered(false).await;
         }
         self.kill();
         let well = random.random_range(0..2) == 0;
@@ -165,7 +189,8 @@ impl Night<'_> {
         }
     }
 
-    /// Waits until rows are seen that were committed after now, which is right after a kill.
+    /// Waits until rows are seen that were committed after now, which is right after a kill, or
+    /// when all else is well again.
     async fn recovered(&mut self, mut may_have_ended: bool) -> Result<(), String> {
         let killed = Instant::now();
         let mut behind: Vec<(Arc<Load>, i64)> =
@@ -228,7 +253,7 @@ impl Night<'_> {
     }
 
     /// Everything comes to rest and is looked at.
-    async fn morning(mut self, mut tasks: JoinSet<()>, engines: bool) -> Result<Outcome, String> {
+    async fn morning(mut self, mut tasks: JoinSet<()>) -> Result<Outcome, String> {
         self.kill();
         for load in &self.loads {
             load.stop();
@@ -250,7 +275,8 @@ impl Night<'_> {
         }
 
         // What crashes left behind goes, however new it is, and nothing else.
-        for entry in files(self.data)? {
+        let files = if self.ground.has_files() { files(self.data)? } else { vec![] };
+        for entry in files {
             let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
             let file = std::fs::File::options().append(true).open(&entry);
             file.and_then(|file| file.set_modified(long_ago)).map_err(|e| e.to_string())?;
@@ -277,7 +303,7 @@ impl Night<'_> {
         if let Some(platform) = self.platform.take() {
             platform.stop();
         }
-        if engines {
+        if self.ground.has_files() && self.outcome.seed.is_multiple_of(ENGINES) {
             for load in &self.loads {
                 let (lake, tables) = (self.data.join("lake"), load.tables().await);
                 let source = load.source.as_ref();

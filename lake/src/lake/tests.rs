@@ -20,7 +20,6 @@ use crate::{Follower, config::Durability, fault::Fault};
 
 mod columns;
 mod compaction;
-mod differences;
 mod equality_deletes;
 mod feed;
 mod history;
