@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medlake_contract::{ChangeSet, Kind, SchemaChange};
+use medlake_contract::{ChangeBatch, ChangeSet, Kind, RowCopy, SchemaChange};
 use medlake_ingest::{Acknowledger, CutLimits, Ingest, IngestError};
 use medlake_lake::{Alteration, FlushReport, Lake, LakeError, ReadView};
 use medlake_transforms::{Outcome, Status, Transforms};
@@ -133,6 +133,7 @@ impl Conductor {
         let handed_out = Instant::now();
         self.evolve(&mut cut).await?;
         self.lake.stage(&cut).context("could not stage a cut")?;
+        self.copy(&mut cut).await?;
         self.refresh_marts(&cut).await?;
         // Nobody sees a transaction before its end, and it may be larger than memory.
         if !cut.open {
@@ -141,6 +142,28 @@ impl Conductor {
             spill(&self.lake).await?;
         }
         self.pulse.published(cut.row_count(), cut.transaction_count, handed_out.elapsed());
+        Ok(())
+    }
+
+    /// Makes the rows that copies speak for what these have. From here on that is what changed, for the
+    /// marts too. A table whose copies do not fit is stopped, and the others go on.
+    async fn copy(&mut self, cut: &mut ChangeSet) -> anyhow::Result<()> {
+        for copy in std::mem::take(&mut cut.copies) {
+            let name = copy.table.name();
+            match differences(&self.lake, &copy).await {
+                Ok(None) => {}
+                Ok(Some(batch)) => {
+                    let set = ChangeSet { batches: vec![batch], ..ChangeSet::default() };
+                    self.lake.stage(&set).context("could not stage copied rows")?;
+                    cut.batches.extend(set.batches);
+                }
+                Err(error) => {
+                    let reason = with_causes(&error);
+                    let remedy = format!("see to it, then `medlake ingest resync {name}`");
+                    self.ingest.stop(name, reason, remedy);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -286,6 +309,19 @@ async fn spill(lake: &Lake) -> anyhow::Result<()> {
                 tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
             }
             Err(error) => return Err(error).context("could not write a large transaction"),
+        }
+    }
+}
+
+/// What a copy changes; waits for files that cannot be read for now.
+async fn differences(lake: &Lake, copy: &RowCopy) -> Result<Option<ChangeBatch>, LakeError> {
+    loop {
+        match lake.differences(copy).await {
+            Err(error) if error.kind().retryable() => {
+                warn!(error = with_causes(&error), "could not compare copied rows; trying again");
+                tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
+            }
+            done => return done,
         }
     }
 }

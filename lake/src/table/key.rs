@@ -280,6 +280,21 @@ impl KeyIndex {
         }
     }
 
+    /// Where the row with this key is; whole rows are not looked for.
+    pub(crate) fn find(&self, keys: &Keys, row: usize) -> Option<Location> {
+        match (self, keys.key(row)?) {
+            (Self::Int64(shards), Key::Int64(key)) => {
+                let hash = key.hash_with(shards.seed);
+                shards.shard(hash).find(key, hash)
+            }
+            (Self::Bytes(shards), Key::Bytes(key)) => {
+                let hash = hash_bytes(key, shards.seed);
+                shards.shard(hash).find(key, hash)
+            }
+            _ => None,
+        }
+    }
+
     /// Forgets the key, or one of equal rows; gives its location.
     pub(crate) fn take(&mut self, keys: &Keys, row: usize) -> Option<Location> {
         match (self, keys.key(row)?) {

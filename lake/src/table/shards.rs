@@ -127,6 +127,11 @@ impl<S: Shard> Shards<S> {
         &mut self.shards[at].1
     }
 
+    /// The same, to look only.
+    pub(crate) fn shard(&self, hash: u64) -> &S {
+        &self.shards[self.directory[self.place(hash)] as usize].1
+    }
+
     /// The shard for a key of this hash, with room for one more.
     pub(crate) fn room(&mut self, hash: u64) -> &mut S {
         let mut at = self.directory[self.place(hash)] as usize;
@@ -212,6 +217,10 @@ impl<K: FixedKey> FixedShard<K> {
     pub(crate) fn take(&mut self, key: K, hash: u64) -> Option<Location> {
         let entry = self.0.find_entry(hash, |s| s.key == key).ok()?;
         Some(entry.remove().0.at)
+    }
+
+    pub(crate) fn find(&self, key: K, hash: u64) -> Option<Location> {
+        self.0.find(hash, |s| s.key == key).map(|s| s.at)
     }
 
     pub(crate) fn find_mut(&mut self, key: K, hash: u64) -> Option<&mut Location> {
@@ -334,6 +343,10 @@ impl BytesShard {
             self.compact();
         }
         Some(at)
+    }
+
+    pub(crate) fn find(&self, key: &[u8], hash: u64) -> Option<Location> {
+        self.table.find(hash, |s| stored_key(&self.bytes, s.key) == key).map(|s| s.at)
     }
 
     pub(crate) fn find_mut(&mut self, key: &[u8], hash: u64) -> Option<&mut Location> {
