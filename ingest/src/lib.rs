@@ -51,6 +51,7 @@ pub use embedded::EmbeddedSource;
 pub use error::IngestError;
 pub use merge::{Acknowledger, AnySource, CutLimits, Ingest};
 pub use monitor::Monitor;
+pub use snapshot::{Clock, DatabaseSettings};
 pub use source::{Phase, Resume, SourceHealth, TableState};
 pub use system::{quarantine_table, states_in, states_table};
 pub use wake::Wake;

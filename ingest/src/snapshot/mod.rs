@@ -38,38 +38,53 @@ use keys::Keys;
 use whole::Whole;
 
 /// The time now, in microseconds since 1970 (UTC).
-pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// How a database is read.
 #[derive(Clone)]
-pub(crate) struct Settings {
+pub struct DatabaseSettings {
     /// Shared with all that read ahead.
-    pub(crate) budget: Budget,
-    /// A chunk has no more rows than this.
-    pub(crate) chunk_rows: usize,
+    pub budget: Budget,
+    /// A chunk of existing rows has no more than this.
+    pub chunk_rows: usize,
     /// About what a chunk should take in memory.
-    pub(crate) chunk_bytes: usize,
+    pub chunk_bytes: usize,
     /// About what it should take the database to answer it.
-    pub(crate) chunk_time: Duration,
+    pub chunk_time: Duration,
     /// How long a table is left alone at first whose rows could not be read.
-    pub(crate) first_pause: Duration,
+    pub first_pause: Duration,
     /// Whether all tables are copied again, without a person saying so, when the log no longer goes
     /// back to where reading ended.
-    pub(crate) copy_after_gap: bool,
+    pub copy_after_gap: bool,
     /// The clock.
-    pub(crate) clock: Clock,
+    pub clock: Clock,
 }
 
-impl fmt::Debug for Settings {
+impl DatabaseSettings {
+    /// Chunks of at most 100,000 rows, 16 MiB or a second; nothing is copied again by itself.
+    pub fn new(budget: Budget, clock: Clock) -> Self {
+        Self {
+            budget,
+            chunk_rows: 100_000,
+            chunk_bytes: 16 << 20,
+            chunk_time: Duration::from_secs(1),
+            first_pause: Duration::from_millis(200),
+            copy_after_gap: false,
+            clock,
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("budget", &self.budget).finish_non_exhaustive()
+        f.debug_struct("DatabaseSettings").field("budget", &self.budget).finish_non_exhaustive()
     }
 }
 
 /// A log of changes and connections to ask for rows, as one source.
 pub(crate) struct Database<L: Log, R: Rows<Place = L::Place>> {
     id: SourceId,
-    settings: Settings,
+    settings: DatabaseSettings,
     acknowledge: Arc<dyn Acknowledge>,
     gauges: Arc<Gauges>,
     /// Away while it is being started.
@@ -160,7 +175,7 @@ fn key_reader(schema: &TableSchema) -> Option<Keys> {
 impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
     /// `rows` are connections, at least one; so many selects run at a time. Tables the log knows
     /// already are there from the beginning.
-    pub(crate) fn new(log: L, rows: Vec<R>, settings: Settings) -> Self {
+    pub(crate) fn new(log: L, rows: Vec<R>, settings: DatabaseSettings) -> Self {
         let tables = log.tables().into_iter().map(|schema| {
             let name = schema.name().clone();
             let state = TableState::new(name.clone(), Phase::Streaming, (settings.clock)());

@@ -154,8 +154,8 @@ impl Replica {
     }
 }
 
-fn settings(chunk_rows: usize) -> Settings {
-    Settings {
+fn settings(chunk_rows: usize) -> DatabaseSettings {
+    DatabaseSettings {
         budget: Budget::new(64 << 20),
         chunk_rows,
         chunk_bytes: 1 << 20,
