@@ -9,11 +9,19 @@ use medlake_contract::{ChangeBatch, ChangeSet, Kind, RowCopy, SchemaChange};
 use medlake_ingest::{Acknowledger, CutLimits, Ingest, IngestError};
 use medlake_lake::{Alteration, FlushReport, Lake, LakeError, ReadView};
 use medlake_transforms::{Outcome, Status, Transforms};
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::pulse::Pulse;
+use crate::{
+    control::Asked,
+    pulse::Pulse,
+    requests::{self, Comparison},
+};
 
 /// How long to wait when a commit that must come first is not possible yet.
 const BEFORE_ANOTHER_TRY: Duration = Duration::from_secs(1);
@@ -37,6 +45,8 @@ pub(crate) struct Conductor {
     transforms: Transforms,
     pace: Pace,
     pulse: Arc<Pulse>,
+    requests: mpsc::Receiver<Asked>,
+    comparisons: Vec<Comparison>,
 }
 
 impl Conductor {
@@ -46,8 +56,9 @@ impl Conductor {
         transforms: Transforms,
         pace: Pace,
         pulse: Arc<Pulse>,
+        requests: mpsc::Receiver<Asked>,
     ) -> Self {
-        Self { ingest, lake, transforms, pace, pulse }
+        Self { ingest, lake, transforms, pace, pulse, requests, comparisons: Vec::new() }
     }
 
     /// How it is doing.
@@ -106,6 +117,11 @@ impl Conductor {
                     flushes.spawn(commit(Arc::clone(&self.lake), self.ingest.acknowledger()));
                     flush_at = Instant::now() + self.pace.flush_interval;
                 }
+                Some(asked) = self.requests.recv() => {
+                    let Self { ingest, lake, comparisons, .. } = &mut self;
+                    let more = requests::obey(asked, ingest, lake, comparisons).await;
+                    comparisons.extend(more);
+                }
                 // Memory is bounded: while a flush runs or waits, at most as much again comes in.
                 cut = self.ingest.next(self.pace.limits), if !self.holds(2) => {
                     self.take(cut.context("could not go on reading the sources")?).await?;
@@ -133,6 +149,7 @@ impl Conductor {
         let handed_out = Instant::now();
         self.evolve(&mut cut).await?;
         self.lake.stage(&cut).context("could not stage a cut")?;
+        self.compare(&mut cut).await;
         self.copy(&mut cut).await?;
         self.refresh_marts(&cut).await?;
         // Nobody sees a transaction before its end, and it may be larger than memory.
@@ -143,6 +160,25 @@ impl Conductor {
         }
         self.pulse.published(cut.row_count(), cut.transaction_count, handed_out.elapsed());
         Ok(())
+    }
+
+    /// Says to those who asked what differs; what is to be repaired is a copy like others.
+    async fn compare(&mut self, cut: &mut ChangeSet) {
+        for copy in std::mem::take(&mut cut.compared) {
+            let Some(comparison) = self.comparisons.iter_mut().find(|c| c.is_of(&copy)) else {
+                continue;
+            };
+            match differences(&self.lake, &copy).await {
+                Ok(found) => comparison.note(&copy, found.as_ref()),
+                Err(error) => warn!(error = with_causes(&error), "could not compare rows"),
+            }
+            if comparison.repair {
+                cut.copies.push(copy);
+            }
+        }
+        for comparison in std::mem::take(&mut self.comparisons) {
+            self.comparisons.extend(comparison.end(&self.ingest));
+        }
     }
 
     /// Makes the rows that copies speak for what these have. From here on that is what changed, for the

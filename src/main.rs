@@ -7,9 +7,11 @@ use clap::{Parser, Subcommand};
 mod clock;
 mod conductor;
 mod config;
+mod control;
 mod input;
 mod life;
 mod pulse;
+mod requests;
 mod screen;
 mod sources;
 mod up;
@@ -84,6 +86,11 @@ enum Command {
         #[arg(long)]
         speed: Option<f64>,
     },
+    /// See to what the running pipeline takes in: how it is, copy tables again, compare them.
+    Ingest {
+        #[command(subcommand)]
+        request: control::Request,
+    },
     /// Look after the lake by hand, and verify it.
     Lake {
         #[command(subcommand)]
@@ -152,6 +159,7 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
         Command::Replay { dataset, from, speed } => {
             Box::pin(up::replay(&config, dataset, &from, speed)).await
         }
+        Command::Ingest { request } => control::ask(&config.data, &request).await,
         Command::Lake { upkeep } => Box::pin(upkeep::run(up::lake_settings(&config), upkeep)).await,
         Command::Config => {
             up::say(&config.to_string());

@@ -16,6 +16,7 @@ use crate::{
     Dataset, clock,
     conductor::{Conductor, Pace},
     config::Config,
+    control::Control,
     input,
     life::Parts,
     pulse::Pulse,
@@ -47,10 +48,11 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<()> {
     let postgres = bind(config.query.postgres, "query.postgres").await?;
 
     let mut parts = Parts::default();
-    let conductor = conductor(&config, Wake::Notified(committed)).await?;
+    let (conductor, control) = conductor(&config, Wake::Notified(committed)).await?;
     let server = doors(&config, conductor.views())?.with_status(conductor.pulse());
     start_doors(&mut parts, server, http, postgres);
     parts.start("pipeline", |cancel| conductor.run(cancel));
+    parts.start("control", |cancel| control.run(cancel));
     start_services(&mut parts, services, listen);
     if config.simulate.enabled {
         let simulate = simulation(&config, None);
@@ -76,9 +78,10 @@ pub(crate) async fn operational(config: Config) -> anyhow::Result<()> {
 
 /// Ingest, lake and marts alone.
 pub(crate) async fn pipeline(config: Config) -> anyhow::Result<()> {
-    let conductor = conductor(&config, Wake::Polled(SOURCES_LOOKED_AT_EVERY)).await?;
+    let (conductor, control) = conductor(&config, Wake::Polled(SOURCES_LOOKED_AT_EVERY)).await?;
     let mut parts = Parts::default();
     parts.start("pipeline", |cancel| conductor.run(cancel));
+    parts.start("control", |cancel| control.run(cancel));
     say(&format!("lake      {}", config.data.join("lake/catalog.db").display()));
     parts.run_until_stopped().await
 }
@@ -205,7 +208,7 @@ pub(crate) fn lake_settings(config: &Config) -> LakeConfig {
 }
 
 /// Opens the sources and the lake, and brings the marts up to date.
-async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<Conductor> {
+async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<(Conductor, Control)> {
     let settings = lake_settings(config);
     let flush_bytes = settings.flush_bytes;
     let lake = Lake::open(settings.clone())
@@ -231,9 +234,12 @@ async fn conductor(config: &Config, wake: Wake) -> anyhow::Result<Conductor> {
         flush_rows: config.lake.flush_rows,
         flush_bytes,
     };
-    let mut conductor = Conductor::new(ingest, lake, transforms, pace, Arc::new(pulse));
+    // The lake's folder is ours from here on, and so is the socket.
+    let (control, requests) = Control::open(&config.data)?;
+    let pulse = Arc::new(pulse);
+    let mut conductor = Conductor::new(ingest, lake, transforms, pace, pulse, requests);
     conductor.prepare().await?;
-    Ok(conductor)
+    Ok((conductor, control))
 }
 
 fn doors(

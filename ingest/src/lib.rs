@@ -52,6 +52,6 @@ pub use error::IngestError;
 pub use merge::{Acknowledger, AnySource, CutLimits, Ingest};
 pub use monitor::Monitor;
 pub use snapshot::{Clock, DatabaseSettings};
-pub use source::{Phase, Resume, SourceHealth, TableState};
-pub use system::{quarantine_table, states_in, states_table};
+pub use source::{Phase, QuarantinedRow, Resume, SourceHealth, TableState};
+pub use system::{quarantine_table, quarantined_in, states_in, states_table};
 pub use wake::Wake;

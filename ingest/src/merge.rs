@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     IngestError,
     monitor::Monitor,
-    source::{Acknowledge, Gauges, Page, Resume, Source},
+    source::{Acknowledge, Gauges, Page, QuarantinedRow, Resume, Source},
     system,
 };
 
@@ -260,13 +260,53 @@ impl Ingest {
     /// # Errors
     /// When there is no such table, or its source has no rows to ask for.
     pub fn resync(&mut self, table: &TableName) -> Result<(), IngestError> {
-        match self.of_mut(table) {
-            Some(reading) => reading.source.resync(table),
-            None => Err(IngestError::Source {
-                at: SourceId::new(table.namespace()),
-                problem: "is not one that is read",
-            }),
-        }
+        self.must_have(table)?.source.resync(table)
+    }
+
+    /// Copies the rows of all tables again, of all sources that have rows to ask for; answers which
+    /// those are. This is also what goes on with a source whose log was cut off.
+    pub fn resync_all(&mut self) -> Vec<SourceId> {
+        let again = |r: &mut Reading| {
+            r.pause = None;
+            r.source.resync_all().is_ok().then(|| r.source.id().clone())
+        };
+        self.sources.iter_mut().filter_map(again).collect()
+    }
+
+    /// Reads the rows of a table to be compared with what is there: the next cuts have them in
+    /// [`ChangeSet::compared`], until [`Self::is_comparing`] is over.
+    ///
+    /// # Errors
+    /// When there is no such table, or its source has no rows to ask for.
+    pub fn compare(&mut self, table: &TableName) -> Result<(), IngestError> {
+        self.must_have(table)?.source.compare(table)
+    }
+
+    /// Whether there is more to come of rows to be compared.
+    #[must_use]
+    pub fn is_comparing(&self, table: &TableName) -> bool {
+        let of = |r: &&Reading| r.source.id().as_str() == table.namespace();
+        self.sources.iter().find(of).is_some_and(|r| r.source.is_comparing(table))
+            || self.pages.iter().any(|(_, p)| p.compared.iter().any(|c| c.table.name() == table))
+    }
+
+    /// Reads changes again that are in quarantine; the next cuts release those that are good now.
+    /// Answers of how many that can be tried.
+    ///
+    /// # Errors
+    /// When there is no such table, or its source has no way to read them again.
+    pub fn retry(
+        &mut self,
+        table: &TableName,
+        changes: &[QuarantinedRow],
+    ) -> Result<usize, IngestError> {
+        self.must_have(table)?.source.retry(table, changes)
+    }
+
+    fn must_have(&mut self, table: &TableName) -> Result<&mut Reading, IngestError> {
+        let at = SourceId::new(table.namespace());
+        let problem = "is not one that is read";
+        self.of_mut(table).ok_or(IngestError::Source { at, problem })
     }
 
     /// As [`Acknowledger::acknowledge`].

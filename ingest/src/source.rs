@@ -47,6 +47,42 @@ pub(crate) trait Source: fmt::Debug + Send {
     /// When there is no such table, or the source has no rows to ask for.
     fn resync(&mut self, table: &TableName) -> Result<(), IngestError>;
 
+    /// As [`Self::resync`] for all tables, also those the source cannot go on with because its log does
+    /// not go back to where reading ended. Tables that are stopped are taken in again.
+    ///
+    /// # Errors
+    /// When the source has no rows to ask for.
+    fn resync_all(&mut self) -> Result<(), IngestError> {
+        Err(IngestError::Source { at: self.id().clone(), problem: "has no rows to ask for" })
+    }
+
+    /// Reads the rows of `table` to be compared with what is there: pages have them in
+    /// [`Page::compared`] until [`Self::is_comparing`] is over.
+    ///
+    /// # Errors
+    /// When there is no such table, or the source has no rows to ask for.
+    fn compare(&mut self, _table: &TableName) -> Result<(), IngestError> {
+        Err(IngestError::Source { at: self.id().clone(), problem: "has no rows to ask for" })
+    }
+
+    /// Whether there is more to come of rows to be compared.
+    fn is_comparing(&self, _table: &TableName) -> bool {
+        false
+    }
+
+    /// Reads changes again that are in quarantine, given by their ids and what could be read of their
+    /// keys; pages release those that are good now. Answers of how many that can be tried.
+    ///
+    /// # Errors
+    /// When there is no such table, or the source has no way to read them again.
+    fn retry(
+        &mut self,
+        _table: &TableName,
+        _changes: &[QuarantinedRow],
+    ) -> Result<usize, IngestError> {
+        Err(IngestError::Source { at: self.id().clone(), problem: "cannot read changes again" })
+    }
+
     /// How it is doing: the source writes its lag, [`Ingest`](crate::Ingest) the rest.
     fn gauges(&self) -> Arc<Gauges>;
 }
@@ -187,6 +223,21 @@ pub(crate) struct Quarantined {
     /// The bytes as the source sent them.
     pub(crate) raw: Vec<u8>,
     pub(crate) committed_at_micros: Option<i64>,
+}
+
+/// What is stored of a change that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantinedRow {
+    /// The table; its namespace is the source.
+    pub table: TableName,
+    /// Unique in its table.
+    pub id: String,
+    /// `c`, `u`, `d`, or what else the source says.
+    pub op: String,
+    /// The key, when that much could be read: a JSON array of the key columns' values as texts.
+    pub key: Option<String>,
+    /// The bytes as the source sent them.
+    pub raw: Vec<u8>,
 }
 
 /// How a source is doing, now and since the process started.

@@ -15,7 +15,7 @@ use medlake_contract::{
     ChangeBatch, Column, ColumnType, ContractError, Op, TableName, TableSchema,
 };
 
-use crate::source::{Phase, Quarantined, TableState};
+use crate::source::{Phase, Quarantined, QuarantinedRow, TableState};
 
 /// The namespace of these tables; no source may have this name.
 pub(crate) const NAMESPACE: &str = "system";
@@ -174,6 +174,26 @@ pub fn states_in(rows: &RecordBatch) -> Vec<TableState> {
         })
     };
     (0..rows.num_rows()).filter_map(state).collect()
+}
+
+/// The changes in rows of [`quarantine_table`]. Rows that say nothing we know are left out.
+#[must_use]
+pub fn quarantined_in(rows: &RecordBatch) -> Vec<QuarantinedRow> {
+    let text = |name: &str, row: usize| {
+        let column = rows.column_by_name(name)?.as_string_opt::<i32>()?;
+        column.is_valid(row).then(|| column.value(row).to_owned())
+    };
+    let raw = rows.column_by_name("raw").and_then(|c| c.as_binary_opt::<i32>());
+    let change = |row: usize| {
+        Some(QuarantinedRow {
+            table: format!("{}.{}", text("source", row)?, text("table_name", row)?).parse().ok()?,
+            id: text("id", row)?,
+            op: text("op", row)?,
+            key: text("row_key", row),
+            raw: raw?.value(row).to_vec(),
+        })
+    };
+    (0..rows.num_rows()).filter_map(change).collect()
 }
 
 fn upserts(table: Arc<TableSchema>, columns: Vec<ArrayRef>) -> Result<ChangeBatch, ContractError> {

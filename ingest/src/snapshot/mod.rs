@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use arrow::compute::concat_batches;
 use futures::future::{BoxFuture, FutureExt};
 use medlake_contract::{Identity, Kind, Position, SchemaChange, SourceId, TableName, TableSchema};
 use tokio::{task::JoinSet, time::Instant};
@@ -30,7 +31,7 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     Budget, CutLimits, IngestError, Phase, Resume, TableState,
     log::{Log, Rows},
-    source::{Acknowledge, Gauges, Page, Source},
+    source::{Acknowledge, Gauges, Page, QuarantinedRow, Source},
 };
 use copying::{Copying, Goal, Purpose, Range, Touched};
 use jobs::{Contact, Job};
@@ -219,6 +220,12 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
 
     fn now(&self) -> i64 {
         (self.settings.clock)()
+    }
+
+    fn must_have(&mut self, name: &TableName) -> Result<&mut Table<L::Place>, IngestError> {
+        let (at, table) = (self.id.clone(), name.table().to_owned());
+        let problem = "it is not one that is taken in".to_owned();
+        self.tables.get_mut(name).ok_or(IngestError::Schema { at, table, problem })
     }
 
     fn id(&mut self) -> u64 {
@@ -561,15 +568,70 @@ impl<L: Log, R: Rows<Place = L::Place>> Source for Database<L, R> {
     }
 
     fn resync(&mut self, table: &TableName) -> Result<(), IngestError> {
-        if !self.tables.contains_key(table) {
-            return Err(IngestError::Schema {
-                at: self.id.clone(),
-                table: table.table().to_owned(),
-                problem: "it is not one that is taken in".to_owned(),
-            });
-        }
+        self.must_have(table)?;
         self.copy(table, Purpose::Again, None);
         Ok(())
+    }
+
+    fn resync_all(&mut self) -> Result<(), IngestError> {
+        self.recopy = !self.running;
+        for name in self.tables.keys().cloned().collect::<Vec<_>>() {
+            self.copy(&name, Purpose::Again, None);
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, table: &TableName) -> Result<(), IngestError> {
+        let id = self.id();
+        let at = self.id.clone();
+        let table = self.must_have(table)?;
+        let cannot = |problem: &str| {
+            let table = table.schema.name().table().to_owned();
+            Err(IngestError::Schema { at, table, problem: problem.to_owned() })
+        };
+        if table.keys.is_none() {
+            return cannot(
+                "its rows have no key to be compared by; `medlake ingest resync` copies it",
+            );
+        }
+        if table.state.phase != Phase::Streaming {
+            return cannot("it is compared when it is streaming");
+        }
+        table.copies.retain(|c| c.purpose != Purpose::Compare);
+        table.copies.push(Copying::new(Purpose::Compare, vec![Range::new(id, None, None)]));
+        Ok(())
+    }
+
+    fn is_comparing(&self, table: &TableName) -> bool {
+        let table = self.tables.get(table);
+        table.is_some_and(|t| t.copies.iter().any(|c| c.purpose == Purpose::Compare))
+    }
+
+    fn retry(
+        &mut self,
+        table: &TableName,
+        changes: &[QuarantinedRow],
+    ) -> Result<usize, IngestError> {
+        let id = self.id();
+        let at = self.id.clone();
+        let table = self.must_have(table)?;
+        let Some(keys) = &table.keys else { return Ok(0) };
+        let (mut asked, mut ids) = (Vec::new(), Vec::new());
+        for change in changes {
+            let key = change.key.as_deref().and_then(|key| serde_json::from_str(key).ok());
+            if let Some(key) = key.and_then(|key| keys.parse(&key).ok()) {
+                asked.push(key);
+                ids.push(change.id.clone());
+            }
+        }
+        let Some(first) = asked.first() else { return Ok(0) };
+        let asked = concat_batches(&first.schema(), &asked)
+            .map_err(|source| IngestError::Arrow { at, source })?;
+        let count = ids.len();
+        let mut range = Range::new(id, None, None);
+        range.only = Some((asked, ids));
+        table.copies.push(Copying::new(Purpose::Retry, vec![range]));
+        Ok(count)
     }
 
     fn gauges(&self) -> Arc<Gauges> {
