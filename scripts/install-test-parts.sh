@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks: Chromium with CJK fonts, psql, PostgreSQL and
-# MariaDB servers, a REST catalog and Spark (Java), and the readers of Iceberg tables in a virtual
-# environment of their own.
+# MariaDB servers, a REST catalog, Spark and a Kafka broker (Java), and the readers of Iceberg tables in
+# a virtual environment of their own.
 # Safe to run again; quick then.
 set -euo pipefail
 
@@ -54,6 +54,27 @@ for artifact in org.apache.iceberg:iceberg-open-api:1.10.1 \
     ( cd "$cache" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
         -Dartifact="$artifact" -DoutputDirectory="$cache/java" )
 done
+
+# A Kafka broker: Apache Kafka's own jars.
+kafka="$cache/kafka-3.9.1"
+if [ ! -e "$kafka/.complete" ]; then
+  pom=$(mktemp -d)
+  cat >"$pom/pom.xml" <<'POM'
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>medlake</groupId><artifactId>broker</artifactId><version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>3.9.1</version>
+    </dependency>
+  </dependencies>
+</project>
+POM
+  mvn -q -B -f "$pom/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$kafka"
+  rm -rf "$pom"
+  touch "$kafka/.complete"
+fi
 
 # The browser test drives the Debian Chromium through playwright-core; no browser is downloaded.
 ( cd tests/browser && { [ -d node_modules/playwright-core ] || npm ci --no-audit --no-fund --silent; } )

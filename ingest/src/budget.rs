@@ -34,6 +34,11 @@ impl Budget {
         Arc::clone(&self.units).try_acquire_many_owned(units).ok().map(|permit| Held(Some(permit)))
     }
 
+    /// Bytes that may be held.
+    pub(crate) fn total_bytes(&self) -> usize {
+        self.total as usize * UNIT
+    }
+
     /// Bytes held by all.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
@@ -47,6 +52,13 @@ impl Budget {
 pub(crate) struct Held(Option<OwnedSemaphorePermit>);
 
 impl Held {
+    /// A part of this share, rounded up, as a share of its own; all of it when it is not larger.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
+        let units = bytes.div_ceil(UNIT);
+        let part = self.0.as_mut().and_then(|mine| mine.split(units));
+        Self(part.or_else(|| self.0.take()))
+    }
+
     /// Both shares as one.
     pub(crate) fn merge(&mut self, other: Self) {
         match (&mut self.0, other.0) {

@@ -1,6 +1,8 @@
 use medlake_contract::{ContractError, Kind, Position, SourceId};
 use thiserror::Error;
 
+use crate::kafka::KafkaSourceError;
+
 /// Why changes could not be read or acknowledged.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -141,6 +143,15 @@ pub enum IngestError {
         /// The newest position handed out, if any.
         delivered: Option<Position>,
     },
+    /// Kafka could not be read.
+    #[error("could not read Kafka source \"{at}\"")]
+    Kafka {
+        /// The source.
+        at: SourceId,
+        /// Why.
+        #[source]
+        source: KafkaSourceError,
+    },
     /// Rows that do not make a change batch: a defect of ours.
     #[error("could not build change batches of source \"{at}\"")]
     Batch {
@@ -167,6 +178,7 @@ impl IngestError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Database { source, .. } => database_kind(source),
+            Self::Kafka { source, .. } => source.kind(),
             Self::Schema { .. } => Kind::Unsupported,
             Self::SchemaMoved { .. } | Self::Trimmed { .. } | Self::Ahead { .. } => Kind::Conflict,
             Self::Decode { .. } | Self::Change { .. } | Self::Frame { .. } => Kind::Corrupt,

@@ -28,12 +28,11 @@
 //! # }
 //! ```
 
-#[expect(dead_code, reason = "for sources that read ahead")]
 mod budget;
-#[expect(dead_code, reason = "the source that reads it is not here yet")]
 mod debezium;
 mod embedded;
 mod error;
+mod kafka;
 mod log;
 mod merge;
 mod monitor;
@@ -49,6 +48,7 @@ pub use debezium::{
 };
 pub use embedded::EmbeddedSource;
 pub use error::IngestError;
+pub use kafka::{ClientSettings, KafkaConfig, KafkaSource, KafkaSourceError, Topics, Transactions};
 pub use merge::{Acknowledger, AnySource, CutLimits, Ingest};
 pub use monitor::Monitor;
 pub use snapshot::{Clock, DatabaseSettings};

@@ -38,12 +38,6 @@ pub(crate) struct Field {
     pub(crate) codec: Codec,
 }
 
-impl Field {
-    pub(crate) fn column(&self) -> Column {
-        Column { name: self.name.clone(), ty: self.ty.clone(), nullable: self.nullable }
-    }
-}
-
 impl ConnectSchema {
     pub(crate) fn parse(text: &str) -> Result<Option<Self>, Problem> {
         serde_json::from_str(text).map_err(|e| Problem::Schema(e.to_string()))

@@ -27,7 +27,7 @@ use medlake_contract::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
-    envelope::{Change, Message},
+    envelope::{Boundary, Change, Message},
     problem::Problem,
 };
 pub use self::{

@@ -1,0 +1,535 @@
+//! Topics of Kafka that connectors of Debezium write, as a source.
+//!
+//! What was handed out is in the position, the next offset of each partition, which is stored with
+//! the rows: offsets committed in Kafka follow for others to watch and are never read.
+
+mod config;
+mod error;
+mod order;
+mod place;
+mod reader;
+mod record;
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::{BoxFuture, FutureExt};
+use medlake_contract::{Kind, Position, SourceId, TableName, TableSchema};
+use rdkafka::{
+    TopicPartitionList,
+    consumer::{CommitMode, Consumer},
+};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+pub use self::{
+    config::{ClientSettings, KafkaConfig, Topics, Transactions},
+    error::KafkaSourceError,
+};
+use self::{
+    order::{Order, TRANSACTION_TOPIC, Unit},
+    place::Place,
+    reader::{Client, News, Reader, Shared, lock},
+    record::Record,
+};
+use crate::{
+    AnySource, Budget, CutLimits, IngestError,
+    budget::Held,
+    debezium::{Decoder, Message, Problem, Taken},
+    source::{Acknowledge, Gauges, Page, Quarantined, Resume, Source, TableState},
+};
+
+/// The client that reads at present.
+type Slot = Arc<Mutex<Option<Arc<Client>>>>;
+
+/// Chunks of messages between the task that reads and the source.
+const CHUNKS: usize = 4;
+/// A place that moved without rows (heartbeats, tombstones) is handed out this often.
+const IDLE_PLACES: Duration = Duration::from_secs(10);
+
+/// A Kafka cluster with topics of Debezium connectors. `docs/sources.md` says what is read from them.
+pub struct KafkaSource {
+    id: SourceId,
+    config: KafkaConfig,
+    budget: Budget,
+    decoder: Decoder,
+    order: Order,
+    shared: Arc<Shared>,
+    client: Slot,
+    tasks: JoinSet<()>,
+    news: Option<mpsc::Receiver<News>>,
+    /// What was heard while waiting.
+    heard: VecDeque<News>,
+    /// What of a unit is to be read again, after its page.
+    left: VecDeque<Record>,
+    left_ends_transaction: bool,
+    topics: BTreeSet<Arc<str>>,
+    in_transactions: bool,
+    held: Held,
+    held_bytes: usize,
+    step: u64,
+    /// Whether the place has moved since it was handed out last, and when that was.
+    moved: bool,
+    handed_out: Option<Instant>,
+    states: Vec<TableState>,
+    newest_micros: i64,
+    /// Why nothing comes, while that is known.
+    down: Option<KafkaSourceError>,
+    gauges: Arc<Gauges>,
+}
+
+impl fmt::Debug for KafkaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSource")
+            .field("id", &self.id)
+            .field("config", &self.config)
+            .field("place", &self.shared.place)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<KafkaSource> for AnySource {
+    fn from(source: KafkaSource) -> Self {
+        Self(Box::new(source))
+    }
+}
+
+impl KafkaSource {
+    /// A source of this name; it talks to nobody before it is read. Clones of `budget` share it.
+    ///
+    /// # Errors
+    /// When a setting is wrong.
+    pub fn new(
+        id: impl Into<String>,
+        config: KafkaConfig,
+        budget: Budget,
+    ) -> Result<Self, IngestError> {
+        let id = SourceId::new(id);
+        config
+            .client(id.as_str())
+            .map_err(|source| IngestError::Kafka { at: id.clone(), source })?;
+        Ok(Self {
+            decoder: Decoder::new(id.clone(), config.debezium.clone()),
+            // What waits for its transaction must leave room for what it waits for.
+            order: Order::new(config.patience(), budget.total_bytes() / 2),
+            shared: Arc::default(),
+            client: Slot::default(),
+            tasks: JoinSet::new(),
+            news: None,
+            heard: VecDeque::new(),
+            left: VecDeque::new(),
+            left_ends_transaction: false,
+            topics: BTreeSet::new(),
+            in_transactions: false,
+            held: Held::default(),
+            held_bytes: 0,
+            step: 0,
+            moved: false,
+            handed_out: None,
+            states: Vec::new(),
+            newest_micros: 0,
+            down: None,
+            gauges: Gauges::new("kafka"),
+            id,
+            config,
+            budget,
+        })
+    }
+
+    fn wrong(&self, source: KafkaSourceError) -> IngestError {
+        IngestError::Kafka { at: self.id.clone(), source }
+    }
+
+    /// Starts the task that reads, where reading ended, unless it is at work.
+    fn start(&mut self) -> Result<(), IngestError> {
+        if self.news.is_some() {
+            return Ok(());
+        }
+        let client = reader::client(&self.config, self.id.as_str(), &self.shared)
+            .map_err(|source| self.wrong(source))?;
+        let (news, heard) = mpsc::channel(CHUNKS);
+        let reader = Reader {
+            client: Arc::clone(&client),
+            config: self.config.clone(),
+            shared: Arc::clone(&self.shared),
+            budget: self.budget.clone(),
+            news,
+            topics: HashMap::new(),
+            assigned: BTreeSet::new(),
+            is_down: false,
+        };
+        self.tasks.spawn(reader.run());
+        *lock(&self.client) = Some(client);
+        self.news = Some(heard);
+        Ok(())
+    }
+
+    /// Forgets what was read and not handed out; reading starts again where it ended.
+    fn restart(&mut self) {
+        self.news = None;
+        *lock(&self.client) = None;
+        self.tasks.abort_all();
+        self.heard.clear();
+        self.left.clear();
+        self.order = Order::new(self.config.patience(), self.budget.total_bytes() / 2);
+        self.held = Held::default();
+        self.held_bytes = 0;
+        self.down = None;
+        *lock(&self.shared.behind) = None;
+    }
+
+    /// Takes in what the task has to say. Answers whether there was anything.
+    fn hear(&mut self) -> Result<bool, IngestError> {
+        let next = match self.heard.pop_front() {
+            Some(news) => Some(news),
+            None => match self.news.as_mut().map(mpsc::Receiver::try_recv) {
+                Some(Ok(news)) => Some(news),
+                Some(Err(mpsc::error::TryRecvError::Disconnected)) => {
+                    self.restart();
+                    return Err(self.wrong(KafkaSourceError::Ended));
+                }
+                _ => None,
+            },
+        };
+        match next {
+            None => return Ok(false),
+            Some(News::Up) => self.down = None,
+            Some(News::Records(records, held)) => {
+                self.held.merge(held);
+                let now = Instant::now();
+                for record in records {
+                    self.held_bytes += record.size();
+                    let topics = &self.topics;
+                    let is_read = |topic: &str| topics.contains(topic);
+                    self.order.push(record, &self.decoder, self.in_transactions, is_read, now);
+                }
+            }
+            Some(News::Topics(topics)) => {
+                self.in_transactions = self.config.transactions == Transactions::Auto
+                    && topics.iter().any(|t| t.ends_with(TRANSACTION_TOPIC));
+                self.topics = topics;
+            }
+            Some(News::Revoked(partitions)) => {
+                for (topic, partition) in &partitions {
+                    self.order.revoke(topic, *partition);
+                    self.left.retain(|r| *r.topic != **topic || r.partition != *partition);
+                }
+            }
+            Some(News::Failed(error)) if error.kind() == Kind::Conflict => {
+                self.restart();
+                return Err(self.wrong(error));
+            }
+            // The task tries again; what it has to say after this is heard first.
+            Some(News::Failed(error)) => self.down = Some(error),
+        }
+        Ok(true)
+    }
+
+    /// Does not wait for anything, so nothing can end it halfway.
+    fn read_page(&mut self, limits: CutLimits) -> Result<Option<Page>, IngestError> {
+        self.start()?;
+        let mut page = Page { states: std::mem::take(&mut self.states), ..Page::default() };
+        let done = self.fill(&mut page, limits);
+        if let Err(error) = done {
+            // What is in the page is good: it goes out first, and the error comes again.
+            if page.row_count == 0 && page.quarantined.is_empty() && page.schemas.is_empty() {
+                self.states = page.states;
+                return Err(error);
+            }
+            tracing::debug!(%error, "after a page");
+        }
+        self.measure();
+        page.batches = self
+            .decoder
+            .finish()
+            .map_err(|source| IngestError::Batch { at: self.id.clone(), source })?;
+        let says = !page.batches.is_empty()
+            || !page.schemas.is_empty()
+            || !page.states.is_empty()
+            || !page.quarantined.is_empty();
+        let now = Instant::now();
+        let idle = self.handed_out.is_none_or(|at| now >= at + IDLE_PLACES);
+        if !(says || self.moved && idle) {
+            return Ok(None);
+        }
+        if self.moved {
+            self.step += 1;
+            let at = lock(&self.shared.place).to_string();
+            page.position = Some(Position::Log { step: self.step, at });
+            self.moved = false;
+        }
+        self.handed_out = Some(now);
+        let waiting = self.order.bytes() + self.left.iter().map(Record::size).sum::<usize>();
+        page.held = self.held.split(self.held_bytes.saturating_sub(waiting));
+        self.held_bytes = self.held_bytes.min(waiting);
+        Ok(Some(page))
+    }
+
+    /// Fills a page until a limit is reached, until nothing more is there, or until a table changes.
+    fn fill(&mut self, page: &mut Page, limits: CutLimits) -> Result<(), IngestError> {
+        while page.row_count < limits.max_rows && page.byte_count < limits.max_bytes {
+            let unit = if self.left.is_empty() {
+                let must = self.held_bytes > self.budget.total_bytes() / 2;
+                match self.order.pop(must, Instant::now()) {
+                    Some(unit) => unit,
+                    None if self.hear()? => continue,
+                    None => return self.down.clone().map_or(Ok(()), |e| Err(self.wrong(e))),
+                }
+            } else {
+                let records = std::mem::take(&mut self.left).into();
+                Unit { records, is_transaction: self.left_ends_transaction }
+            };
+            let mut records = VecDeque::from(unit.records);
+            while let Some(record) = records.pop_front() {
+                // Read again after its partition went to another member and came back.
+                let next = lock(&self.shared.place).next(&record.topic, record.partition);
+                if next.is_some_and(|next| record.offset < next) {
+                    continue;
+                }
+                if !self.take(&record, page) {
+                    records.push_front(record);
+                    self.left = records;
+                    self.left_ends_transaction = unit.is_transaction;
+                    return Ok(());
+                }
+                self.moved = true;
+                page.byte_count += record.size();
+                lock(&self.shared.place).pass(&record.topic, record.partition, record.offset + 1);
+            }
+            page.transaction_count += u64::from(unit.is_transaction);
+        }
+        Ok(())
+    }
+
+    /// Takes a message into the page. Answers false when the page has to end before it.
+    fn take(&mut self, record: &Record, page: &mut Page) -> bool {
+        let taken = match self.decoder.read(&record.topic, record.value()) {
+            Ok(Message::Change(change)) => {
+                let micros = change.micros.unwrap_or(record.micros);
+                self.newest_micros = self.newest_micros.max(micros);
+                loop {
+                    match self.decoder.take(&record.topic, record.key(), &change) {
+                        Ok(Taken::Row) => {
+                            page.row_count += 1;
+                            page.committed_at_micros = page.committed_at_micros.max(change.micros);
+                            if !self.in_transactions {
+                                page.transaction_count += 1;
+                            }
+                            break Ok(());
+                        }
+                        Ok(Taken::LeftOut) => break Ok(()),
+                        Ok(Taken::Schema { change: schema, is_new }) => {
+                            // A new table bothers nobody; one that changes begins a page.
+                            if !is_new && page.row_count > 0 {
+                                return false;
+                            }
+                            let origin = &change.origin;
+                            let state = self.decoder.adopt(&schema, origin, change.micros, micros);
+                            page.states.retain(|s| s.table != state.table);
+                            page.schemas.retain(|s| s.table.name() != schema.table.name());
+                            page.states.push(state);
+                            page.schemas.push(schema);
+                        }
+                        Err(problem) => break Err((Some((&change.origin, change.op)), problem)),
+                    }
+                }
+                .map_err(|(at, problem)| {
+                    let table = at
+                        .and_then(|(origin, _)| self.decoder.table_of(&record.topic, origin).ok());
+                    let op = at.map_or("", |(_, op)| op.as_str());
+                    (table, op, problem)
+                })
+            }
+            Ok(Message::Tables(tables)) => {
+                self.decoder.learn(&record.topic, tables).map_err(|p| (None, "", p))
+            }
+            Ok(Message::Nothing | Message::Boundary(_)) => Ok(()),
+            Err(problem) => Err((None, "", problem)),
+        };
+        if let Err((table, op, problem)) = taken {
+            page.quarantined.push(self.quarantined(record, table, op, &problem));
+        }
+        true
+    }
+
+    fn quarantined(
+        &self,
+        record: &Record,
+        table: Option<TableName>,
+        op: &str,
+        problem: &Problem,
+    ) -> Quarantined {
+        let place = record.place();
+        tracing::warn!(source = %self.id, at = place, %problem, "a message is put into quarantine");
+        let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
+        Quarantined {
+            table: table.unwrap_or_else(|| self.table_of_topic(&record.topic)),
+            id: place.clone(),
+            at: place,
+            op: op.to_owned(),
+            key: key.map(str::to_owned),
+            reason: problem.to_string(),
+            raw: record.framed(),
+            committed_at_micros: (record.micros > 0).then_some(record.micros),
+        }
+    }
+
+    /// A table for messages that do not say theirs: called like the end of the topic.
+    fn table_of_topic(&self, topic: &str) -> TableName {
+        let last = topic.rsplit('.').next().unwrap_or(topic).to_ascii_lowercase();
+        let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        let mut word: String = last.chars().map(word).collect();
+        if !word.starts_with(|c: char| c.is_ascii_lowercase()) {
+            word.insert(0, '_');
+        }
+        let fallback = || TableName::try_from("unknown.messages".to_owned());
+        let name = format!("{}.{word}", self.id).parse().or_else(|_| fallback());
+        // Both are of the form of a name; a source's name is checked where it is configured.
+        name.unwrap_or_else(|_| crate::states_table().name().clone())
+    }
+
+    fn measure(&self) {
+        let known = *lock(&self.shared.behind);
+        let here = self.order.len() + self.left.len();
+        let heard = self.news.as_ref().map_or(0, mpsc::Receiver::len) + self.heard.len();
+        self.gauges.update(|health| {
+            health.lag_rows = known.map(|behind| behind + here as u64);
+            health.caught_up = known == Some(0) && here == 0 && heard == 0;
+        });
+    }
+}
+
+impl Source for KafkaSource {
+    fn id(&self) -> &SourceId {
+        &self.id
+    }
+
+    fn tables(&self) -> Vec<Arc<TableSchema>> {
+        self.decoder.tables()
+    }
+
+    fn resume<'a>(&'a mut self, resume: &'a Resume) -> BoxFuture<'a, Result<(), IngestError>> {
+        async move {
+            match resume.positions.get(&self.id) {
+                None => {}
+                Some(Position::Log { step, at }) => {
+                    self.step = *step;
+                    let place: Place = at.parse().map_err(|source| self.wrong(source))?;
+                    *lock(&self.shared.place) = place;
+                }
+                Some(other) => {
+                    let (at, position) = (self.id.clone(), other.clone());
+                    return Err(IngestError::ForeignPosition { at, position });
+                }
+            }
+            self.decoder.resume(&resume.tables, &resume.states);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn read(&mut self, limits: CutLimits) -> BoxFuture<'_, Result<Option<Page>, IngestError>> {
+        async move { self.read_page(limits) }.boxed()
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, ()> {
+        async move {
+            if !self.heard.is_empty() || !self.left.is_empty() || self.order.has_ready() {
+                return;
+            }
+            let Some(news) = &mut self.news else { return };
+            let deadline = self.order.deadline();
+            let idle = self.handed_out.filter(|_| self.moved).map(|at| at + IDLE_PLACES);
+            let until = [deadline, idle].into_iter().flatten().min();
+            let wake = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                heard = news.recv() => match heard {
+                    Some(heard) => self.heard.push_back(heard),
+                    None => self.restart(),
+                },
+                () = wake => {}
+            }
+        }
+        .boxed()
+    }
+
+    fn acknowledge(&self) -> Arc<dyn Acknowledge> {
+        Arc::new(Commit { id: self.id.clone(), client: Arc::clone(&self.client) })
+    }
+
+    fn stop(&mut self, table: &TableName, reason: String, _remedy: String) {
+        let remedy = format!(
+            "make the change compatible, or drop the table from the lake, then `medlake ingest resync \
+             {table}`, and trigger an incremental snapshot of it in Debezium for the changes that were \
+             left out"
+        );
+        let state = self.decoder.stop(table, reason, remedy, self.newest_micros);
+        self.states.extend(state);
+    }
+
+    fn resync(&mut self, table: &TableName) -> Result<(), IngestError> {
+        if self.decoder.start(table) {
+            return Ok(());
+        }
+        Err(self.wrong(KafkaSourceError::NoRows { table: table.to_string() }))
+    }
+
+    fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.gauges)
+    }
+}
+
+/// Commits the group's offsets, for others to watch.
+struct Commit {
+    id: SourceId,
+    client: Slot,
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commit").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Commit {
+    fn commit(&self, place: &Place) -> Result<(), KafkaSourceError> {
+        let Some(client) = lock(&self.client).clone() else { return Ok(()) };
+        let wrong = |source| KafkaSourceError::Client { doing: "commit the offsets", source };
+        let mut offsets = TopicPartitionList::new();
+        for (topic, partition, next) in place.iter() {
+            let next = rdkafka::Offset::Offset(next);
+            offsets.add_partition_offset(topic, partition, next).map_err(wrong)?;
+        }
+        client.commit(&offsets, CommitMode::Async).map_err(wrong)
+    }
+}
+
+impl Acknowledge for Commit {
+    fn acknowledge<'a>(
+        &'a self,
+        position: &'a Position,
+    ) -> BoxFuture<'a, Result<u64, IngestError>> {
+        async move {
+            let Position::Log { at, .. } = position else {
+                let (at, position) = (self.id.clone(), position.clone());
+                return Err(IngestError::ForeignPosition { at, position });
+            };
+            let done = at.parse().and_then(|place| self.commit(&place));
+            if let Err(error) = done {
+                // Nothing depends on them: the offsets that count are in the lake.
+                tracing::debug!(source = %self.id, %error, "the group's offsets were not committed");
+            }
+            // Kafka forgets by its own rules.
+            Ok(0)
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,62 @@
+use std::sync::Arc;
+
+/// A message as it came, owned.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    /// When it was written, in microseconds since 1970.
+    pub(crate) micros: i64,
+    /// Key and value, one after the other.
+    bytes: Box<[u8]>,
+    /// How much of it is the key, if there is one.
+    key: Option<usize>,
+    has_value: bool,
+}
+
+impl Record {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        (partition, offset): (i32, i64),
+        micros: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Self {
+        let bytes = [key.unwrap_or_default(), value.unwrap_or_default()].concat();
+        Self {
+            topic,
+            partition,
+            offset,
+            micros,
+            bytes: bytes.into_boxed_slice(),
+            key: key.map(<[u8]>::len),
+            has_value: value.is_some(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        self.bytes.get(..self.key?)
+    }
+
+    pub(crate) fn value(&self) -> Option<&[u8]> {
+        self.has_value.then(|| self.bytes.get(self.key.unwrap_or(0)..)).flatten()
+    }
+
+    /// Bytes of memory it takes, about.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len() + size_of::<Self>()
+    }
+
+    /// Its place: topic, partition and offset.
+    pub(crate) fn place(&self) -> String {
+        format!("{}/{}/{}", self.topic, self.partition, self.offset)
+    }
+
+    /// Key and value in one: the length of the key in four bytes, the highest first, all ones where
+    /// there is none; the key; the value.
+    pub(crate) fn framed(&self) -> Vec<u8> {
+        let length = self.key.map_or(u32::MAX, |k| u32::try_from(k).unwrap_or(u32::MAX));
+        [&length.to_be_bytes()[..], &self.bytes].concat()
+    }
+}
