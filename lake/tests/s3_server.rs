@@ -51,12 +51,6 @@ impl S3Server {
         self.child.wait().unwrap();
     }
 
-    /// Whether it is gone.
-    #[allow(dead_code, reason = "not every test asks")]
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     #[allow(dead_code, reason = "not every test ends it")]
     pub(crate) fn restart(&mut self) {
         self.child = spawn(self.folder.path(), &self.ports);

@@ -10,8 +10,8 @@ use std::{
 };
 
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
-use tokio::sync::Mutex;
 
+use super::line::Line;
 use crate::s3_server::{self, S3Server};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +22,10 @@ pub(crate) enum Fault {
     CatalogLocked,
     /// No byte is left for files or catalog. Only where the lake has a small disk of its own.
     DiskFull,
-    /// The server of the bucket is killed.
-    ServerKilled,
+    /// The server of the bucket refuses all connections.
+    BucketCut,
+    /// The server of the bucket does not answer.
+    BucketStalled,
 }
 
 /// The lake's folder, maybe on a small disk of its own, and maybe with its files in a bucket.
@@ -35,14 +37,13 @@ pub(crate) struct Ground {
 }
 
 struct Bucket {
-    server: Arc<Mutex<S3Server>>,
-    endpoint: String,
+    line: Arc<Line>,
     name: String,
 }
 
-/// A server of buckets, started when the first seed wants one.
+/// A server of buckets at the end of a line, started when the first seed wants one.
 #[derive(Default)]
-pub(crate) struct Buckets(Option<Arc<Mutex<S3Server>>>);
+pub(crate) struct Buckets(Option<(S3Server, Arc<Line>)>);
 
 /// Enough for the lake of one seed several times over.
 const DISK: &str = "size=2g";
@@ -63,13 +64,13 @@ impl Ground {
 
     /// With files in a bucket.
     pub(crate) async fn bucket(data: &Path, name: String, buckets: &mut Buckets) -> Self {
-        let server = buckets.0.get_or_insert_with(|| Arc::new(Mutex::new(S3Server::start())));
-        let endpoint = {
-            let server = server.lock().await;
-            server.make_bucket(&name).await;
-            server.endpoint()
-        };
-        let bucket = Bucket { server: Arc::clone(server), endpoint, name };
+        let (server, line) = buckets.0.get_or_insert_with(|| {
+            let server = S3Server::start();
+            let line = Arc::new(Line::start(server.port));
+            (server, line)
+        });
+        server.make_bucket(&name).await;
+        let bucket = Bucket { line: Arc::clone(line), name };
         Self { bucket: Some(bucket), ..Self::plain(data) }
     }
 
@@ -92,7 +93,7 @@ impl Ground {
         let set = |key: &str, value: &str| (format!("MEDLAKE__LAKE__{key}"), value.to_owned());
         vec![
             set("WAREHOUSE", &format!("s3://{}", bucket.name)),
-            set("S3__ENDPOINT", &bucket.endpoint),
+            set("S3__ENDPOINT", &format!("http://127.0.0.1:{}", bucket.line.port)),
             set("S3__ACCESS_KEY_ID", s3_server::ACCESS_KEY),
             set("S3__SECRET_ACCESS_KEY", s3_server::SECRET_KEY),
             set("S3__ALLOW_HTTP", "true"),
@@ -103,7 +104,7 @@ impl Ground {
         match (self.small, &self.bucket) {
             (true, _) => &[Fault::FolderGone, Fault::CatalogLocked, Fault::DiskFull],
             (_, None) => &[Fault::FolderGone, Fault::CatalogLocked],
-            (_, Some(_)) => &[Fault::ServerKilled, Fault::ServerKilled, Fault::CatalogLocked],
+            (_, Some(_)) => &[Fault::BucketCut, Fault::BucketStalled, Fault::CatalogLocked],
         }
     }
 
@@ -131,11 +132,8 @@ impl Ground {
                 sqlx::raw_sql("begin exclusive").execute(&mut database).await.unwrap();
                 self.locked = Some(database);
             }
-            Fault::ServerKilled => {
-                if let Some(bucket) = &self.bucket {
-                    bucket.server.lock().await.kill();
-                }
-            }
+            Fault::BucketCut => self.bucket.iter().for_each(|bucket| bucket.line.cut()),
+            Fault::BucketStalled => self.bucket.iter().for_each(|bucket| bucket.line.stall()),
             Fault::DiskFull => {
                 let mut file = File::create(self.filler()).unwrap();
                 for size in [1 << 20, 1 << 12, 1] {
@@ -156,12 +154,7 @@ impl Ground {
             database.close().await.unwrap();
         }
         let _ = fs::remove_file(self.filler());
-        if let Some(bucket) = &self.bucket {
-            let mut server = bucket.server.lock().await;
-            if server.has_ended() {
-                server.restart();
-            }
-        }
+        self.bucket.iter().for_each(|bucket| bucket.line.heal());
     }
 
     /// Gives a disk of its own back. A seed that failed keeps it.

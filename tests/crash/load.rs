@@ -12,11 +12,14 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{sync::RwLock, task::JoinSet};
 
 use super::{
-    model::{Action, Alter, Generator, Key, Step, Table, Transaction},
+    model::{Action, Alter, Generator, Key, Step, Table, Transaction, Value},
     source::{Failed, Session, Source},
 };
 
 const WRITERS: u64 = 3;
+
+/// Rows that come last in a table: at least as many as it has partitions, which go by slot.
+pub(crate) const LAST: i64 = 3;
 
 /// How long a statement may take before its writer gives the connection up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,6 +32,8 @@ pub(crate) struct Load {
     /// A row every few milliseconds, numbered: what tells how far a copy is.
     pub(crate) beat: Table,
     beaten: AtomicI64,
+    /// Slots that no writer uses.
+    ends: AtomicI64,
     stop: AtomicBool,
     pub(crate) transactions: AtomicU64,
     pub(crate) alterations: AtomicU64,
@@ -48,6 +53,7 @@ impl Load {
             tables: tables.into_iter().map(RwLock::new).collect(),
             beat,
             beaten: AtomicI64::new(0),
+            ends: AtomicI64::new(1_000_000_000),
             stop: AtomicBool::new(false),
             transactions: AtomicU64::new(0),
             alterations: AtomicU64::new(0),
@@ -103,12 +109,18 @@ impl Load {
         self.beaten.load(Ordering::SeqCst)
     }
 
-    /// One more beat, for certain.
-    pub(crate) async fn beat(&self) -> i64 {
+    /// Writes to every table what comes last there, wherever rows of it may go. Answers a slot that
+    /// has [`LAST`] rows at or after it in each once all that was committed is seen.
+    pub(crate) async fn last(&self) -> i64 {
+        let slot = self.ends.fetch_add(LAST, Ordering::SeqCst);
         let mut session = self.source.connect().await.unwrap();
-        let beat = self.beaten() + 1_000;
-        session.write(&self.beat_of(beat)).await.unwrap();
-        beat
+        for table in self.tables().await.into_iter().chain([self.beat.clone()]) {
+            let nulls = vec![Value::Null; table.columns.len() - table.payload()];
+            let rows = (slot..slot + LAST).map(|slot| (slot, nulls.clone())).collect();
+            let steps = vec![Step { table, action: Action::Insert(rows) }];
+            session.write(&Transaction { steps, commit: true }).await.unwrap();
+        }
+        slot
     }
 
     fn beat_of(&self, beat: i64) -> Transaction {

@@ -14,7 +14,7 @@ use super::{
     compare,
     embedded::Embedded,
     faults::{Buckets, Ground},
-    load::Load,
+    load::{LAST, Load},
     mariadb::{self, MariaDb},
     model::Key,
 };
@@ -224,7 +224,11 @@ impl Night<'_> {
 
     /// The newest beat that is seen.
     async fn seen(&self, load: &Load) -> Option<i64> {
-        let sql = format!("select max(slot) from {}.{}", load.source.name(), load.beat.name);
+        let sql = format!(
+            "select max(slot) from {}.{} where slot < 1000000000",
+            load.source.name(),
+            load.beat.name
+        );
         self.platform().ask(&sql).await?.as_i64()
     }
 
@@ -232,12 +236,16 @@ impl Night<'_> {
     async fn all_seen(&self) -> Result<(), String> {
         let until = Instant::now() + RECOVERY;
         for load in &self.loads {
-            let last = load.beat().await;
-            while self.seen(load).await != Some(last) {
-                if Instant::now() > until {
-                    return Err(format!("\"{}\" is not caught up with", load.source.name()));
+            let slot = load.last().await;
+            for table in load.tables().await.iter().chain([&load.beat]) {
+                let name = format!("{}.{}", load.source.name(), table.name);
+                let sql = format!("select count(*) from {name} where slot >= {slot}");
+                while self.platform().ask(&sql).await != Some(Value::from(LAST)) {
+                    if Instant::now() > until {
+                        return Err(format!("\"{name}\" is not caught up with"));
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
         let copying = "select count(*) from system.ingest where state <> 'streaming'";
