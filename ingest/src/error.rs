@@ -1,7 +1,7 @@
 use medlake_contract::{ContractError, Kind, Position, SourceId};
 use thiserror::Error;
 
-use crate::kafka::KafkaSourceError;
+use crate::{kafka::KafkaSourceError, mysql::MysqlError};
 
 /// Why changes could not be read or acknowledged.
 #[derive(Debug, Error)]
@@ -152,6 +152,15 @@ pub enum IngestError {
         #[source]
         source: KafkaSourceError,
     },
+    /// A MySQL or MariaDB server.
+    #[error("could not read source \"{at}\"")]
+    Mysql {
+        /// The source.
+        at: SourceId,
+        /// What is wrong.
+        #[source]
+        source: MysqlError,
+    },
     /// Rows that do not make a change batch: a defect of ours.
     #[error("could not build change batches of source \"{at}\"")]
     Batch {
@@ -185,6 +194,7 @@ impl IngestError {
             Self::ForeignPosition { .. } | Self::Source { .. } | Self::NotDelivered { .. } => {
                 Kind::Invalid
             }
+            Self::Mysql { source, .. } => source.kind(),
             Self::Batch { .. } | Self::Arrow { .. } => Kind::Internal,
         }
     }

@@ -1,0 +1,839 @@
+//! Makes pages of whole transactions out of events.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    sync::Arc,
+};
+
+use medlake_contract::{Op, SchemaChange, SourceId, TableName, TableSchema};
+
+use super::{
+    connect::Flavour,
+    ddl::{self, Ddl},
+    error::MysqlError,
+    event::{self, Event, kind},
+    filter::Filter,
+    layout::{self, Layout, Refused},
+    page::{Draft, Mark, Origin},
+    place::Place,
+    table_map,
+};
+use crate::{
+    CutLimits, IngestError,
+    source::{Page, TableState},
+};
+
+/// Table maps that are remembered; a server numbers them anew when it starts.
+const MAPS: usize = 4096;
+/// Bytes of transactions that are prepared (XA) and neither committed nor taken back.
+const PREPARED_BYTES: usize = 64 << 20;
+
+/// A page, and where reading it ends.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) page: Page,
+    pub(crate) place: Place,
+    /// Events with rows of the transaction that goes on, in this page and those before it.
+    pub(crate) events: u64,
+}
+
+/// Makes pages of events.
+#[derive(Debug)]
+pub(crate) struct Assembler {
+    source: SourceId,
+    filter: Filter,
+    flavour: Flavour,
+    limits: CutLimits,
+    /// The end of the last whole transaction.
+    place: Place,
+    /// The file the next events are in.
+    file: String,
+    /// Whether the server has said yet if checksums follow its events.
+    has_format: bool,
+    first_file: Vec<u8>,
+    /// By name in the source, in lower case.
+    tables: HashMap<String, Table>,
+    maps: HashMap<u64, Map>,
+    draft: Draft,
+    current: Option<Current>,
+    /// Events with rows that were handed out before reading began again.
+    skip: u64,
+    prepared: HashMap<String, Vec<Event>>,
+    /// Where the transaction ends whose events came in one, compressed.
+    payload_end: u32,
+    /// A page is to end here.
+    stop_at: Option<Place>,
+    ready: VecDeque<Ready>,
+}
+
+/// What is known of a table.
+#[derive(Debug, Default)]
+struct Table {
+    /// As the last page handed it out.
+    schema: Option<Arc<TableSchema>>,
+    left_out: bool,
+}
+
+/// A table map as it last came.
+#[derive(Debug)]
+struct Map {
+    body: Vec<u8>,
+    /// None when its rows are left out.
+    layout: Option<Arc<Layout>>,
+    key: String,
+}
+
+/// The transaction that goes on.
+#[derive(Debug, Default)]
+struct Current {
+    begin: Option<event::Begin>,
+    /// It ends with a commit; else its one statement ends it.
+    explicit: bool,
+    /// How full the draft was before it.
+    mark: Mark,
+    /// Names of savepoints, and how full the draft was.
+    savepoints: Vec<(String, Mark)>,
+    /// Its events from the beginning, until some are handed out.
+    events: Vec<Event>,
+    event_bytes: usize,
+    /// Events with rows so far.
+    rows_events: u64,
+    handed_out: bool,
+    committed_at_micros: Option<i64>,
+}
+
+impl Current {
+    /// Remembers an event, until some are handed out.
+    fn keep(&mut self, event: Event) {
+        if !self.handed_out {
+            self.event_bytes += event.body.len();
+            self.events.push(event);
+        }
+    }
+}
+
+impl Assembler {
+    /// From `place` on, of whose next transaction `skip` events with rows were handed out.
+    pub(crate) fn new(
+        source: SourceId,
+        filter: Filter,
+        flavour: Flavour,
+        place: Place,
+        skip: u64,
+        tables: &[Arc<TableSchema>],
+    ) -> Self {
+        let known = tables.iter().map(|schema| {
+            let table = Table { schema: Some(Arc::clone(schema)), left_out: false };
+            (schema.name().table().to_owned(), table)
+        });
+        Self {
+            source,
+            filter,
+            flavour,
+            limits: CutLimits::default(),
+            file: place.file.clone(),
+            has_format: false,
+            first_file: Vec::new(),
+            place,
+            tables: known.collect(),
+            maps: HashMap::new(),
+            draft: Draft::default(),
+            current: None,
+            skip,
+            prepared: HashMap::new(),
+            payload_end: 0,
+            stop_at: None,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Ends a page right at this place, should reading come there.
+    pub(crate) fn stop_at(&mut self, place: Option<Place>) {
+        self.stop_at = place.filter(|place| !self.place.reached(place));
+    }
+
+    pub(crate) fn set_limits(&mut self, limits: CutLimits) {
+        self.limits = limits;
+    }
+
+    /// Leaves out the changes of a table from here on, or takes them in again as if it were new.
+    pub(crate) fn leave_out(&mut self, table: &TableName, leave_out: bool) {
+        let known = self.tables.entry(table.table().to_owned()).or_default();
+        known.left_out = leave_out;
+        if !leave_out {
+            known.schema = None;
+        }
+        self.maps.retain(|_, map| map.key != table.table());
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Ready> {
+        self.ready.pop_front()
+    }
+
+    /// Whether there are whole transactions that could be handed out: with something in them, or
+    /// only further on.
+    pub(crate) fn holds(&self) -> Holds {
+        match self.current {
+            Some(_) => Holds::Nothing,
+            None if self.draft.has_news() => Holds::News,
+            None if self.draft.moved => Holds::Place,
+            None => Holds::Nothing,
+        }
+    }
+
+    /// Ends the page; only between transactions.
+    pub(crate) fn flush(&mut self) -> Result<(), IngestError> {
+        if self.current.is_none() && (self.draft.moved || self.draft.has_news()) {
+            self.end_page(false)?;
+        }
+        Ok(())
+    }
+
+    fn end_page(&mut self, open: bool) -> Result<(), IngestError> {
+        let page = self.draft.finish(&self.source, open)?;
+        let events = match &mut self.current {
+            Some(current) => {
+                current.mark = Mark::default();
+                if open { current.rows_events } else { 0 }
+            }
+            None => 0,
+        };
+        self.ready.push_back(Ready { page, place: self.place.clone(), events });
+        Ok(())
+    }
+
+    fn wrong(&self, problem: impl Into<String>) -> IngestError {
+        let source = MysqlError::Binlog { place: self.place.to_string(), problem: problem.into() };
+        IngestError::Mysql { at: self.source.clone(), source }
+    }
+
+    /// Takes the next event.
+    pub(crate) fn take(&mut self, event: Event) -> Result<(), IngestError> {
+        let short = |what: &str| format!("{what} is cut short");
+        match event.kind {
+            kind::ROTATE => {
+                let mut bytes = super::bytes::Bytes::new(&event.body);
+                let offset = bytes.u64().map_err(|_| self.wrong(short("a rotation")))?;
+                // One that is in no file only says where reading begins.
+                let made_up = event.timestamp == 0;
+                self.file = bytes.rest().escape_ascii().to_string();
+                if !self.has_format {
+                    // Whether the name has a checksum behind it, the next event tells.
+                    self.first_file = bytes.rest().to_vec();
+                }
+                if !made_up && self.current.is_none() {
+                    self.place.file.clone_from(&self.file);
+                    self.place.offset = offset;
+                    self.draft.moved = true;
+                }
+            }
+            kind::FORMAT => {
+                self.maps.clear();
+                if !mem::replace(&mut self.has_format, true) {
+                    let checksum = if event.checked { 4 } else { 0 };
+                    let name = mem::take(&mut self.first_file);
+                    let name = name.get(..name.len().saturating_sub(checksum)).unwrap_or_default();
+                    self.file = name.escape_ascii().to_string();
+                }
+            }
+            // At the head of a file it says all there was before; where reading begins by GTID, it is
+            // made up.
+            kind::MARIADB_GTID_LIST
+                if self.place.gtids.is_none() && self.current.is_none() && event.end != 0 =>
+            {
+                self.place.gtids = event::gtid_list(&event.body).ok();
+            }
+            kind::MARIADB_GTID | kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED => {
+                if self.current.as_ref().is_some_and(|c| !c.events.is_empty() || c.handed_out) {
+                    return Err(self.wrong("a transaction begins before the last one ended"));
+                }
+                let begin = event::begin(&event).map_err(|_| self.wrong(short("a GTID")))?;
+                self.begin(Some(begin), event.timestamp);
+            }
+            kind::QUERY | kind::QUERY_COMPRESSED => {
+                let (database, sql) = event::query(event.kind, &event.body)
+                    .map_err(|_| self.wrong(short("a statement")))?;
+                self.query(&event, &database, &sql)?;
+            }
+            kind::XID => self.commit(event.end)?,
+            kind::XA_PREPARE => {
+                let name = event::prepared(&event.body)
+                    .map_err(|_| self.wrong(short("a prepared transaction")))?;
+                match name {
+                    Some(name) => self.prepare(name, event.end)?,
+                    None => self.commit(event.end)?,
+                }
+            }
+            kind::TRANSACTION_PAYLOAD => self.payload_end = event.end,
+            kind::INCIDENT => {
+                self.stop_all("the server says that its binlog lacks changes (an incident event)");
+            }
+            kind::TABLE_MAP
+            | kind::WRITE_V1..=kind::DELETE_V1
+            | kind::WRITE..=kind::DELETE
+            | kind::PARTIAL_UPDATE
+            | kind::WRITE_COMPRESSED_V1..=kind::DELETE_COMPRESSED => self.of_rows(event)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, begin: Option<event::Begin>, timestamp: u32) {
+        let precise = begin.as_ref().and_then(|b| b.committed_at_micros);
+        self.current = Some(Current {
+            explicit: begin.as_ref().is_some_and(|b| b.is_mariadb() && !b.alone),
+            committed_at_micros: precise.or(Some(i64::from(timestamp) * 1_000_000)),
+            begin,
+            mark: self.draft.mark(),
+            handed_out: self.skip > 0,
+            ..Current::default()
+        });
+    }
+
+    fn query(&mut self, event: &Event, database: &str, sql: &str) -> Result<(), IngestError> {
+        let words: Vec<String> =
+            sql.split_whitespace().take(3).map(str::to_ascii_uppercase).collect();
+        let first = words.first().map_or("", String::as_str);
+        let second = words.get(1).map_or("", String::as_str);
+        if self.current.is_none() {
+            self.begin(None, event.timestamp);
+        }
+        let Some(current) = &mut self.current else { return Ok(()) };
+        if first == "BEGIN" || (first, second) == ("XA", "START") {
+            current.explicit = true;
+            return Ok(());
+        }
+        match (first, second) {
+            ("COMMIT", _) => return self.commit(event.end),
+            ("ROLLBACK", "TO") => {
+                let name = sql.rsplit(char::is_whitespace).next().unwrap_or_default();
+                current.keep(event.clone());
+                self.roll_back_to(&savepoint(name));
+                return Ok(());
+            }
+            ("ROLLBACK", _) => {
+                self.roll_back();
+                return self.commit(event.end);
+            }
+            ("SAVEPOINT", _) => {
+                current.savepoints.push((savepoint(second), self.draft.mark()));
+                current.keep(event.clone());
+                return Ok(());
+            }
+            ("XA", "COMMIT") => {
+                let name = event::xa_name(after_words(sql, 2));
+                self.commit_prepared(&name)?;
+                return self.commit(event.end);
+            }
+            ("XA", "ROLLBACK") => {
+                self.prepared.remove(&event::xa_name(after_words(sql, 2)));
+                return self.commit(event.end);
+            }
+            ("XA", _) => return Ok(()),
+            _ => {}
+        }
+        for ddl in ddl::parse(sql) {
+            self.define(database, ddl)?;
+        }
+        match &self.current {
+            Some(current) if current.explicit => Ok(()),
+            _ => self.commit(event.end),
+        }
+    }
+
+    /// Ends the transaction: from here on it counts.
+    fn commit(&mut self, end: u32) -> Result<(), IngestError> {
+        if self.skip > 0 {
+            return Err(self.wrong("the transaction that goes on is shorter than it was"));
+        }
+        let Some(current) = self.current.take() else { return Ok(()) };
+        if let Some(gtids) = &mut self.place.gtids
+            && let Some(gtid) = current.begin.as_ref().and_then(|b| b.gtid.as_ref())
+        {
+            gtids.add(gtid);
+        }
+        self.place.file.clone_from(&self.file);
+        let end = if self.payload_end > 0 { mem::take(&mut self.payload_end) } else { end };
+        if end > 0 {
+            self.place.offset = u64::from(end);
+        }
+        self.draft.moved = true;
+        self.draft.transactions += 1;
+        self.draft.committed_at_micros =
+            self.draft.committed_at_micros.max(current.committed_at_micros);
+        let stops = self.stop_at.take_if(|place| self.place.reached(place)).is_some();
+        if current.handed_out || stops || self.is_full() {
+            self.end_page(false)?;
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.draft.rows() >= self.limits.max_rows || self.draft.bytes >= self.limits.max_bytes
+    }
+
+    fn roll_back(&mut self) {
+        let Some(current) = &self.current else { return };
+        if current.handed_out {
+            self.stop_all("a transaction too large to be held back was rolled back");
+        } else {
+            let mark = current.mark.clone();
+            self.draft.rewind(&mark);
+        }
+    }
+
+    fn roll_back_to(&mut self, name: &str) {
+        let Some(current) = &mut self.current else { return };
+        let found = current.savepoints.iter().rposition(|(n, _)| n == name);
+        match found {
+            Some(at) if !current.handed_out => {
+                current.savepoints.truncate(at + 1);
+                let mark = current.savepoints[at].1.clone();
+                self.draft.rewind(&mark);
+            }
+            _ => self.stop_all("a transaction too large to be held back was rolled back in part"),
+        }
+    }
+
+    /// Holds a prepared transaction back until it is committed.
+    fn prepare(&mut self, name: String, end: u32) -> Result<(), IngestError> {
+        let held: usize = self.prepared.values().flatten().map(|e| e.body.len()).sum();
+        let too_large = "an XA transaction was prepared that is too large to be held back";
+        if let Some(current) = &mut self.current {
+            if current.handed_out || held + current.event_bytes > PREPARED_BYTES {
+                self.stop_all(too_large);
+            } else {
+                let events = mem::take(&mut current.events);
+                let mark = current.mark.clone();
+                self.draft.rewind(&mark);
+                self.prepared.insert(name, events);
+            }
+        }
+        self.commit(end)
+    }
+
+    fn commit_prepared(&mut self, name: &str) -> Result<(), IngestError> {
+        let Some(events) = self.prepared.remove(name) else {
+            self.stop_all("an XA transaction was committed that was prepared before reading began");
+            return Ok(());
+        };
+        self.replay(events)
+    }
+
+    fn replay(&mut self, events: Vec<Event>) -> Result<(), IngestError> {
+        for event in events {
+            if matches!(event.kind, kind::QUERY | kind::QUERY_COMPRESSED) {
+                let (database, sql) = event::query(event.kind, &event.body)
+                    .map_err(|_| self.wrong("a statement is cut short"))?;
+                self.query(&event, &database, &sql)?;
+            } else {
+                self.of_rows(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A table map or rows. What is new in a map takes effect before the transaction.
+    fn of_rows(&mut self, event: Event) -> Result<(), IngestError> {
+        if self.current.is_none() {
+            self.begin(None, event.timestamp);
+        }
+        if event.kind == kind::TABLE_MAP {
+            if let Some(change) = self.map(&event.body)? {
+                self.change(change)?;
+            }
+        } else {
+            self.rows(&event)?;
+        }
+        let Some(current) = &mut self.current else { return Ok(()) };
+        current.explicit = true;
+        current.keep(event);
+        if self.is_full() && self.skip == 0 {
+            self.end_page_within()?;
+        }
+        Ok(())
+    }
+
+    /// A transaction that is larger than a page: its rows so far are handed out, and can no longer
+    /// be taken back.
+    fn end_page_within(&mut self) -> Result<(), IngestError> {
+        if let Some(current) = &mut self.current {
+            current.handed_out = true;
+            current.events = Vec::new();
+            current.savepoints.clear();
+        }
+        self.end_page(true)
+    }
+
+    /// Notes a table map; answers what changes by it.
+    fn map(&mut self, body: &[u8]) -> Result<Option<SchemaChange>, IngestError> {
+        let short = |_| self.wrong("a table map is cut short");
+        let id = table_map::table_id(body).map_err(short)?;
+        if self.maps.get(&id).is_some_and(|map| map.body == body) {
+            return Ok(None);
+        }
+        let map = table_map::read(body, self.flavour).map_err(short)?;
+        let key = map.table.to_ascii_lowercase();
+        if self.maps.len() >= MAPS {
+            self.maps.clear();
+        }
+        let note = |this: &mut Self, layout| {
+            this.maps.insert(id, Map { body: body.to_vec(), layout, key: key.clone() });
+        };
+        if !self.filter.takes(&map.database, &map.table) {
+            note(self, None);
+            return Ok(None);
+        }
+        let table = self.tables.entry(key.clone()).or_default();
+        if table.left_out {
+            note(self, None);
+            return Ok(None);
+        }
+        let known = table.schema.clone();
+        let mut layout = match Layout::of(&self.source, &map, known.as_ref()) {
+            Ok(layout) => layout,
+            Err(refused) => {
+                note(self, None);
+                self.refuse(&map.table, refused);
+                return Ok(None);
+            }
+        };
+        let change = match known {
+            Some(known) if *known == *layout.schema => {
+                // One schema for all layouts, so that their rows make one batch.
+                layout.schema = known;
+                None
+            }
+            Some(known) if !layout::same_identity(&known, &layout.schema) => {
+                let name = known.name();
+                let refused = Refused {
+                    reason: "its key is another than before".to_owned(),
+                    remedy: format!("`medlake ingest resync {name}`"),
+                };
+                note(self, None);
+                self.refuse(&map.table, refused);
+                return Ok(None);
+            }
+            _ => Some(SchemaChange { table: Arc::clone(&layout.schema), renamed: Vec::new() }),
+        };
+        note(self, Some(Arc::new(layout)));
+        Ok(change)
+    }
+
+    /// Ends the page before the transaction that goes on, and begins one with what changes. What
+    /// that transaction did until here is done again on the new page.
+    fn change(&mut self, change: SchemaChange) -> Result<(), IngestError> {
+        let name = change.table.name().table().to_owned();
+        let Some(current) = &mut self.current else { return Ok(()) };
+        if current.handed_out {
+            for map in self.maps.values_mut().filter(|map| map.key == name) {
+                map.layout = None;
+            }
+            self.refuse(
+                &name,
+                Refused {
+                    reason: "its columns changed inside a transaction too large to be held back"
+                        .to_owned(),
+                    remedy: format!("`medlake ingest resync {}`", change.table.name()),
+                },
+            );
+            return Ok(());
+        }
+        let events = mem::take(&mut current.events);
+        let mark = current.mark.clone();
+        (current.rows_events, current.event_bytes) = (0, 0);
+        current.savepoints.clear();
+        self.draft.rewind(&mark);
+        self.announce(change)?;
+        self.replay(events)
+    }
+
+    /// The next page begins with `change`.
+    fn announce(&mut self, change: SchemaChange) -> Result<(), IngestError> {
+        if self.draft.rows() > 0
+            || self.draft.moved
+            || self.draft.has_news() && self.draft.schemas.is_empty()
+        {
+            let (current, place) = (self.current.take(), self.place.clone());
+            self.end_page(false)?;
+            (self.current, self.place) = (current, place);
+        }
+        let table = self.tables.entry(change.table.name().table().to_owned()).or_default();
+        table.schema = Some(Arc::clone(&change.table));
+        self.draft
+            .schemas
+            .retain(|c| c.table.name() != change.table.name() || !c.renamed.is_empty());
+        self.draft.schemas.push(change);
+        if let Some(current) = &mut self.current {
+            current.mark = self.draft.mark();
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self, event: &Event) -> Result<(), IngestError> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        current.rows_events += 1;
+        if self.skip > 0 {
+            self.skip -= 1;
+            return Ok(());
+        }
+        let head = event::rows(event.kind, &event.body);
+        let head = head.map_err(|_| self.wrong("the head of an event with rows is cut short"))?;
+        let Some(map) = self.maps.get(&head.table_id) else {
+            // A number without a table map only ends a statement.
+            return Ok(());
+        };
+        let Some(layout) = map.layout.clone() else { return Ok(()) };
+        let key = map.key.clone();
+        let problem = if event.kind == kind::PARTIAL_UPDATE {
+            Some((
+                "an update has parts of JSON documents only",
+                "SET GLOBAL binlog_row_value_options=''",
+            ))
+        } else if !head.whole || head.columns != layout.decoders.len() {
+            Some(("a change has some of its columns only", "SET GLOBAL binlog_row_image=FULL"))
+        } else {
+            None
+        };
+        if let Some((reason, remedy)) = problem {
+            let name = layout.schema.name();
+            let remedy = format!(
+                "`{remedy}`, reconnect all its writers, then `medlake ingest resync {name}`"
+            );
+            if let Some(map) = self.maps.get_mut(&head.table_id) {
+                map.layout = None;
+            }
+            self.refuse(&key, Refused { reason: reason.to_owned(), remedy });
+            return Ok(());
+        }
+        let op = match event.kind {
+            kind::WRITE | kind::WRITE_V1 | kind::WRITE_COMPRESSED | kind::WRITE_COMPRESSED_V1 => {
+                Op::Insert
+            }
+            kind::DELETE
+            | kind::DELETE_V1
+            | kind::DELETE_COMPRESSED
+            | kind::DELETE_COMPRESSED_V1 => Op::Delete,
+            _ => Op::Update,
+        };
+        let packed = event.kind >= kind::WRITE_COMPRESSED_V1;
+        let unpacked = if packed { super::column::uncompressed(head.rows) } else { Ok(Vec::new()) };
+        let unpacked =
+            unpacked.map_err(|_| self.wrong("compressed rows of an event cannot be read"))?;
+        let rows = if packed { unpacked.as_slice() } else { head.rows };
+        let Some(current) = &self.current else { return Ok(()) };
+        let at = self.place_of(current);
+        let id = format!("{at}/{}", current.rows_events);
+        let committed_at_micros = current.committed_at_micros;
+        self.draft.read(&layout, rows, &Origin { op, id: &id, at: &at, committed_at_micros });
+        self.draft.bytes += rows.len();
+        Ok(())
+    }
+
+    /// Names a transaction: by its GTID, or by where the one before it ends.
+    fn place_of(&self, current: &Current) -> String {
+        match current.begin.as_ref().and_then(|b| b.gtid.as_ref()) {
+            Some(gtid) => gtid.to_string(),
+            None => format!("{}:{}", self.place.file, self.place.offset),
+        }
+    }
+
+    fn define(&mut self, database: &str, ddl: Ddl) -> Result<(), IngestError> {
+        match ddl {
+            Ddl::Columns(name, renamed) => {
+                let Some((_, known)) = self.known(database, &name) else { return Ok(()) };
+                let has = |c: &str| known.columns().iter().any(|k| k.name.eq_ignore_ascii_case(c));
+                let renamed: Vec<(String, String)> = renamed
+                    .iter()
+                    .filter(|(before, _)| has(before))
+                    .map(|(b, n)| (b.to_ascii_lowercase(), n.to_ascii_lowercase()))
+                    .collect();
+                if renamed.iter().any(|(_, now)| has(now)) {
+                    self.refuse(
+                        &name.table,
+                        Refused {
+                            reason: "its columns took each other's names".to_owned(),
+                            remedy: format!("`medlake ingest resync {}`", known.name()),
+                        },
+                    );
+                } else if let Some(table) = with_names(&known, &renamed) {
+                    let mut change = SchemaChange { table: Arc::new(table), renamed };
+                    self.forget_maps(&name.table);
+                    if let Some(current) = &mut self.current {
+                        current.events.clear();
+                    }
+                    self.announce(SchemaChange {
+                        table: Arc::clone(&change.table),
+                        renamed: mem::take(&mut change.renamed),
+                    })?;
+                }
+            }
+            Ddl::Truncate(name) => {
+                if let Some((left_out, known)) = self.known(database, &name)
+                    && !left_out
+                {
+                    self.draft.truncate_table(&known);
+                }
+            }
+            Ddl::Partition(name) => {
+                if let Some((_, known)) = self.known(database, &name) {
+                    self.refuse(
+                        &name.table,
+                        Refused {
+                            reason:
+                                "rows went or came with a partition, which the binlog does not have"
+                                    .to_owned(),
+                            remedy: format!("`medlake ingest resync {}`", known.name()),
+                        },
+                    );
+                }
+            }
+            Ddl::Gone(name, now) => {
+                if let Some((_, known)) = self.known(database, &name) {
+                    let now = now.map_or_else(
+                        || "dropped".to_owned(),
+                        |now| format!("renamed to \"{}\"", now.table),
+                    );
+                    self.gone(&name.table, &known, &now);
+                }
+            }
+            Ddl::Database(gone) if self.filter.is_database(&gone) => {
+                let all: Vec<_> = self
+                    .tables
+                    .iter()
+                    .filter_map(|(name, table)| Some((name.clone(), table.schema.clone()?)))
+                    .collect();
+                for (name, known) in all {
+                    self.gone(&name, &known, "dropped with its database");
+                }
+            }
+            Ddl::Database(_) => {}
+            Ddl::Rows(words) => {
+                for word in words {
+                    let name = ddl::Name { database: None, table: word };
+                    if let Some((false, known)) = self.known(database, &name) {
+                        self.refuse(
+                            &name.table,
+                            Refused {
+                                reason: "its rows were changed by a statement that the binlog has \
+                                     instead of them"
+                                    .to_owned(),
+                                remedy: format!(
+                                    "`binlog_format=ROW` for all its writers, then `medlake ingest \
+                                 resync {}`",
+                                    known.name()
+                                ),
+                            },
+                        );
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn gone(&mut self, table: &str, known: &Arc<TableSchema>, how: &str) {
+        self.refuse(
+            table,
+            Refused {
+                reason: format!("it was {how} in the source; the lake keeps its rows"),
+                remedy: format!(
+                    "drop it from the lake; or, when it is there again, `medlake ingest resync {}`",
+                    known.name()
+                ),
+            },
+        );
+        self.forget_maps(table);
+    }
+
+    fn forget_maps(&mut self, table: &str) {
+        let key = table.to_ascii_lowercase();
+        self.maps.retain(|_, map| map.key != key);
+    }
+
+    /// What is known of a table a statement names, and whether it is left out.
+    fn known(&self, database: &str, name: &ddl::Name) -> Option<(bool, Arc<TableSchema>)> {
+        let database = name.database.as_deref().unwrap_or(database);
+        if !self.filter.takes(database, &name.table) {
+            return None;
+        }
+        let table = self.tables.get(&name.table.to_ascii_lowercase())?;
+        Some((table.left_out, Arc::clone(table.schema.as_ref()?)))
+    }
+
+    /// Takes no more changes of a table.
+    fn refuse(&mut self, table: &str, refused: Refused) {
+        let key = table.to_ascii_lowercase();
+        let known = self.tables.entry(key.clone()).or_default();
+        if mem::replace(&mut known.left_out, true) {
+            return;
+        }
+        for map in self.maps.values_mut().filter(|map| map.key == key) {
+            map.layout = None;
+        }
+        match layout::table_name(&self.source, table) {
+            Ok(table) => {
+                let Refused { reason, remedy } = refused;
+                self.draft.stops.push(TableState::stopped(table, reason, remedy));
+            }
+            // It has no name a state could have.
+            Err(name) => {
+                tracing::warn!(source = %self.source, table, reason = name.reason, "is left out");
+            }
+        }
+    }
+
+    fn stop_all(&mut self, reason: &str) {
+        let all: Vec<_> = self.tables.iter().filter(|(_, t)| t.schema.is_some()).collect();
+        let all: Vec<String> = all.into_iter().map(|(name, _)| name.clone()).collect();
+        for table in all {
+            let remedy = format!("`medlake ingest resync {}.{table}`", self.source);
+            self.refuse(&table, Refused { reason: reason.to_owned(), remedy });
+        }
+    }
+}
+
+/// What could be handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holds {
+    Nothing,
+    /// Nothing but that reading got further.
+    Place,
+    News,
+}
+
+/// What follows so many words.
+fn after_words(sql: &str, count: usize) -> &str {
+    (0..count).fold(sql.trim(), |rest, _| {
+        rest.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start())
+    })
+}
+
+/// A savepoint's name without quotes.
+fn savepoint(name: &str) -> String {
+    name.trim_end_matches(';').trim_matches('`').to_ascii_lowercase()
+}
+
+/// The table with other names of columns; none when they cannot be.
+fn with_names(table: &TableSchema, renamed: &[(String, String)]) -> Option<TableSchema> {
+    if renamed.is_empty() {
+        return None;
+    }
+    let now = |name: &str| {
+        let found = renamed.iter().find(|(before, _)| before == name);
+        found.map_or_else(|| name.to_owned(), |(_, now)| now.clone())
+    };
+    let mut columns = table.columns().to_vec();
+    let key: Vec<String> =
+        table.key_indices().iter().filter_map(|&at| Some(now(&columns.get(at)?.name))).collect();
+    for column in &mut columns {
+        column.name = now(&column.name);
+    }
+    let key: Vec<&str> = key.iter().map(String::as_str).collect();
+    if key.is_empty() {
+        TableSchema::keyless(table.name().clone(), columns, table.identity()).ok()
+    } else {
+        TableSchema::new(table.name().clone(), columns, &key).ok()
+    }
+}

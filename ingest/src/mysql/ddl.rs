@@ -1,0 +1,335 @@
+//! As much of a statement as says which tables it defines anew. What they are then, the next table
+//! map tells; what it cannot tell is which column is which under a new name, and that rows went.
+
+/// What a statement does to tables, as far as it matters to whoever holds their rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ddl {
+    /// Columns have other names, as (before, now).
+    Columns(Name, Vec<(String, String)>),
+    /// All rows went.
+    Truncate(Name),
+    /// Some rows went, or came, without a trace in the binlog; and how.
+    Partition(Name),
+    /// The table went, or has this other name.
+    Gone(Name, Option<Name>),
+    /// All tables of a database went.
+    Database(String),
+    /// Rows were changed by a statement, and the binlog has the statement instead of the rows: the
+    /// words that may be names in it.
+    Rows(Vec<String>),
+}
+
+/// A table, with its database if the statement names that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) database: Option<String>,
+    pub(crate) table: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    /// A word as it is.
+    Word(String),
+    /// A name in back ticks, or in double quotes.
+    Name(String),
+    /// A text or number.
+    Literal,
+    Sign(char),
+}
+
+/// What `sql` does, in order.
+pub(crate) fn parse(sql: &str) -> Vec<Ddl> {
+    let tokens = tokens(sql);
+    let mut words = Words { tokens: &tokens };
+    let mut found = Vec::new();
+    if words.eat("ALTER") {
+        words.eat("ONLINE");
+        words.eat("IGNORE");
+        if words.eat("TABLE") {
+            alter(&mut words, &mut found);
+        }
+    } else if words.eat("RENAME") {
+        if words.eat("TABLE") || words.eat("TABLES") {
+            words.if_exists();
+            while let Some(before) = words.name() {
+                // MariaDB lets a wait stand in between.
+                while !words.tokens.is_empty() && !words.eat("TO") {
+                    words.skip();
+                }
+                let now = words.name();
+                found.push(Ddl::Gone(before, now));
+                if !words.sign(',') {
+                    break;
+                }
+            }
+        }
+    } else if words.eat("DROP") {
+        // Temporary tables are not the ones we have.
+        if words.eat("TABLE") || words.eat("TABLES") {
+            words.if_exists();
+            while let Some(table) = words.name() {
+                found.push(Ddl::Gone(table, None));
+                if !words.sign(',') {
+                    break;
+                }
+            }
+        } else if words.eat("DATABASE") || words.eat("SCHEMA") {
+            words.if_exists();
+            found.extend(words.identifier().map(Ddl::Database));
+        }
+    } else if words.eat("TRUNCATE") {
+        words.eat("TABLE");
+        found.extend(words.name().map(Ddl::Truncate));
+    } else if words.eat("CREATE") {
+        // One that takes the place of another.
+        if words.eat("OR") && words.eat("REPLACE") && words.eat("TABLE") {
+            found.extend(words.name().map(|name| Ddl::Gone(name, None)));
+        }
+    } else if ["INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "WITH"].iter().any(|w| words.eat(w))
+    {
+        let names = tokens.iter().filter_map(|token| match token {
+            Token::Word(name) | Token::Name(name) => Some(name.clone()),
+            _ => None,
+        });
+        found.push(Ddl::Rows(names.collect()));
+    }
+    found
+}
+
+fn alter(words: &mut Words<'_>, found: &mut Vec<Ddl>) {
+    words.if_exists();
+    let Some(table) = words.name() else { return };
+    if words.eat("WAIT") || words.eat("NOWAIT") {
+        while matches!(words.tokens.first(), Some(Token::Literal)) {
+            words.skip();
+        }
+    }
+    let mut renamed = Vec::new();
+    let mut new_name = None;
+    let mut partition = false;
+    for clause in words.clauses() {
+        let mut words = Words { tokens: clause };
+        if words.eat("RENAME") {
+            if words.eat("COLUMN") {
+                words.if_exists();
+                let before = words.identifier();
+                words.eat("TO");
+                renamed.extend(before.zip(words.identifier()));
+            } else if !["INDEX", "KEY", "CONSTRAINT"].iter().any(|w| words.eat(w)) {
+                let _ = words.eat("TO") || words.eat("AS") || words.sign('=');
+                new_name = words.name();
+            }
+        } else if words.eat("CHANGE") {
+            words.eat("COLUMN");
+            words.if_exists();
+            renamed.extend(words.identifier().zip(words.identifier()));
+        } else if ["DROP", "TRUNCATE", "EXCHANGE", "CONVERT", "DISCARD", "IMPORT"]
+            .iter()
+            .any(|w| words.eat(w))
+        {
+            partition |= words.eat("PARTITION") || words.eat("TABLE") || words.eat("TABLESPACE");
+        }
+    }
+    // A name that only changes its case is the same name here.
+    renamed.retain(|(before, now)| !before.eq_ignore_ascii_case(now));
+    if !renamed.is_empty() {
+        found.push(Ddl::Columns(table.clone(), renamed));
+    }
+    if partition {
+        found.push(Ddl::Partition(table.clone()));
+    }
+    if new_name.is_some() {
+        found.push(Ddl::Gone(table, new_name));
+    }
+}
+
+struct Words<'a> {
+    tokens: &'a [Token],
+}
+
+impl<'a> Words<'a> {
+    fn skip(&mut self) {
+        self.tokens = self.tokens.get(1..).unwrap_or_default();
+    }
+
+    fn eat(&mut self, word: &str) -> bool {
+        let found =
+            matches!(self.tokens.first(), Some(Token::Word(w)) if w.eq_ignore_ascii_case(word));
+        if found {
+            self.skip();
+        }
+        found
+    }
+
+    fn sign(&mut self, sign: char) -> bool {
+        let found = self.tokens.first() == Some(&Token::Sign(sign));
+        if found {
+            self.skip();
+        }
+        found
+    }
+
+    fn if_exists(&mut self) {
+        if self.eat("IF") {
+            self.eat("NOT");
+            self.eat("EXISTS");
+        }
+    }
+
+    fn identifier(&mut self) -> Option<String> {
+        let (Token::Word(name) | Token::Name(name)) = self.tokens.first()? else { return None };
+        self.skip();
+        Some(name.clone())
+    }
+
+    fn name(&mut self) -> Option<Name> {
+        let first = self.identifier()?;
+        if !self.sign('.') {
+            return Some(Name { database: None, table: first });
+        }
+        Some(Name { database: Some(first), table: self.identifier()? })
+    }
+
+    /// What is between commas that are not in brackets.
+    fn clauses(&self) -> impl Iterator<Item = &'a [Token]> + use<'a> {
+        let mut depth = 0_usize;
+        self.tokens.split(move |token| {
+            match token {
+                Token::Sign('(') => depth += 1,
+                Token::Sign(')') => depth = depth.saturating_sub(1),
+                Token::Sign(',') => return depth == 0,
+                _ => {}
+            }
+            false
+        })
+    }
+}
+
+fn tokens(sql: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let after = &rest[first.len_utf8()..];
+        rest = match first {
+            _ if first.is_whitespace() => after,
+            // What is in a comment for this server is part of the statement.
+            '/' if after.starts_with("*!") || after.starts_with("*M!") => {
+                let inside = after.trim_start_matches(['*', 'M', '!']);
+                inside.trim_start_matches(|c: char| c.is_ascii_digit())
+            }
+            '/' if after.starts_with('*') => after.split_once("*/").map_or("", |(_, rest)| rest),
+            '*' if after.starts_with('/') => &after[1..],
+            '#' => after.split_once('\n').map_or("", |(_, rest)| rest),
+            '-' if after.starts_with("- ")
+                || after.starts_with("-\t")
+                || after.starts_with("-\n") =>
+            {
+                after.split_once('\n').map_or("", |(_, rest)| rest)
+            }
+            '`' | '"' | '\'' => {
+                let (text, rest) = quoted(after, first);
+                tokens.push(if first == '\'' { Token::Literal } else { Token::Name(text) });
+                rest
+            }
+            _ if first.is_alphanumeric() || matches!(first, '_' | '$') => {
+                let end = rest
+                    .find(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '$'))
+                    .unwrap_or(rest.len());
+                let word = &rest[..end];
+                tokens.push(if word.chars().all(|c| c.is_ascii_digit()) {
+                    Token::Literal
+                } else {
+                    Token::Word(word.to_owned())
+                });
+                &rest[end..]
+            }
+            sign => {
+                tokens.push(Token::Sign(sign));
+                after
+            }
+        };
+    }
+    tokens
+}
+
+/// The text up to `quote`, which stands twice for itself, and what follows.
+fn quoted(text: &str, quote: char) -> (String, &str) {
+    let mut out = String::new();
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        if character == quote {
+            if !rest.as_str().starts_with(quote) {
+                return (out, rest.as_str());
+            }
+            rest.next();
+        } else if character == '\\' && quote != '`' {
+            out.extend(rest.next());
+            continue;
+        }
+        out.push(character);
+    }
+    (out, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        match text.split_once('.') {
+            Some((d, t)) => Name { database: Some(d.to_owned()), table: t.to_owned() },
+            None => Name { database: None, table: text.to_owned() },
+        }
+    }
+
+    #[test]
+    fn statements_are_understood_as_far_as_they_matter() {
+        let columns = |table, pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
+            Ddl::Columns(name(table), pairs.collect())
+        };
+        for (sql, expected) in [
+            ("alter table t rename column a to b", vec![columns("t", &[("a", "b")])]),
+            (
+                "/* x */ ALTER TABLE `shop`.`t` CHANGE `a``x` `b` decimal(10,2) NOT NULL COMMENT \
+                 'change c d, e', add column (x int, y int), change column if exists c d int",
+                vec![columns("shop.t", &[("a`x", "b"), ("c", "d")])],
+            ),
+            ("alter table t change a A int", vec![]),
+            ("alter table t rename index a to b, add key (x), drop column y", vec![]),
+            (
+                "alter online ignore table t rename as s.u",
+                vec![Ddl::Gone(name("t"), Some(name("s.u")))],
+            ),
+            ("alter table t truncate partition p0", vec![Ddl::Partition(name("t"))]),
+            ("alter table t drop partition p0, p1", vec![Ddl::Partition(name("t"))]),
+            (
+                "rename table a to b, x.c to d",
+                vec![
+                    Ddl::Gone(name("a"), Some(name("b"))),
+                    Ddl::Gone(name("x.c"), Some(name("d"))),
+                ],
+            ),
+            (
+                "DROP TABLE IF EXISTS `a`,`b` /* generated by server */",
+                vec![Ddl::Gone(name("a"), None), Ddl::Gone(name("b"), None)],
+            ),
+            ("drop temporary table a", vec![]),
+            ("create temporary table a (b int)", vec![]),
+            ("create or replace table a (b int)", vec![Ddl::Gone(name("a"), None)]),
+            ("truncate s.t -- x\n", vec![Ddl::Truncate(name("s.t"))]),
+            ("/*!40000 truncate table t */", vec![Ddl::Truncate(name("t"))]),
+            ("drop database if exists s", vec![Ddl::Database("s".to_owned())]),
+            ("create table t (a int default 'x')", vec![]),
+            ("", vec![]),
+            ("alter table", vec![]),
+            ("alter table t rename column 'a", vec![]),
+        ] {
+            assert_eq!(parse(sql), expected, "{sql}");
+        }
+        let Some(Ddl::Rows(words)) = parse("insert into `t` select * from u").pop() else {
+            panic!("rows were changed");
+        };
+        assert!(words.contains(&"t".to_owned()) && words.contains(&"u".to_owned()));
+    }
+}

@@ -1,0 +1,320 @@
+//! The task that reads ahead: events from the server, made into pages, as far as the budget lets it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{FutureExt as _, StreamExt as _};
+use medlake_contract::{SourceId, TableName, TableSchema};
+use mysql_async::{
+    BinlogStream, BinlogStreamRequest, Conn, Sid,
+    binlog::events::{Event as Raw, GtidEvent},
+    prelude::Queryable as _,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{
+    assemble::{Assembler, Holds, Ready},
+    config::MysqlConfig,
+    connect::{Asking, Flavour, broken, failed},
+    error::MysqlError,
+    event::{Event, kind},
+    place::{Gtids, Place},
+};
+use crate::{
+    CutLimits, IngestError,
+    budget::{Budget, Held},
+};
+
+/// Pages read ahead; the budget may let there be fewer.
+pub(crate) const AHEAD: usize = 4;
+/// As much as is in a page at most, whatever the limits are: so much may be above the budget.
+const PAGE: CutLimits = CutLimits { max_rows: 16_384, max_bytes: 4 << 20 };
+/// How long a page that only says how far reading got waits for something to say.
+const LULL: Duration = Duration::from_millis(20);
+
+/// A page that is read ahead.
+pub(crate) struct Ahead {
+    pub(crate) ready: Ready,
+    pub(crate) held: Held,
+}
+
+/// What the reader is told while it reads.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    limits: CutLimits,
+    left_out: BTreeSet<TableName>,
+    changed: Vec<(TableName, bool)>,
+    /// Whether all the server has is read.
+    pub(crate) idle: bool,
+}
+
+impl Wishes {
+    pub(crate) fn set_limits(&mut self, limits: CutLimits) {
+        self.limits = limits;
+    }
+
+    pub(crate) fn leave_out(&mut self, table: &TableName, leave_out: bool) {
+        if leave_out {
+            self.left_out.insert(table.clone());
+        } else {
+            self.left_out.remove(table);
+        }
+        self.changed.push((table.clone(), leave_out));
+    }
+
+    pub(crate) fn stopped(&mut self, table: &TableName) {
+        self.left_out.insert(table.clone());
+    }
+
+    pub(crate) fn leaves_out(&self, table: &TableName) -> bool {
+        self.left_out.contains(table)
+    }
+}
+
+/// Where and what to read.
+pub(crate) struct Reader {
+    pub(crate) at: SourceId,
+    pub(crate) config: MysqlConfig,
+    pub(crate) place: Place,
+    pub(crate) skip: u64,
+    pub(crate) tables: Vec<Arc<TableSchema>>,
+    pub(crate) stop_at: Option<Place>,
+    pub(crate) wishes: Arc<Mutex<Wishes>>,
+    pub(crate) budget: Budget,
+}
+
+impl Reader {
+    /// Reads until something fails, which it then says, or nobody takes pages any more.
+    pub(crate) async fn run(
+        self,
+        opened: oneshot::Sender<()>,
+        pages: mpsc::Sender<Result<Ahead, IngestError>>,
+    ) {
+        if let Err(error) = self.read(opened, &pages).await {
+            // Nobody is there to be told when this fails.
+            let _ = pages.send(Err(error)).await;
+        }
+    }
+
+    async fn read(
+        &self,
+        opened: oneshot::Sender<()>,
+        pages: &mpsc::Sender<Result<Ahead, IngestError>>,
+    ) -> Result<(), IngestError> {
+        let mut asking = Asking::connect(&self.at, &self.config).await?;
+        asking.check().await?;
+        asking.recognise(&self.place).await?;
+        let server = asking.identity().await?;
+        let flavour = asking.flavour;
+        let mut stream = self.open(flavour).await?;
+        drop(asking);
+        let mut place = self.place.clone();
+        place.server = Some(server);
+        let mut assembler = Assembler::new(
+            self.at.clone(),
+            self.config.filter(),
+            flavour,
+            place,
+            self.skip,
+            &self.tables,
+        );
+        let left_out = self.wishes().left_out.clone();
+        for table in &left_out {
+            assembler.leave_out(table, true);
+        }
+        assembler.stop_at(self.stop_at.clone());
+        let mut opened = Some(opened);
+        let mut since_yield = 0_u32;
+        loop {
+            self.heed(&mut assembler);
+            // What has arrived is read before anything is handed out.
+            let at_hand = tokio::task::unconstrained(stream.next()).now_or_never();
+            let event = match at_hand {
+                Some(event) => event,
+                None => {
+                    if assembler.holds() == Holds::News {
+                        assembler.flush()?;
+                        if !self.hand_out(&mut assembler, pages).await {
+                            return Ok(());
+                        }
+                    }
+                    let waiting = assembler.holds() == Holds::Place;
+                    self.wishes().idle = assembler.holds() == Holds::Nothing;
+                    let wait = if waiting { LULL } else { self.config.silence };
+                    match timeout(wait, stream.next()).await {
+                        Ok(event) => event,
+                        Err(_) if waiting => {
+                            assembler.flush()?;
+                            if !self.hand_out(&mut assembler, pages).await {
+                                return Ok(());
+                            }
+                            continue;
+                        }
+                        Err(_) => {
+                            return Err(self.wrong(MysqlError::Silent {
+                                server: self.config.server(),
+                                seconds: self.config.silence.as_secs(),
+                            }));
+                        }
+                    }
+                }
+            };
+            match event {
+                Some(Ok(raw)) => {
+                    let event = self.event(&raw)?;
+                    // A made up rotation comes before the server looks for the place; what follows it
+                    // is from there.
+                    if event.kind != kind::ROTATE
+                        && let Some(opened) = opened.take()
+                    {
+                        let _ = opened.send(());
+                    }
+                    if !matches!(event.kind, 27 | 41) {
+                        self.wishes().idle = false;
+                    }
+                    assembler.take(event)?;
+                }
+                Some(Err(error)) => {
+                    return Err(broken(&self.at, &self.config.server(), &self.place, error));
+                }
+                None => {
+                    let problem = "the server ended it".to_owned();
+                    let place = self.place.to_string();
+                    return Err(self.wrong(MysqlError::Binlog { place, problem }));
+                }
+            }
+            if !self.hand_out(&mut assembler, pages).await {
+                return Ok(());
+            }
+            since_yield += 1;
+            if since_yield.is_multiple_of(64) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn wrong(&self, source: MysqlError) -> IngestError {
+        IngestError::Mysql { at: self.at.clone(), source }
+    }
+
+    fn wishes(&self) -> std::sync::MutexGuard<'_, Wishes> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heed(&self, assembler: &mut Assembler) {
+        let mut wishes = self.wishes();
+        assembler.set_limits(CutLimits {
+            max_rows: wishes.limits.max_rows.min(PAGE.max_rows),
+            max_bytes: wishes.limits.max_bytes.min(PAGE.max_bytes),
+        });
+        for (table, leave_out) in std::mem::take(&mut wishes.changed) {
+            assembler.leave_out(&table, leave_out);
+        }
+    }
+
+    /// Answers whether anybody still takes pages.
+    async fn hand_out(
+        &self,
+        assembler: &mut Assembler,
+        pages: &mpsc::Sender<Result<Ahead, IngestError>>,
+    ) -> bool {
+        while let Some(ready) = assembler.pop() {
+            let bytes = ready.page.batches.iter().map(|b| b.memory_bytes()).sum();
+            let held = self.budget.hold(bytes).await;
+            if pages.send(Ok(Ahead { ready, held })).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The event as we read it.
+    fn event(&self, raw: &Raw) -> Result<Event, IngestError> {
+        let header = raw.header();
+        let kind = header.event_type_raw();
+        let mut body = raw.data().to_vec();
+        if kind == kind::GTID_TAGGED {
+            // Its own format is read by the client; what follows has the form of the others.
+            let gtid = raw.read_event::<GtidEvent>().map_err(|_| {
+                let problem = "a tagged GTID is cut short".to_owned();
+                self.wrong(MysqlError::Binlog { place: self.place.to_string(), problem })
+            })?;
+            let tag = gtid.tag().map(|tag| tag.as_str().to_owned()).unwrap_or_default();
+            body = vec![0];
+            body.extend(gtid.sid());
+            body.extend(gtid.gno().to_le_bytes());
+            body.push(u8::try_from(tag.len()).unwrap_or(0));
+            body.extend(tag.bytes());
+        }
+        Ok(Event {
+            kind,
+            timestamp: header.timestamp(),
+            server: header.server_id(),
+            end: header.log_pos(),
+            checked: raw.checksum().is_some(),
+            body,
+        })
+    }
+
+    /// Asks the server for its binlog as a replica.
+    async fn open(&self, flavour: Flavour) -> Result<BinlogStream, IngestError> {
+        let server = self.config.server();
+        let doing = "ask for the binlog";
+        let mut conn = Conn::new(self.config.opts())
+            .await
+            .map_err(|error| failed(&self.at, &server, "connect", error))?;
+        let beat = (self.config.silence / 4).as_nanos();
+        let mut settings =
+            format!("set @master_heartbeat_period={beat}, @source_heartbeat_period={beat}");
+        let gtids = self.place.gtids.as_ref().filter(|gtids| !gtids.is_empty());
+        if flavour == Flavour::MariaDb {
+            settings.push_str(", @mariadb_slave_capability=4");
+            if let Some(gtids) = gtids {
+                settings.push_str(&format!(
+                    ", @slave_connect_state='{gtids}', @slave_gtid_strict_mode=1, \
+                     @slave_gtid_ignore_duplicates=0"
+                ));
+            }
+        }
+        conn.query_drop(settings).await.map_err(|error| failed(&self.at, &server, doing, error))?;
+        let id = self.config.server_id.unwrap_or_else(|| number_of(&self.at));
+        let mut request = BinlogStreamRequest::new(id);
+        match gtids {
+            Some(Gtids::MySql(servers)) => {
+                request = request.with_gtid().with_gtid_set(sids(servers));
+            }
+            Some(Gtids::MariaDb(_)) => {}
+            None => {
+                request =
+                    request.with_filename(self.place.file.as_bytes()).with_pos(self.place.offset);
+            }
+        }
+        conn.get_binlog_stream(request)
+            .await
+            .map_err(|error| broken(&self.at, &server, &self.place, error))
+    }
+}
+
+/// GTIDs as MySQL wants to be told of them.
+fn sids(servers: &BTreeMap<String, Vec<(u64, u64)>>) -> Vec<Sid<'static>> {
+    // The client reads the same text as the server, tags included.
+    let sid = |(server, ranges): (&String, &Vec<(u64, u64)>)| {
+        Gtids::MySql([(server.clone(), ranges.clone())].into()).to_string().parse().ok()
+    };
+    servers.iter().filter_map(sid).collect()
+}
+
+/// A number for a replica, made of the source's name (FNV-1a), far from those people give.
+fn number_of(at: &SourceId) -> u32 {
+    let hash = at
+        .as_str()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash | 0x8000_0000
+}
