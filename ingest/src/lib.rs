@@ -36,7 +36,6 @@ mod kafka;
 mod log;
 mod merge;
 mod monitor;
-#[cfg_attr(not(test), expect(dead_code, reason = "until snapshots are made of it"))]
 mod mysql;
 #[expect(dead_code, reason = "for sources that are databases")]
 mod snapshot;

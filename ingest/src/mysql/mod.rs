@@ -30,5 +30,28 @@ mod table_map;
 mod tests;
 mod value;
 
+use medlake_contract::SourceId;
+
+use crate::{
+    AnySource,
+    snapshot::{Database, DatabaseSettings},
+};
 pub use config::{MysqlConfig, MysqlTls, Password};
 pub use error::MysqlError;
+
+impl AnySource {
+    /// A MySQL or MariaDB database: its binlog from where reading ended, and its existing rows beside
+    /// that, read by so many connections at a time.
+    pub fn mysql(
+        id: impl Into<String>,
+        config: &MysqlConfig,
+        connections: usize,
+        settings: DatabaseSettings,
+    ) -> Self {
+        let id = SourceId::new(id);
+        let log = stream::MysqlLog::new(id.clone(), config.clone(), settings.budget.clone());
+        let rows =
+            (0..connections.max(1)).map(|_| rows::MysqlRows::new(id.clone(), config.clone()));
+        Self(Box::new(Database::new(log, rows.collect(), settings)))
+    }
+}
