@@ -2,23 +2,30 @@
 
 use anyhow::Context;
 use medlake_ingest::{
-    AnySource, Budget, EmbeddedSource, Ingest, Resume, Wake, states_in, states_table,
+    AnySource, Budget, DatabaseSettings, EmbeddedSource, Ingest, Resume, Wake, states_in,
+    states_table,
 };
 use medlake_lake::Lake;
 
-use crate::config::{Config, SourceConfig};
+use crate::{
+    clock,
+    config::{Config, SourceConfig},
+};
 
 /// Opens all sources, and reads on from where the lake has them.
 pub(crate) async fn open(
     config: &Config,
     lake: &Lake,
     wake: &Wake,
-    _budget: &Budget,
+    budget: &Budget,
 ) -> anyhow::Result<Ingest> {
     let mut sources = Vec::with_capacity(config.sources.len());
     for (name, source) in &config.sources {
         sources.push(match source {
-            SourceConfig::Embedded => embedded(config, name, wake.clone()).await?,
+            SourceConfig::Embedded => {
+                let settings = DatabaseSettings::new(budget.clone(), clock::machine());
+                embedded(config, name, wake.clone(), settings).await?
+            }
         });
     }
     Ingest::open(sources, &resume(lake).await?)
@@ -26,9 +33,15 @@ pub(crate) async fn open(
         .context("could not take up the sources' changes")
 }
 
-async fn embedded(config: &Config, name: &str, wake: Wake) -> anyhow::Result<AnySource> {
+async fn embedded(
+    config: &Config,
+    name: &str,
+    wake: Wake,
+    settings: DatabaseSettings,
+) -> anyhow::Result<AnySource> {
     let file = config.data.join("operational").join(format!("{name}.db"));
-    let source = EmbeddedSource::open(name, &file, wake).await.with_context(|| {
+    let source = EmbeddedSource::open_with(name, &file, wake, settings).await;
+    let source = source.with_context(|| {
         format!("could not open {} (is `medlake operational` running?)", file.display())
     })?;
     Ok(source.into())

@@ -28,21 +28,6 @@ pub enum IngestError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A change names a table, or carries a column, that came after the source was opened.
-    #[error(
-        "change {change_id} of source \"{at}\" does not fit table \"{table}\" as it was when the \
-         source was opened: {problem}; open the source again to read the new schema"
-    )]
-    SchemaMoved {
-        /// The source.
-        at: SourceId,
-        /// The row of the change table.
-        change_id: i64,
-        /// The table, without namespace.
-        table: String,
-        /// What does not fit.
-        problem: String,
-    },
     /// A change row that cannot be decoded. Nothing of its transaction was handed out.
     #[error(
         "could not decode column \"{column}\" of the image {image} of change {change_id} of table \
@@ -189,7 +174,7 @@ impl IngestError {
             Self::Database { source, .. } => database_kind(source),
             Self::Kafka { source, .. } => source.kind(),
             Self::Schema { .. } => Kind::Unsupported,
-            Self::SchemaMoved { .. } | Self::Trimmed { .. } | Self::Ahead { .. } => Kind::Conflict,
+            Self::Trimmed { .. } | Self::Ahead { .. } => Kind::Conflict,
             Self::Decode { .. } | Self::Change { .. } | Self::Frame { .. } => Kind::Corrupt,
             Self::ForeignPosition { .. } | Self::Source { .. } | Self::NotDelivered { .. } => {
                 Kind::Invalid

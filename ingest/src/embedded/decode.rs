@@ -1,12 +1,13 @@
-use std::{mem, sync::Arc};
+use std::{collections::BTreeSet, mem, sync::Arc};
 
-use medlake_contract::{ChangeBatch, Op, SourceId};
+use medlake_contract::{ChangeBatch, ColumnType, Op, SourceId, TableName, TableSchema};
+use serde_json::Value;
 
 use super::{
     columns::{Columns, RowError},
     schema::CapturedTable,
 };
-use crate::IngestError;
+use crate::{IngestError, merge::with_causes, source::Quarantined};
 
 /// A batch is closed at this many rows or bytes of images, which keeps its text columns far from
 /// the 2 GiB that Arrow's 32-bit offsets allow.
@@ -37,7 +38,6 @@ pub(super) struct Decoder {
     /// The table of the last change: the next one is often of the same.
     last: usize,
     done: Vec<ChangeBatch>,
-    row_count: usize,
 }
 
 /// The batch of one table that is being filled.
@@ -51,11 +51,7 @@ struct Open {
 impl Decoder {
     pub(super) fn new(at: SourceId, tables: Arc<Vec<CapturedTable>>) -> Self {
         let open = tables.iter().map(|_| None).collect();
-        Self { at, tables, open, last: 0, done: Vec::new(), row_count: 0 }
-    }
-
-    pub(super) fn row_count(&self) -> usize {
-        self.row_count
+        Self { at, tables, open, last: 0, done: Vec::new() }
     }
 
     /// Adds a change. After an error the decoder must be thrown away.
@@ -75,9 +71,36 @@ impl Decoder {
         self.append(index, change.change_id, op, change.before, change.after)
     }
 
-    /// Adds a row of the table at `index` as it is now, as an insert.
-    pub(super) fn push_existing(&mut self, index: usize, image: &[u8]) -> Result<(), IngestError> {
-        self.append(index, 0, Op::Insert, None, Some(image))
+    /// Whether nothing of its table is wanted.
+    pub(super) fn is_left_out(
+        &self,
+        change: &RawChange<'_>,
+        left_out: &BTreeSet<TableName>,
+    ) -> bool {
+        !left_out.is_empty()
+            && self
+                .tables
+                .iter()
+                .any(|t| t.name == change.table && left_out.contains(t.schema.name()))
+    }
+
+    /// Looks at a change by itself: gives it back should it be one that cannot be added.
+    pub(super) fn check(&mut self, change: &RawChange<'_>) -> Option<Quarantined> {
+        let mut alone = Self::new(self.at.clone(), Arc::clone(&self.tables));
+        let error = alone.push(change).err()?;
+        let schema = self.tables.iter().find(|t| t.name == change.table).map(|t| &t.schema);
+        let image = change.after.or(change.before).unwrap_or_default();
+        let name = format!("{}.{}", self.at, change.table).parse().ok()?;
+        Some(Quarantined {
+            table: schema.map_or(name, |schema| schema.name().clone()),
+            id: change.change_id.to_string(),
+            at: format!("change:{}", change.change_id),
+            op: change.op.to_owned(),
+            key: schema.and_then(|schema| key_in(schema, image)),
+            reason: with_causes(&error),
+            raw: [change.before.unwrap_or_default(), change.after.unwrap_or_default()].join(&b'\n'),
+            committed_at_micros: None,
+        })
     }
 
     /// All batches; those of one table are in order.
@@ -90,10 +113,11 @@ impl Decoder {
 
     fn index_of(&mut self, change: &RawChange<'_>) -> Result<usize, IngestError> {
         if self.tables.get(self.last).is_none_or(|t| t.name != change.table) {
-            self.last =
-                self.tables.iter().position(|t| t.name == change.table).ok_or_else(|| {
-                    self.moved(change.change_id, change.table, "there was no such table".into())
-                })?;
+            self.last = self
+                .tables
+                .iter()
+                .position(|t| t.name == change.table)
+                .ok_or_else(|| self.broken(change, "is of a table that is not there"))?;
         }
         Ok(self.last)
     }
@@ -127,7 +151,6 @@ impl Decoder {
             }
         }
         open.ops.push(op);
-        self.row_count += 1;
         if open.ops.len() >= BATCH_ROWS || open.byte_count >= BATCH_BYTES {
             self.close(index)?;
         }
@@ -154,15 +177,6 @@ impl Decoder {
             problem: problem.to_owned(),
         }
     }
-
-    fn moved(&self, change_id: i64, table: &str, problem: String) -> IngestError {
-        IngestError::SchemaMoved {
-            at: self.at.clone(),
-            change_id,
-            table: table.to_owned(),
-            problem,
-        }
-    }
 }
 
 fn undecoded(
@@ -174,10 +188,38 @@ fn undecoded(
 ) -> IngestError {
     let columns = table.schema.columns();
     let (at, name) = (at.clone(), table.name.clone());
-    if error.column == columns.len() && error.source.is_data() {
-        let problem = format!("it has more than {} columns", columns.len());
-        return IngestError::SchemaMoved { at, change_id, table: name, problem };
-    }
     let column = columns.get(error.column).map_or("(end of row)", |c| c.name.as_str()).to_owned();
     IngestError::Decode { at, table: name, change_id, image, column, source: error.source }
+}
+
+/// A row of a table that cannot be decoded.
+pub(super) fn bad_row(table: &TableSchema, image: &[u8], error: &RowError) -> Quarantined {
+    let key = key_in(table, image);
+    let column = table.columns().get(error.column).map_or("(end of row)", |c| c.name.as_str());
+    Quarantined {
+        table: table.name().clone(),
+        id: format!("row:{}", key.as_deref().unwrap_or_default()),
+        at: "copied".to_owned(),
+        op: "r".to_owned(),
+        key,
+        reason: format!("could not decode column \"{column}\": {}", error.source),
+        raw: image.to_vec(),
+        committed_at_micros: None,
+    }
+}
+
+/// The key in an image, as [`key_text`](crate::snapshot::keys::key_text) writes it, where it can be read.
+fn key_in(table: &TableSchema, image: &[u8]) -> Option<String> {
+    let row: Vec<Value> = serde_json::from_slice(image).ok()?;
+    let mut key = Vec::new();
+    for &column in table.key_indices() {
+        key.push(match (&table.columns()[column].ty, row.get(column)?) {
+            (ColumnType::Utf8, Value::String(text)) => Value::String(text.clone()),
+            (ColumnType::Int64 | ColumnType::TimestampMicros, Value::Number(number)) => {
+                Value::String(number.as_i64()?.to_string())
+            }
+            _ => return None,
+        });
+    }
+    Some(Value::Array(key).to_string())
 }

@@ -9,7 +9,7 @@
 
 mod copying;
 mod jobs;
-mod keys;
+pub(crate) mod keys;
 mod pages;
 mod whole;
 
