@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 use medlake_ingest::{
-    AnySource, Budget, DatabaseSettings, EmbeddedSource, Ingest, Resume, Wake, states_in,
-    states_table,
+    AnySource, Budget, DatabaseSettings, EmbeddedSource, Ingest, Resume, Wake, quarantine_table,
+    quarantined_in, states_in, states_table,
 };
 use medlake_lake::Lake;
 
@@ -52,13 +52,19 @@ async fn resume(lake: &Lake) -> anyhow::Result<Resume> {
     let view = lake.read_view();
     let states = states_table();
     let tables: Vec<_> = view.tables().into_iter().map(|t| t.schema).collect();
-    let rows = match tables.iter().any(|t| t.name() == states.name()) {
-        true => Some(view.rows(states.name()).await.context("could not read how tables stand")?),
-        false => None,
+    let (rows, quarantined) = match tables.iter().any(|t| t.name() == states.name()) {
+        true => {
+            let quarantined = view.rows(quarantine_table().name()).await;
+            (view.rows(states.name()).await.map(Some), quarantined.map(Some))
+        }
+        false => (Ok(None), Ok(None)),
     };
+    let rows = rows.context("could not read how tables stand")?;
+    let quarantined = quarantined.context("could not read what is in quarantine")?;
     Ok(Resume {
         positions: lake.committed_positions(),
         tables,
         states: rows.as_ref().map(states_in).unwrap_or_default(),
+        quarantined: quarantined.as_ref().map(quarantined_in).unwrap_or_default(),
     })
 }

@@ -37,7 +37,7 @@ mod log;
 mod merge;
 mod monitor;
 mod mysql;
-#[expect(dead_code, reason = "for sources that are databases")]
+mod quarantine;
 mod snapshot;
 mod source;
 mod system;

@@ -104,6 +104,8 @@ pub struct Resume {
     pub tables: Vec<Arc<TableSchema>>,
     /// How the copying of tables stands: the rows of [`states_table`](crate::states_table).
     pub states: Vec<TableState>,
+    /// What is in quarantine: the rows of [`quarantine_table`](crate::quarantine_table).
+    pub quarantined: Vec<QuarantinedRow>,
 }
 
 /// What one source has to say since its last page.

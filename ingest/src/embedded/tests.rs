@@ -1,5 +1,7 @@
 //! Against real SQLite files whose triggers are made here, in the form the change table promises.
 
+mod quarantine;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

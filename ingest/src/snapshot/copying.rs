@@ -1,7 +1,7 @@
 //! How far the rows of one table are copied.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -37,6 +37,8 @@ pub(super) enum Purpose {
 pub(super) struct Copying<P> {
     pub(super) purpose: Purpose,
     pub(super) ranges: Vec<Range<P>>,
+    /// Changes in quarantine that are of no account once all of it is copied.
+    pub(super) overtakes: BTreeSet<String>,
     /// Whether the database was asked how to part the table.
     pub(super) parted: bool,
     /// Rows to ask for next.
@@ -109,6 +111,7 @@ impl<P> Copying<P> {
             purpose,
             parted: ranges.len() > 1 || ranges.iter().any(|r| r.after.is_some()),
             ranges,
+            overtakes: BTreeSet::new(),
             chunk_rows: FIRST_ROWS,
             pause: None,
             blocked: None,

@@ -31,6 +31,7 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     Budget, CutLimits, IngestError, Phase, Resume, TableState,
     log::{Log, Rows},
+    quarantine::Quarantine,
     source::{Acknowledge, Gauges, Page, QuarantinedRow, Source},
 };
 use copying::{Copying, Goal, Purpose, Range, Touched};
@@ -57,6 +58,8 @@ pub struct DatabaseSettings {
     /// Whether all tables are copied again, without a person saying so, when the log no longer goes
     /// back to where reading ended.
     pub copy_after_gap: bool,
+    /// A table is stopped that has more changes in quarantine than this.
+    pub quarantine_limit: u64,
     /// The clock.
     pub clock: Clock,
 }
@@ -71,6 +74,7 @@ impl DatabaseSettings {
             chunk_time: Duration::from_secs(1),
             first_pause: Duration::from_millis(200),
             copy_after_gap: false,
+            quarantine_limit: 1_000,
             clock,
         }
     }
@@ -110,6 +114,7 @@ pub(crate) struct Database<L: Log, R: Rows<Place = L::Place>> {
     pages: u64,
     /// Whether the last page ended inside a transaction.
     open: bool,
+    quarantine: Quarantine,
     schemas_due: Vec<SchemaChange>,
     states_due: BTreeSet<TableName>,
     /// A table without a key that is being copied.
@@ -199,6 +204,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             step: 0,
             pages: 0,
             open: false,
+            quarantine: Quarantine::new(settings.quarantine_limit),
             schemas_due: Vec::new(),
             states_due: BTreeSet::new(),
             whole: None,
@@ -244,6 +250,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         if let Position::Log { step, .. } = position {
             self.step = *step;
         }
+        self.quarantine.resume(&self.id, &resume.quarantined);
         let states: BTreeMap<_, _> =
             resume.states.iter().filter(|s| own(&s.table)).map(|s| (&s.table, s)).collect();
         // A lake from before tables had states: all of it is there.
@@ -383,7 +390,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             };
         }
         table.copies.retain(|c| matches!(c.purpose, Purpose::Compare));
-        let copying = Copying::new(purpose, vec![Range::new(id, None, None)]);
+        let mut copying = Copying::new(purpose, vec![Range::new(id, None, None)]);
+        copying.overtakes = self.quarantine.ids(name);
         table.state = TableState {
             reason,
             quarantined: table.state.quarantined,

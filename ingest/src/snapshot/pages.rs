@@ -11,6 +11,7 @@ use super::{
     Database, Table,
     copying::{Copying, Piece, Purpose},
     key_reader,
+    keys::key_text,
 };
 use crate::{
     CutLimits, Phase, TableState,
@@ -47,11 +48,14 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             self.stop_table(&table, reason.unwrap_or_default(), remedy.unwrap_or_default());
         }
         self.take_in_batches(&mut page);
+        self.quarantine.overtake(&mut page);
         self.open = page.open;
         if page.open {
+            self.count_quarantine(&page);
             return had_any.then_some(page);
         }
         self.hand_out_copies(&mut page, limits);
+        self.count_quarantine(&page);
         self.whole_after_page();
         self.close(&mut page);
         let is_empty = page.position.is_none()
@@ -82,6 +86,26 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             };
             let progress = table.storing().map(Copying::progress);
             page.states.push(TableState { progress, ..table.state.clone() });
+        }
+    }
+
+    /// States have the numbers, and a table with too many is stopped.
+    pub(super) fn count_quarantine(&mut self, page: &Page) {
+        for name in self.quarantine.count(page) {
+            let Some(table) = self.tables.get_mut(&name) else { continue };
+            table.state.quarantined = self.quarantine.len(&name);
+            self.states_due.insert(name.clone());
+            if self.quarantine.is_over(&name) && table.state.phase != Phase::Stopped {
+                let reason = format!(
+                    "{} of its changes could not be read, more than `quarantine_limit` allows",
+                    self.quarantine.len(&name)
+                );
+                let remedy = format!(
+                    "see system.quarantine for the reasons, mend the rows in the source, then \
+                     `medlake ingest resync {name}`"
+                );
+                self.stop_table(&name, reason, remedy);
+            }
         }
     }
 
@@ -174,6 +198,9 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                         range.after.clone_from(&piece.to);
                         let only = range.only.take();
                         let is_last = piece.is_last;
+                        for bad in &piece.bad {
+                            copying.overtakes.remove(&bad.id);
+                        }
                         if let Err(error) = hand_out(table, purpose, piece, after, only, page) {
                             broken.push((name.clone(), error));
                         }
@@ -190,6 +217,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             copies.retain(|c| {
                 let stores = matches!(c.purpose, Purpose::First | Purpose::Again);
                 if c.ranges.is_empty() && stores {
+                    let overtaken = c.overtakes.iter().map(|id| (name.clone(), id.clone()));
+                    page.released.extend(overtaken);
                     table.state.phase = Phase::Streaming;
                     table.state.reason = None;
                     table.state.since_micros = now;
@@ -238,14 +267,27 @@ fn hand_out<P>(
     }
     let scope = match (purpose, only) {
         (_, Some((asked, ids))) => {
+            let still: Vec<&str> = bad.iter().filter_map(|bad| bad.key.as_deref()).collect();
             let encoded = keys.keys(&asked)?;
-            let asked = encoded.iter().filter(|key| !is_touched(key.as_ref()));
-            let asked = asked.map(|key| key.as_ref().to_vec()).collect::<Vec<_>>();
-            page.released.extend(ids.into_iter().map(|id| (table.schema.name().clone(), id)));
-            CopyScope::Keys(keys.batch(asked.iter().map(Vec::as_slice))?)
+            // A row that cannot be read is not one that does not exist.
+            let is_bad = |row| still.contains(&key_text(&asked, row).to_string().as_str());
+            let told = encoded.iter().enumerate();
+            let told = told.filter(|(row, key)| !is_touched(key.as_ref()) && !is_bad(*row));
+            let told = told.map(|(_, key)| key.as_ref().to_vec()).collect::<Vec<_>>();
+            for (row, id) in ids.into_iter().enumerate() {
+                if !still.contains(&key_text(&asked, row).to_string().as_str()) {
+                    page.released.push((table.schema.name().clone(), id));
+                }
+            }
+            CopyScope::Keys(keys.batch(told.iter().map(Vec::as_slice))?)
         }
         (Purpose::First, None) => CopyScope::Rows,
         (_, None) => {
+            let bad: Vec<_> = bad
+                .iter()
+                .filter_map(|bad| serde_json::from_str(bad.key.as_deref()?).ok())
+                .collect();
+            let bad = keys.keys(&keys.parse_all(&bad)?)?;
             let bound = |key: &Option<RecordBatch>| {
                 key.as_ref()
                     .map(|key| keys.keys(key).map(|k| k.row(0).as_ref().to_vec()))
@@ -256,7 +298,10 @@ fn hand_out<P>(
                 low.as_deref().is_none_or(|low| *key > low)
                     && high.as_deref().is_none_or(|high| *key <= high)
             };
-            let except: Vec<&[u8]> = touched.since(since).filter(inside).collect();
+            // A row that cannot be read is not one that does not exist.
+            let bad = bad.iter().map(|key| key.as_ref().to_vec()).collect::<Vec<_>>();
+            let except = touched.since(since).filter(inside);
+            let except: Vec<&[u8]> = except.chain(bad.iter().map(Vec::as_slice)).collect();
             let except = (!except.is_empty()).then(|| keys.batch(except)).transpose()?;
             CopyScope::Range { after, to, except }
         }
@@ -269,8 +314,8 @@ fn hand_out<P>(
     match purpose {
         Purpose::Compare => page.compared.push(copy),
         _ => {
-            page.quarantined.extend(bad);
             if purpose != Purpose::Retry {
+                page.quarantined.extend(bad);
                 table.state.copied_rows += copy.rows.num_rows() as u64;
             }
             if !is_nothing {

@@ -146,6 +146,7 @@ impl Replica {
             positions: self.positions.clone(),
             tables: self.schemas.values().cloned().collect(),
             states: self.states.values().cloned().collect(),
+            quarantined: Vec::new(),
         }
     }
 
@@ -162,6 +163,7 @@ fn settings(chunk_rows: usize) -> DatabaseSettings {
         chunk_time: Duration::from_secs(1),
         first_pause: Duration::from_micros(100),
         copy_after_gap: true,
+        quarantine_limit: 3,
         clock: Arc::new(|| 1),
     }
 }

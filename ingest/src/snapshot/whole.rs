@@ -279,6 +279,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         if let Some(table) = self.tables.get_mut(name)
             && table.state.phase == Phase::Snapshotting
         {
+            let overtaken = table.copies.iter().flat_map(|c| c.overtakes.iter().cloned());
+            page.released.extend(overtaken.map(|id| (name.clone(), id)));
             table.copies.clear();
             table.state.phase = Phase::Streaming;
             table.state.reason = None;
@@ -286,6 +288,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             tracing::info!(table = %name, rows = table.state.copied_rows, "is copied");
         }
         self.states_due.insert(name.clone());
+        self.count_quarantine(page);
         self.close(page);
     }
 
