@@ -148,6 +148,7 @@ impl Conductor {
     async fn take(&mut self, mut cut: ChangeSet) -> anyhow::Result<()> {
         let handed_out = Instant::now();
         self.evolve(&mut cut).await?;
+        self.complete(&mut cut).await?;
         self.lake.stage(&cut).context("could not stage a cut")?;
         self.compare(&mut cut).await;
         self.copy(&mut cut).await?;
@@ -183,6 +184,18 @@ impl Conductor {
 
     /// Makes the rows that copies speak for what these have. From here on that is what changed, for the
     /// marts too. A table whose copies do not fit is stopped, and the others go on.
+    /// Puts in what sources did not send. A table that has a change of a row it lacks is stopped.
+    async fn complete(&mut self, cut: &mut ChangeSet) -> anyhow::Result<()> {
+        for (name, error) in self.lake.complete(cut).await {
+            if error.kind().retryable() {
+                return Err(error).context("could not complete a cut");
+            }
+            let remedy = format!("see to it, then `medlake ingest resync {name}`");
+            self.ingest.stop(&name, with_causes(&error), remedy);
+        }
+        Ok(())
+    }
+
     async fn copy(&mut self, cut: &mut ChangeSet) -> anyhow::Result<()> {
         for copy in std::mem::take(&mut cut.copies) {
             let name = copy.table.name();

@@ -18,7 +18,8 @@ pub enum Op {
 }
 
 /// A value after a change that its source did not send, as it did not change with the row: it is the
-/// one the row has in the table.
+/// one the row has in the table. An insert with such a value is a row that had another key, which is
+/// in its image before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unsent {
     /// Which operation.

@@ -41,6 +41,8 @@ mod quarantine;
 mod snapshot;
 mod source;
 mod system;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wake;
 
 pub use budget::Budget;

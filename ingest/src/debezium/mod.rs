@@ -101,6 +101,15 @@ impl Default for DebeziumConfig {
     }
 }
 
+/// What a message says of its row's key beside its value.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RowKeys<'a> {
+    /// The message's key.
+    pub(crate) key: Option<&'a [u8]>,
+    /// The header `__debezium.oldkey`: the row was under this key before.
+    pub(crate) old: Option<&'a [u8]>,
+}
+
 /// What became of a change.
 #[derive(Debug)]
 pub(crate) enum Taken {
@@ -259,9 +268,10 @@ impl Decoder {
     pub(crate) fn take(
         &mut self,
         topic: &str,
-        key: Option<&[u8]>,
+        keys: RowKeys<'_>,
         change: &Change<'_>,
     ) -> Result<Taken, Problem> {
+        let key = keys.key;
         let name = self.table_of(topic, &change.origin)?;
         let text = change.schema.unwrap_or_default();
         let micros = change.micros.unwrap_or(0);
@@ -285,7 +295,12 @@ impl Decoder {
             }
         };
         let key = read_key(key)?.0;
-        let sides = sides(change, key)?;
+        let mut sides = sides(change, key)?;
+        let old = keys.old.and_then(|old| old_key(old, &layout.fields));
+        if sides.op == Op::Insert {
+            // Values that were not sent are those of the row under its key before.
+            sides.before = old.as_deref();
+        }
         let Some(table) = self.tables.get_mut(&name) else {
             return Err(Problem::Envelope("its table is not known"));
         };
@@ -614,7 +629,7 @@ fn sides<'a>(change: &Change<'a>, key: Option<&'a str>) -> Result<Sides<'a>, Pro
     let before = || change.before.or(key).ok_or_else(|| missing("before"));
     Ok(match change.op {
         ChangeOp::Read | ChangeOp::Create => {
-            Sides { op: Op::Insert, before: None, after: Some(after()?), whole }
+            Sides { op: Op::Insert, before: None, after: Some(after()?), whole: false }
         }
         ChangeOp::Update => {
             Sides { op: Op::Update, before: Some(before()?), after: Some(after()?), whole }
@@ -622,6 +637,26 @@ fn sides<'a>(change: &Change<'a>, key: Option<&'a str>) -> Result<Sides<'a>, Pro
         ChangeOp::Delete => Sides { op: Op::Delete, before: Some(before()?), after: None, whole },
         ChangeOp::Truncate => Sides { op: Op::Truncate, before: None, after: None, whole },
     })
+}
+
+/// The key a row had before, as the text of an object: from JSON, or from how Connect's simple
+/// converter of headers writes a struct, `Struct{id=1}`.
+fn old_key(header: &[u8], fields: &[Field]) -> Option<String> {
+    if let (Some(payload), _) = read_key(Some(header)).ok()? {
+        return Some(payload.to_owned());
+    }
+    let text = std::str::from_utf8(header).ok()?.strip_prefix("Struct{")?.strip_suffix('}')?;
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        let field = fields.iter().find(|f| f.name == name)?;
+        let value = match field.codec {
+            Codec::Integer | Codec::Boolean | Codec::Float => value.to_owned(),
+            _ => serde_json::Value::from(value).to_string(),
+        };
+        Some(format!("{}:{value}", serde_json::Value::from(name)))
+    };
+    let pairs: Option<Vec<String>> = text.split(',').map(pair).collect();
+    Some(format!("{{{}}}", pairs?.join(",")))
 }
 
 /// The type a value looks like; nothing can be said of a null.

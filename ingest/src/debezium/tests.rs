@@ -29,6 +29,8 @@ struct Reading {
     schemas: Vec<SchemaChange>,
     problems: Vec<String>,
     unsent: Vec<(TableName, Unsent)>,
+    /// The header of the messages that come.
+    old_key: Option<Vec<u8>>,
 }
 
 impl Reading {
@@ -39,6 +41,7 @@ impl Reading {
             schemas: Vec::new(),
             problems: Vec::new(),
             unsent: Vec::new(),
+            old_key: None,
         }
     }
 
@@ -71,7 +74,7 @@ impl Reading {
         change: &Change<'_>,
     ) -> Result<(), Problem> {
         loop {
-            match self.decoder.take(topic, key, change)? {
+            match self.decoder.take(topic, RowKeys { key, old: self.old_key.as_deref() }, change)? {
                 Taken::Row => return Ok(()),
                 Taken::LeftOut => panic!("{topic} is left out"),
                 Taken::Schema { change: schema, .. } => {

@@ -180,6 +180,9 @@ impl KafkaConfig {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("statistics.interval.ms", "1000");
+        let checked = client.create_native_config();
+        checked
+            .map_err(|source| KafkaSourceError::Client { doing: "set up the client", source })?;
         Ok(client)
     }
 }
@@ -203,6 +206,20 @@ mod tests {
         }
         let list = Topics::List(vec!["*.orders".to_owned(), "a*b*c".to_owned()]);
         assert!(list.contains("x.orders") && list.contains("abbc") && !list.contains("abcd"));
+    }
+
+    #[test]
+    fn what_the_client_lacks_is_said_at_once() {
+        let mut config = KafkaConfig::new("b:1", "t");
+        let features = config.client("x").unwrap().create_native_config().unwrap();
+        let features = features.get("builtin.features").unwrap();
+        for feature in ["gzip", "snappy", "lz4", "zstd", "sasl_plain"] {
+            assert!(features.contains(feature), "{feature}: {features}");
+        }
+        config.client.0.insert("security.protocol".to_owned(), "ssl".to_owned());
+        let error = config.client("x").unwrap_err();
+        let said = std::error::Error::source(&error).unwrap().to_string();
+        assert!(said.contains("security.protocol"), "{said}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ use self::{
 use crate::{
     AnySource, Budget, CutLimits, IngestError,
     budget::Held,
-    debezium::{Decoder, Message, Problem, Taken},
+    debezium::{Decoder, Message, Problem, RowKeys, Taken},
     source::{Acknowledge, Gauges, Page, Quarantined, Resume, Source, TableState},
 };
 
@@ -310,8 +310,9 @@ impl KafkaSource {
             Ok(Message::Change(change)) => {
                 let micros = change.micros.unwrap_or(record.micros);
                 self.newest_micros = self.newest_micros.max(micros);
+                let keys = RowKeys { key: record.key(), old: record.old_key.as_deref() };
                 loop {
-                    match self.decoder.take(&record.topic, record.key(), &change) {
+                    match self.decoder.take(&record.topic, keys, &change) {
                         Ok(Taken::Row) => {
                             page.row_count += 1;
                             page.committed_at_micros = page.committed_at_micros.max(change.micros);

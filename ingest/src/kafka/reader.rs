@@ -11,6 +11,7 @@ use rdkafka::{
     ClientContext, Message as _, Offset, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer},
     error::KafkaError,
+    message::Headers,
     types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -379,13 +380,17 @@ impl Reader {
                 topic
             }
         };
-        Record::new(
+        let mut record = Record::new(
             topic,
             (message.partition(), message.offset()),
             message.timestamp().to_millis().unwrap_or(0).saturating_mul(1000),
             message.key(),
             message.payload(),
-        )
+        );
+        let mut headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let old_key = headers.find(|header| header.key == "__debezium.oldkey");
+        record.old_key = old_key.and_then(|header| header.value).map(Into::into);
+        record
     }
 }
 

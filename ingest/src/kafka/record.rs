@@ -13,6 +13,8 @@ pub(crate) struct Record {
     /// How much of it is the key, if there is one.
     key: Option<usize>,
     has_value: bool,
+    /// The key its row had before, where the row is one that got another key.
+    pub(crate) old_key: Option<Box<[u8]>>,
 }
 
 impl Record {
@@ -32,6 +34,7 @@ impl Record {
             bytes: bytes.into_boxed_slice(),
             key: key.map(<[u8]>::len),
             has_value: value.is_some(),
+            old_key: None,
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{Follower, config::Durability, fault::Fault};
 
 mod columns;
 mod compaction;
+mod complete;
 mod differences;
 mod equality_deletes;
 mod feed;

@@ -61,7 +61,7 @@ impl Lake {
 
     /// The table as it is staged, and where the rows are in it whose keys the copy names, if it has any.
     #[expect(clippy::type_complexity, reason = "two things that belong to one moment")]
-    fn find(
+    pub(crate) fn find(
         &self,
         copy: &RowCopy,
     ) -> Result<(Arc<TableView>, Option<BTreeMap<u32, RoaringBitmap>>), LakeError> {
@@ -106,7 +106,7 @@ fn wrong_rows(table: &TableSchema, problem: String) -> LakeError {
 }
 
 /// Some rows of some segments.
-async fn rows(
+pub(crate) async fn rows(
     view: &TableView,
     found: BTreeMap<u32, RoaringBitmap>,
 ) -> Result<Vec<RecordBatch>, LakeError> {

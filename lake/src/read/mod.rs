@@ -2,6 +2,7 @@
 
 pub(crate) mod as_of;
 mod changes;
+mod complete;
 mod differences;
 pub(crate) mod feed;
 pub(crate) mod foreign;

@@ -128,6 +128,9 @@ impl TableState {
         {
             return Err(wrong("their columns or key are not those of the table".to_owned()));
         }
+        if !batch.unsent().is_empty() {
+            return Err(wrong("values of them were not sent, and were not put in".to_owned()));
+        }
         if self.index.is_none() {
             return Err(LakeError::IndexNotLoaded { table: self.schema.name().clone() });
         }

@@ -142,6 +142,24 @@ fn values_that_were_not_sent_come_from_before_or_are_noted() {
 }
 
 #[test]
+fn a_row_under_a_new_key_says_its_old_one() {
+    let big = json!("__debezium_unavailable_value");
+    for header in [r#"{"id":1}"#, r#"{"schema":{},"payload":{"id":1}}"#, "Struct{id=1}"] {
+        let mut reading = Reading::new(DebeziumConfig::default());
+        let row = |id: i64, big: &Value| json!({"id": id, "big": big});
+        let first = change("c", Value::Null, row(1, &json!("x")));
+        reading.take("t", Some(&json!({"id": 1})), Some(&first));
+        reading.old_key = Some(header.as_bytes().to_vec());
+        let moved = change("c", Value::Null, row(2, &big));
+        reading.take("t", Some(&json!({"id": 2})), Some(&moved));
+        assert!(reading.problems.is_empty(), "{:?}", reading.problems);
+        let batch = reading.decoder.finish().unwrap().remove(0);
+        assert_eq!(batch.unsent(), [Unsent { row: 1, column: 0 }]);
+        assert_eq!(row_text(batch.before(), 1), "big=~ id=1", "{header}");
+    }
+}
+
+#[test]
 fn declared_columns_are_exact() {
     let columns = [("amount", "decimal(10,2)"), ("at", "timestamp(3)"), ("tags", "text[]")];
     let columns = columns.map(|(c, t)| (c.to_owned(), t.to_owned()));
