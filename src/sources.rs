@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 use medlake_ingest::{
-    AnySource, Budget, DatabaseSettings, EmbeddedSource, Ingest, Resume, Wake, quarantine_table,
-    quarantined_in, states_in, states_table,
+    AnySource, Budget, DatabaseSettings, EmbeddedSource, Ingest, KafkaSource, Resume, Wake,
+    quarantine_table, quarantined_in, states_in, states_table,
 };
 use medlake_lake::Lake;
 
@@ -25,6 +25,18 @@ pub(crate) async fn open(
             SourceConfig::Embedded => {
                 let settings = DatabaseSettings::new(budget.clone(), clock::machine());
                 embedded(config, name, wake.clone(), settings).await?
+            }
+            SourceConfig::Mysql(mysql) => {
+                let settings = DatabaseSettings {
+                    copy_after_gap: mysql.copy_after_gap,
+                    ..DatabaseSettings::new(budget.clone(), clock::machine())
+                };
+                AnySource::mysql(name, &mysql.database, mysql.connections, settings)
+            }
+            SourceConfig::Kafka(kafka) => {
+                KafkaSource::new(name, kafka.as_ref().clone(), budget.clone())
+                    .with_context(|| format!("could not open the source {name}"))?
+                    .into()
             }
         });
     }

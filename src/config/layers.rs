@@ -59,6 +59,10 @@ fn flatten(prefix: &str, value: &Value, file: &Path, said: &mut Said) {
         Value::Bool(b) => b.to_string(),
         Value::Number(n) => n.to_string(),
         Value::String(s) => s.clone(),
+        Value::Null => String::new(),
+        Value::Sequence(items) if items.iter().all(Value::is_string) => {
+            items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+        }
         other => format!("{other:?}"),
     };
     said.insert(prefix.to_owned(), (scalar, file.display().to_string()));
@@ -83,6 +87,13 @@ impl<'p> Taker<'p> {
             rests.map(|rest| rest.split('.').next().unwrap_or(rest).to_owned()).collect();
         words.dedup();
         words
+    }
+
+    /// Everything that is said below `prefix`, by the rest of its key.
+    pub(super) fn take_all(&mut self, prefix: &str) -> Vec<(String, String)> {
+        let rest = |key: &str| Some(key.strip_prefix(prefix)?.strip_prefix('.')?.to_owned());
+        let taken = self.said.extract_if(.., |key, _| rest(key).is_some());
+        taken.filter_map(|(key, (text, _))| Some((rest(&key)?, text))).collect()
     }
 
     /// Where a key is said.

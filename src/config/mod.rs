@@ -3,6 +3,8 @@
 
 mod layers;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,

@@ -5,7 +5,7 @@ use mysql_async::{ClientIdentity, Opts, OptsBuilder, SslOpts};
 use super::{error::MysqlError, filter::Filter};
 
 /// A MySQL or MariaDB database to take tables from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MysqlConfig {
     /// Name or address.
     pub host: String,
@@ -30,7 +30,7 @@ pub struct MysqlConfig {
 }
 
 /// Whether and how a connection is encrypted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum MysqlTls {
     /// It is not.
     #[default]
