@@ -534,3 +534,6 @@ impl Acknowledge for Commit {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests;
