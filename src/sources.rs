@@ -19,18 +19,19 @@ pub(crate) async fn open(
     wake: &Wake,
     budget: &Budget,
 ) -> anyhow::Result<Ingest> {
+    let settings = DatabaseSettings {
+        quarantine_limit: config.ingest.quarantine_limit,
+        ..DatabaseSettings::new(budget.clone(), clock::machine())
+    };
     let mut sources = Vec::with_capacity(config.sources.len());
     for (name, source) in &config.sources {
         sources.push(match source {
             SourceConfig::Embedded => {
-                let settings = DatabaseSettings::new(budget.clone(), clock::machine());
-                embedded(config, name, wake.clone(), settings).await?
+                embedded(config, name, wake.clone(), settings.clone()).await?
             }
             SourceConfig::Mysql(mysql) => {
-                let settings = DatabaseSettings {
-                    copy_after_gap: mysql.copy_after_gap,
-                    ..DatabaseSettings::new(budget.clone(), clock::machine())
-                };
+                let settings =
+                    DatabaseSettings { copy_after_gap: mysql.copy_after_gap, ..settings.clone() };
                 AnySource::mysql(name, &mysql.database, mysql.connections, settings)
             }
             SourceConfig::Kafka(kafka) => {

@@ -48,6 +48,8 @@ pub(crate) struct IngestConfig {
     pub(crate) cut_bytes: usize,
     /// Memory for changes that are read and not yet in files, of all sources together, in MiB.
     pub(crate) memory_mib: usize,
+    /// Changes of one table that may be in quarantine before it is stopped.
+    pub(crate) quarantine_limit: u64,
 }
 
 impl IngestConfig {
@@ -107,7 +109,12 @@ impl Default for Config {
         Self {
             data: PathBuf::from("data"),
             operational: OperationalConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8081)) },
-            ingest: IngestConfig { cut_rows: 100_000, cut_bytes: 128 << 20, memory_mib: 512 },
+            ingest: IngestConfig {
+                cut_rows: 100_000,
+                cut_bytes: 128 << 20,
+                memory_mib: 512,
+                quarantine_limit: 1_000,
+            },
             sources: sources::embedded(),
             lake: LakeSettings {
                 catalog: CatalogConfig::default(),
@@ -136,6 +143,7 @@ impl fmt::Display for Config {
         writeln!(f, "operational:\n  listen: {}", operational.listen)?;
         writeln!(f, "ingest:\n  cut_rows: {}\n  cut_bytes: {}", ingest.cut_rows, ingest.cut_bytes)?;
         writeln!(f, "  memory_mib: {}", ingest.memory_mib)?;
+        writeln!(f, "  quarantine_limit: {}", ingest.quarantine_limit)?;
         sources::write(f, sources)?;
         writeln!(f, "lake:\n  catalog: {}\n  warehouse: {}", lake.catalog, lake.warehouse)?;
         write_s3(f, &lake.s3)?;
@@ -207,6 +215,11 @@ impl Config {
                 cut_rows: t.take("ingest.cut_rows", d.ingest.cut_rows, at_least(1)),
                 cut_bytes: t.take("ingest.cut_bytes", d.ingest.cut_bytes, at_least(1 << 16)),
                 memory_mib: t.take("ingest.memory_mib", d.ingest.memory_mib, at_least(64)),
+                quarantine_limit: t.take(
+                    "ingest.quarantine_limit",
+                    d.ingest.quarantine_limit,
+                    |_| None,
+                ),
             },
             sources: sources::take(&mut t),
             lake: LakeSettings {
