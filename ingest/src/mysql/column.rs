@@ -420,6 +420,9 @@ fn uncompressed_value(value: &[u8]) -> Result<Vec<u8>, Fault> {
     }
     let mut rest = Bytes::new(rest);
     let length = rest.big(usize::from(head & 7)).map_err(|_| wrong())?;
+    if length > LONGEST {
+        return Err(wrong());
+    }
     let mut out = Vec::new();
     let read = if head & 8 == 8 {
         DeflateDecoder::new(rest.rest()).take(length).read_to_end(&mut out)
@@ -432,6 +435,9 @@ fn uncompressed_value(value: &[u8]) -> Result<Vec<u8>, Fault> {
     }
 }
 
+/// A server does not send more in one event (`max_allowed_packet`).
+const LONGEST: u64 = 1 << 30;
+
 /// What `log_bin_compress` made of an event's bytes: a byte that tells how many bytes the length has,
 /// the length, the highest byte first, and zlib (`sql/log_event.cc`, `binlog_buf_uncompress`).
 pub(crate) fn uncompressed(bytes: &[u8]) -> Result<Vec<u8>, Short> {
@@ -441,6 +447,9 @@ pub(crate) fn uncompressed(bytes: &[u8]) -> Result<Vec<u8>, Short> {
         return Err(Short);
     }
     let length = bytes.big(usize::from(head & 7))?;
+    if length > LONGEST {
+        return Err(Short);
+    }
     let mut out = Vec::new();
     match ZlibDecoder::new(bytes.rest()).take(length).read_to_end(&mut out) {
         Ok(read) if read as u64 == length => Ok(out),

@@ -100,6 +100,11 @@ impl MysqlConfig {
     }
 
     pub(super) fn opts(&self) -> Opts {
+        if !matches!(self.tls, MysqlTls::Off) {
+            // The client takes the process's cryptography, and there is more than one to choose from;
+            // one that was chosen before stays.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        }
         let tls = match &self.tls {
             MysqlTls::Off => None,
             MysqlTls::Required => Some(

@@ -19,6 +19,8 @@ mod event;
 mod filter;
 mod json;
 mod layout;
+#[cfg(test)]
+mod noise;
 mod number;
 mod page;
 mod place;

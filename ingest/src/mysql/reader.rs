@@ -15,7 +15,7 @@ use mysql_async::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -24,11 +24,12 @@ use super::{
     connect::{Asking, Flavour, broken, failed},
     error::MysqlError,
     event::{Event, kind},
-    place::{Gtids, Place},
+    place::{Gtids, Place, file_number},
 };
 use crate::{
     CutLimits, IngestError,
     budget::{Budget, Held},
+    source::Gauges,
 };
 
 /// Pages read ahead; the budget may let there be fewer.
@@ -37,6 +38,9 @@ pub(crate) const AHEAD: usize = 4;
 const PAGE: CutLimits = CutLimits { max_rows: 16_384, max_bytes: 4 << 20 };
 /// How long a page that only says how far reading got waits for something to say.
 const LULL: Duration = Duration::from_millis(20);
+
+/// How often the server is asked how far its log goes.
+const MEASURE: Duration = Duration::from_secs(1);
 
 /// A page that is read ahead.
 pub(crate) struct Ahead {
@@ -87,6 +91,7 @@ pub(crate) struct Reader {
     pub(crate) stop_at: Option<Place>,
     pub(crate) wishes: Arc<Mutex<Wishes>>,
     pub(crate) budget: Budget,
+    pub(crate) gauges: Arc<Gauges>,
 }
 
 impl Reader {
@@ -113,7 +118,6 @@ impl Reader {
         let server = asking.identity().await?;
         let flavour = asking.flavour;
         let mut stream = self.open(flavour).await?;
-        drop(asking);
         let mut place = self.place.clone();
         place.server = Some(server);
         let mut assembler = Assembler::new(
@@ -131,8 +135,13 @@ impl Reader {
         assembler.stop_at(self.stop_at.clone());
         let mut opened = Some(opened);
         let mut since_yield = 0_u32;
+        let mut measure_at = Instant::now();
         loop {
             self.heed(&mut assembler);
+            if Instant::now() >= measure_at {
+                self.measure(&mut asking, &assembler).await;
+                measure_at = Instant::now() + MEASURE;
+            }
             // What has arrived is read before anything is handed out.
             let at_hand = tokio::task::unconstrained(stream.next()).now_or_never();
             let event = match at_hand {
@@ -216,6 +225,25 @@ impl Reader {
         for (table, leave_out) in std::mem::take(&mut wishes.changed) {
             assembler.leave_out(&table, leave_out);
         }
+    }
+
+    /// How much of the log is not read yet.
+    async fn measure(&self, asking: &mut Asking, assembler: &Assembler) {
+        let lag = async {
+            let newest = asking.newest().await?;
+            let at = assembler.place();
+            if newest.file == at.file {
+                return Ok(newest.offset.saturating_sub(at.offset));
+            }
+            let number = file_number(&at.file);
+            let files = asking.files().await?;
+            let later = files.iter().filter(|(file, _)| file_number(file) >= number);
+            let all: u64 = later.map(|(_, size)| *size).sum();
+            Ok::<_, IngestError>(all.saturating_sub(at.offset))
+        };
+        // A server that does not say is asked again later; that it cannot be read shows elsewhere.
+        let lag = timeout(MEASURE, lag).await.ok().and_then(Result::ok);
+        self.gauges.update(|health| health.lag_bytes = lag);
     }
 
     /// Answers whether anybody still takes pages.

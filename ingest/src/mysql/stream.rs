@@ -94,6 +94,7 @@ impl MysqlLog {
             stop_at: self.stop_at.clone(),
             wishes: Arc::clone(&self.wishes),
             budget: self.budget.clone(),
+            gauges: Arc::clone(&self.gauges),
         };
         let (sender, pages) = mpsc::channel(AHEAD);
         let mut task = JoinSet::new();

@@ -3,6 +3,7 @@
 mod server;
 mod stream;
 mod types;
+mod whole;
 
 use std::{sync::Arc, time::Duration};
 

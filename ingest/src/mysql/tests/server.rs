@@ -46,6 +46,8 @@ impl Server {
             install.arg("--user=root");
         }
         install.arg(format!("--datadir={}", folder.path().join("data").display()));
+        // Servers of other tests have temporary tables of the same names.
+        install.arg(format!("--tmpdir={}", folder.path().display()));
         run(install);
         let init = "create database shop character set utf8mb4;\n\
                     create user cdc@'127.0.0.1' identified by 'geheim';\n\
@@ -123,6 +125,7 @@ fn spawn(folder: &TempDir, port: u16, options: &[String], first: bool) -> Child 
         command.arg(format!("--init-file={}", path("init.sql")));
     }
     command.arg(format!("--datadir={}", path("data")));
+    command.arg(format!("--tmpdir={}", folder.path().display()));
     command.arg(format!("--socket={}", path("my.sock")));
     command.arg(format!("--pid-file={}", path("my.pid")));
     command.arg(format!("--port={port}"));
