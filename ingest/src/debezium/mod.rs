@@ -659,6 +659,20 @@ fn old_key(header: &[u8], fields: &[Field]) -> Option<String> {
     Some(format!("{{{}}}", pairs?.join(",")))
 }
 
+/// A message's key as the array of its values as texts, as far as it can be read.
+pub(crate) fn key_text(key: Option<&[u8]>) -> Option<String> {
+    let mut json = Json::new(read_key(key).ok()?.0?);
+    let mut values = Vec::new();
+    json.object().ok()?;
+    while json.key(values.is_empty()).ok()?.is_some() {
+        values.push(match json.peek().ok()? {
+            b'"' => json.string().ok()?.into_owned(),
+            _ => json.raw().ok()?.to_owned(),
+        });
+    }
+    serde_json::to_string(&values).ok()
+}
+
 /// The type a value looks like; nothing can be said of a null.
 fn look(value: &str) -> Option<(ColumnType, Codec)> {
     Some(match value.as_bytes().first()? {

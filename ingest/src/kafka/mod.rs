@@ -38,7 +38,7 @@ use self::{
 use crate::{
     AnySource, Budget, CutLimits, IngestError,
     budget::Held,
-    debezium::{Decoder, Message, Problem, RowKeys, Taken},
+    debezium::{Decoder, Message, Problem, RowKeys, Taken, key_text},
     source::{Acknowledge, Gauges, Page, Quarantined, Resume, Source, TableState},
 };
 
@@ -311,6 +311,7 @@ impl KafkaSource {
                 let micros = change.micros.unwrap_or(record.micros);
                 self.newest_micros = self.newest_micros.max(micros);
                 let keys = RowKeys { key: record.key(), old: record.old_key.as_deref() };
+                let mut changed = false;
                 loop {
                     match self.decoder.take(&record.topic, keys, &change) {
                         Ok(Taken::Row) => {
@@ -322,6 +323,10 @@ impl KafkaSource {
                             break Ok(());
                         }
                         Ok(Taken::LeftOut) => break Ok(()),
+                        Ok(Taken::Schema { .. }) if changed => {
+                            let problem = Problem::Envelope("its columns cannot be settled");
+                            break Err((Some((&change.origin, change.op)), problem));
+                        }
                         Ok(Taken::Schema { change: schema, is_new }) => {
                             // A new table bothers nobody; one that changes begins a page.
                             if !is_new && page.row_count > 0 {
@@ -333,6 +338,7 @@ impl KafkaSource {
                             page.schemas.retain(|s| s.table.name() != schema.table.name());
                             page.states.push(state);
                             page.schemas.push(schema);
+                            changed = true;
                         }
                         Err(problem) => break Err((Some((&change.origin, change.op)), problem)),
                     }
@@ -365,13 +371,12 @@ impl KafkaSource {
     ) -> Quarantined {
         let place = record.place();
         tracing::warn!(source = %self.id, at = place, %problem, "a message is put into quarantine");
-        let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
         Quarantined {
             table: table.unwrap_or_else(|| self.table_of_topic(&record.topic)),
             id: place.clone(),
             at: place,
             op: op.to_owned(),
-            key: key.map(str::to_owned),
+            key: key_text(record.key()),
             reason: problem.to_string(),
             raw: record.framed(),
             committed_at_micros: (record.micros > 0).then_some(record.micros),

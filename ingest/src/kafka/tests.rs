@@ -109,6 +109,7 @@ fn what_cannot_be_read_is_kept_and_the_rest_goes_on() {
     assert_eq!(place(&page), "log:1:p.db.t/0=5");
     let [value, broken] = page.quarantined.as_slice() else { panic!("{:?}", page.quarantined) };
     assert_eq!((value.id.as_str(), value.op.as_str()), ("p.db.t/0/1", "c"));
+    assert_eq!(value.key.as_deref(), Some(r#"["1"]"#));
     assert_eq!(value.reason, "column \"n\" has a value that is not an integer");
     assert_eq!(broken.table.to_string(), "his.t");
     assert_eq!(broken.raw, b"\0\0\0\x01k{broken");
