@@ -7,9 +7,10 @@
 //! allowed to forget. How each table is taken in, and changes that could not be read, travel as rows
 //! of two tables of ingest's own in the same sets ([`states_table`], [`quarantine_table`]).
 //!
-//! One source kind is here: an embedded SQLite database whose triggers fill a change table
-//! ([`EmbeddedSource`]). The tables `cdc_change`, `cdc_transaction` and `cdc_trimmed` and the form
-//! of a row image are described there.
+//! Among the sources are an embedded SQLite database whose triggers fill a change table
+//! ([`EmbeddedSource`], which describes the tables `cdc_change`, `cdc_transaction` and `cdc_trimmed`
+//! and the form of a row image), and topics of Kafka that connectors of Debezium write
+//! ([`KafkaSource`]). `docs/sources.md` says what becomes of each type.
 //!
 //! This crate does not know what a table means, where changes go, or that Iceberg exists.
 //!
