@@ -183,7 +183,10 @@ impl TableMap {
             1 => {
                 self.typed = true;
                 let signs = value.rest();
-                let numbers = self.columns.iter_mut().filter(|c| c.is_numeric());
+                // MariaDB counts years among the numbers.
+                let years = matches!(flavour, Flavour::MariaDb);
+                let is_number = |c: &WireColumn| c.is_numeric() || (years && c.ty == wire::YEAR);
+                let numbers = self.columns.iter_mut().filter(|c| is_number(c));
                 for (i, column) in numbers.enumerate() {
                     let byte = signs.get(i / 8).ok_or(Short)?;
                     column.unsigned = byte & 0x80 >> (i % 8) != 0;
@@ -258,4 +261,19 @@ impl TableMap {
 
 fn collation(value: &mut Bytes<'_>) -> Result<u32, Short> {
     u32::try_from(value.packed()?).map_err(|_| Short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mariadb_counts_a_year_among_the_numbers() {
+        // As a MariaDB 10.11 sent it for `p (y year, a int, b int unsigned, f float)`.
+        let body = b"\xf6\0\0\0\0\0\x01\0\x05probe\0\x01p\0\x04\x0d\x03\x03\x04\x01\x04\x0f\
+                     \x01\x01\xa0\x04\x08\x01y\x01a\x01b\x01f";
+        let map = read(body, Flavour::MariaDb).unwrap();
+        let unsigned: Vec<bool> = map.columns.iter().map(|c| c.unsigned).collect();
+        assert_eq!(unsigned, [true, false, true, false]);
+    }
 }
