@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../ingest/tests/kafka/broker.rs"]
+#[expect(dead_code, reason = "ingest's tests need more of it")]
+mod broker;
 mod platform;
 #[path = "../lake/tests/s3_server.rs"]
 mod s3_server;

@@ -154,7 +154,7 @@ impl Load {
                 }
                 drop(held);
                 self.transactions.fetch_add(1, Ordering::Relaxed);
-                let pause = generator.random.random_range(0..60);
+                let pause = generator.random.random_range(20..100);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
         }

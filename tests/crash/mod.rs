@@ -9,6 +9,7 @@
 mod compare;
 mod embedded;
 mod faults;
+mod kafka;
 mod line;
 mod load;
 mod mariadb;
@@ -35,7 +36,8 @@ async fn after_any_crash_every_value_is_right() {
     let first = setting("MEDLAKE_CRASH_SEED").unwrap_or_else(|| rand::random::<u32>().into());
     println!("{seeds} seeds from {first}");
     let mariadb = Arc::new(mariadb::Server::start().await);
-    let mut servers = Servers { mariadb, buckets: Buckets::default() };
+    let kafka = kafka::READ.then(|| Arc::new(kafka::Server::start()));
+    let mut servers = Servers { mariadb, kafka, buckets: Buckets::default() };
     let mut failed = Vec::new();
     let mut outcomes = Vec::new();
     for seed in first..first + seeds {

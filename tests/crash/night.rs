@@ -14,6 +14,7 @@ use super::{
     compare,
     embedded::Embedded,
     faults::{Buckets, Ground},
+    kafka::{self, Kafka},
     load::{LAST, Load},
     mariadb::{self, MariaDb},
     model::Key,
@@ -30,7 +31,7 @@ const EVENTS: u32 = 4;
 const ENGINES: u64 = 5;
 
 /// How long a new row may take to be seen after a kill, whatever else is going on.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_secs(180);
 
 /// What became of one seed, or of several.
 #[derive(Debug, Default)]
@@ -50,6 +51,7 @@ pub(crate) struct Outcome {
 /// The servers of all seeds.
 pub(crate) struct Servers {
     pub(crate) mariadb: Arc<mariadb::Server>,
+    pub(crate) kafka: Option<Arc<kafka::Server>>,
     pub(crate) buckets: Buckets,
 }
 
@@ -74,6 +76,10 @@ pub(crate) async fn run(
         let all = [Key::Int, Key::Text, Key::Composite, Key::None];
         let source = MariaDb::create(Arc::clone(&servers.mariadb), &format!("crash_{seed}")).await;
         loads.push(Load::prepare(Box::new(source), &all, seed).await);
+    }
+    if let Some(server) = &servers.kafka {
+        let source = Kafka::create(Arc::clone(server), seed).await;
+        loads.push(Load::prepare(Box::new(source), &keyed, seed).await);
     }
     // The services make their tables, and the triggers of all.
     let ground_settings = ground.settings();
