@@ -44,6 +44,7 @@ test: parts lint unit ## everything: lints, unit, golden, end to end with real p
 
 bench: screen ## throughput, freshness, read cost, memory; each beside a limit measured in the same run
 	cargo bench --locked --profile dev -p medlake-lake --bench lake
+	cargo bench --locked --profile dev -p medlake-ingest --bench binlog
 	cargo bench --locked --profile dev --bench line
 
 soak: ## random histories of the lake against an oracle, for as long as SEEDS says (10,000 take hours)
