@@ -17,6 +17,7 @@ mod bad_input;
 mod consistency;
 mod crash;
 mod house;
+mod ingest;
 mod lifecycle;
 mod readers;
 mod recompute;
