@@ -1,5 +1,7 @@
 use std::{process::Command, sync::Arc};
 
+use mysql_async::prelude::Queryable as _;
+
 use super::*;
 use crate::{AnySource, Ingest, Resume, mysql::MysqlTls, snapshot::DatabaseSettings};
 
@@ -20,15 +22,24 @@ async fn a_savepoint_and_a_prepared_transaction_count_when_they_are_committed() 
             "rollback to s",
             "insert into a values (3)",
             "commit",
-            "xa start 'x'",
-            "insert into a values (4)",
-            "xa end 'x'",
-            "xa prepare 'x'",
         ])
         .await;
-    server.run(&["insert into a values (5)", "xa commit 'x'"]).await;
-    server.run(&["xa start 'y'", "insert into a values (6)", "xa end 'y'", "xa prepare 'y'"]).await;
-    server.run(&["xa rollback 'y'"]).await;
+    // Only the connection that prepared may end it, as long as it is there.
+    let mut xa = server.conn().await;
+    for sql in ["xa start 'x'", "insert into a values (4)", "xa end 'x'", "xa prepare 'x'"] {
+        xa.query_drop(sql).await.unwrap();
+    }
+    server.run(&["insert into a values (5)"]).await;
+    for sql in [
+        "xa commit 'x'",
+        "xa start 'y'",
+        "insert into a values (6)",
+        "xa end 'y'",
+        "xa prepare 'y'",
+        "xa rollback 'y'",
+    ] {
+        xa.query_drop(sql).await.unwrap();
+    }
     let pages = caught_up(&mut log, &config).await;
     assert_eq!(changes(&pages, "a"), ["+1", "+3", "+5", "+4"]);
     assert_eq!(changes(&pages, "m"), ["+7"]);
@@ -47,18 +58,16 @@ async fn a_row_that_cannot_be_read_is_put_aside_and_the_others_go_on() {
             "update d set x = x + 1",
         ])
         .await;
-    server.run(&["set binlog_row_image=MINIMAL"]).await;
     let mut conn = server.conn().await;
-    {
-        use mysql_async::prelude::Queryable as _;
-        conn.query_drop("set sql_mode=''").await.unwrap();
-        conn.query_drop("insert into d values ('0000-00-00', 9) on duplicate key update x = 9")
-            .await
-            .unwrap();
-        conn.query_drop("create table e (id int primary key, x int)").await.unwrap();
-        conn.query_drop("insert into e values (1, 1)").await.unwrap();
-        conn.query_drop("set binlog_row_image=MINIMAL").await.unwrap();
-        conn.query_drop("update e set x = 2").await.unwrap();
+    for sql in [
+        "set sql_mode=''",
+        "insert into d values ('0000-00-00', 9) on duplicate key update x = 9",
+        "create table e (id int primary key, x int)",
+        "insert into e values (1, 1)",
+        "set binlog_row_image=MINIMAL",
+        "update e set x = 2",
+    ] {
+        conn.query_drop(sql).await.unwrap();
     }
     let pages = caught_up(&mut log, &config).await;
     let good = [
