@@ -12,6 +12,9 @@ use crate::mysql::MysqlConfig;
 /// How long a server may take to answer for the first time.
 const READY: Duration = Duration::from_secs(60);
 
+/// Many servers at a time take no more of the disk than they need.
+const SMALL: &str = "--innodb-log-file-size=8M";
+
 /// A MariaDB server with one empty database, `shop`, which ends with the value.
 pub(super) struct Server {
     child: Child,
@@ -48,6 +51,7 @@ impl Server {
         install.arg(format!("--datadir={}", folder.path().join("data").display()));
         // Servers of other tests have temporary tables of the same names.
         install.arg(format!("--tmpdir={}", folder.path().display()));
+        install.arg(SMALL);
         run(install);
         let init = "create database shop character set utf8mb4;\n\
                     create user cdc@'127.0.0.1' identified by 'geheim';\n\
@@ -133,6 +137,7 @@ fn spawn(folder: &TempDir, port: u16, options: &[String], first: bool) -> Child 
     command.args(["--log-bin=mysql-bin", "--binlog-format=ROW", "--binlog-row-image=FULL"]);
     command.args(["--binlog-row-metadata=FULL", "--gtid-strict-mode=ON"]);
     command.args(["--character-set-server=utf8mb4", "--innodb-flush-log-at-trx-commit=2"]);
+    command.arg(SMALL);
     command.args(options);
     let log =
         std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
