@@ -358,8 +358,9 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             }
         }
         let Some(log) = &mut self.log else { return };
-        for (name, table) in &self.tables {
-            log.leave_out(name, table.state.phase == Phase::Stopped);
+        let stopped = self.tables.iter().filter(|(_, t)| t.state.phase == Phase::Stopped);
+        for (name, _) in stopped {
+            log.leave_out(name, true);
         }
     }
 
@@ -390,6 +391,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             };
         }
         table.copies.retain(|c| matches!(c.purpose, Purpose::Compare));
+        let was_stopped = table.state.phase == Phase::Stopped;
         let mut copying = Copying::new(purpose, vec![Range::new(id, None, None)]);
         copying.overtakes = self.quarantine.ids(name);
         table.state = TableState {
@@ -400,7 +402,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         };
         table.copies.push(copying);
         self.drop_whole(name);
-        if let Some(log) = &mut self.log {
+        if let Some(log) = self.log.as_mut().filter(|_| was_stopped) {
             log.leave_out(name, false);
         }
         self.states_due.insert(name.clone());
