@@ -35,7 +35,8 @@ pub(crate) async fn open(
                 AnySource::mysql(name, &mysql.database, mysql.connections, settings)
             }
             SourceConfig::Kafka(kafka) => {
-                KafkaSource::new(name, kafka.as_ref().clone(), budget.clone())
+                let limit = config.ingest.quarantine_limit;
+                KafkaSource::new(name, kafka.as_ref().clone(), budget.clone(), limit)
                     .with_context(|| format!("could not open the source {name}"))?
                     .into()
             }

@@ -1,11 +1,12 @@
 //! Which changes are in quarantine, and when they leave it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use arrow::error::ArrowError;
 use medlake_contract::{ChangeBatch, Identity, Op, SourceId, TableName};
 
 use crate::{
-    snapshot::keys::{Keys, key_text},
+    snapshot::keys::Keys,
     source::{Page, QuarantinedRow},
 };
 
@@ -37,6 +38,14 @@ impl Quarantine {
 
     pub(crate) fn is_over(&self, table: &TableName) -> bool {
         self.len(table) > self.limit
+    }
+
+    /// Why a table is stopped that has more than it may have.
+    pub(crate) fn too_many(&self, table: &TableName) -> String {
+        format!(
+            "{} of its changes could not be read, more than `quarantine_limit` allows",
+            self.len(table)
+        )
     }
 
     pub(crate) fn ids(&self, table: &TableName) -> BTreeSet<String> {
@@ -80,24 +89,38 @@ fn overtaken(batch: &ChangeBatch, held: &BTreeMap<String, Option<String>>) -> Ve
     if batch.ops().contains(&Op::Truncate) {
         return held.keys().cloned().collect();
     }
-    let mut by_key: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
-    for (id, key) in held {
-        if let Some(key) = key {
-            by_key.entry(key).or_default().push(id);
-        }
-    }
     let table = batch.table();
-    if by_key.is_empty() || table.identity() != Identity::Key {
+    let is_held = held.values().any(Option::is_some);
+    if !is_held || table.identity() != Identity::Key {
         return Vec::new();
     }
     // Key columns are single values, of which all can be read.
-    let Ok(keys) = Keys::of(table) else { return Vec::new() };
+    Keys::of(table).and_then(|keys| overtaken_by_key(batch, held, &keys)).unwrap_or_default()
+}
+
+fn overtaken_by_key(
+    batch: &ChangeBatch,
+    held: &BTreeMap<String, Option<String>>,
+    keys: &Keys,
+) -> Result<Vec<String>, ArrowError> {
+    let mut by_key: HashMap<Box<[u8]>, Vec<&String>> = HashMap::new();
+    for (id, key) in held {
+        // What is not the whole key of a row is nobody's.
+        let key = key.as_deref().and_then(|key| keys.parse(&serde_json::from_str(key).ok()?).ok());
+        if let Some(key) = key {
+            let bytes = keys.keys(&key)?.row(0).as_ref().into();
+            by_key.entry(bytes).or_default().push(id);
+        }
+    }
     let mut gone = Vec::new();
+    if by_key.is_empty() {
+        return Ok(gone);
+    }
+    let (before, after) = (keys.rows(batch.before())?, keys.rows(batch.after())?);
     for (row, op) in batch.ops().iter().enumerate() {
-        let image = if *op == Op::Delete { batch.before() } else { batch.after() };
-        let key = keys.key_of(image, row).map(|key| key_text(&key, 0).to_string());
-        let ids = key.ok().and_then(|key| by_key.remove(key.as_str()));
+        let key = if *op == Op::Delete { before.row(row) } else { after.row(row) };
+        let ids = by_key.remove(key.as_ref());
         gone.extend(ids.into_iter().flatten().cloned());
     }
-    gone
+    Ok(gone)
 }

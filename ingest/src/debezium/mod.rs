@@ -44,6 +44,7 @@ use crate::{
         rows::{Layout, RowError, Rows, Sides},
         sql::SqlType,
     },
+    snapshot::keys::{self, Keys},
     source::{Phase, TableState},
 };
 
@@ -150,6 +151,8 @@ struct Table {
     schema: Arc<TableSchema>,
     progress: Progress,
     stopped: Option<(String, String)>,
+    /// Since when it is stopped, or is as it is, in microseconds since 1970.
+    since_micros: i64,
     /// Its layouts by the text of their schemas; the text is empty for rows without any.
     layouts: Vec<(String, Arc<Layout>)>,
     rows: Option<Rows>,
@@ -205,6 +208,7 @@ impl Decoder {
                 schema: Arc::clone(schema),
                 progress,
                 stopped,
+                since_micros: state.map_or(0, |s| s.since_micros),
                 layouts: Vec::new(),
                 rows: None,
             };
@@ -247,6 +251,11 @@ impl Decoder {
         cached.origin = [db, schema, table].map(|t| t.to_string());
         cached.table = Some(name.clone());
         Ok(name)
+    }
+
+    /// The table a message of a topic is of that says nothing about itself.
+    pub(crate) fn table_of_topic(&self, topic: &str) -> Option<TableName> {
+        self.name_of(topic, [""; 3]).ok()
     }
 
     fn name_of(&self, topic: &str, [db, schema, table]: [&str; 3]) -> Result<TableName, Problem> {
@@ -325,6 +334,12 @@ impl Decoder {
                 }
             }
         }
+    }
+
+    /// The key of a message's row as text, in the form stored keys have, as far as it can be read.
+    pub(crate) fn key_text(&self, table: Option<&TableName>, key: Option<&[u8]>) -> Option<String> {
+        let known = table.and_then(|name| self.tables.get(name));
+        known.and_then(|table| table.key_text(key?, &self.placeholder)).or_else(|| key_text(key))
     }
 
     /// Two tables of a source must not go into one of the lake.
@@ -540,10 +555,11 @@ impl Decoder {
             schema: Arc::clone(&change.table),
             progress,
             stopped: None,
+            since_micros: now_micros,
             layouts: Vec::new(),
             rows: None,
         };
-        let state = table.state(now_micros);
+        let state = table.state();
         self.tables.insert(name.clone(), table);
         state
     }
@@ -591,13 +607,23 @@ impl Decoder {
     ) -> Option<TableState> {
         let table = self.tables.get_mut(name)?;
         table.stopped = Some((reason, remedy));
+        table.since_micros = now_micros;
         table.rows = None;
-        Some(table.state(now_micros))
+        Some(table.state())
+    }
+
+    /// How a table stands, if there is such a table.
+    pub(crate) fn state(&self, name: &TableName) -> Option<TableState> {
+        self.tables.get(name).map(Table::state)
+    }
+
+    pub(crate) fn is_stopped(&self, name: &TableName) -> bool {
+        self.tables.get(name).is_some_and(|t| t.stopped.is_some())
     }
 
     /// Takes changes of a table again; its columns are looked at anew.
     pub(crate) fn start(&mut self, name: &TableName) -> bool {
-        let stopped = self.tables.get(name).is_some_and(|t| t.stopped.is_some());
+        let stopped = self.is_stopped(name);
         if stopped {
             self.tables.remove(name);
         }
@@ -606,7 +632,16 @@ impl Decoder {
 }
 
 impl Table {
-    fn state(&self, now_micros: i64) -> TableState {
+    /// A key as values of the table's own columns.
+    fn key_text(&self, key: &[u8], placeholder: &Placeholder) -> Option<String> {
+        let (_, layout) = self.layouts.first()?;
+        let payload = read_key(Some(key)).ok()?.0?;
+        let row = rows::key_row(payload, &self.schema, layout, placeholder).ok()?;
+        let key = Keys::of(&self.schema).ok()?.key_of(&row, 0).ok()?;
+        (key.num_columns() > 0).then(|| keys::key_text(&key, 0).to_string())
+    }
+
+    fn state(&self) -> TableState {
         let (reason, remedy) = self.stopped.clone().unzip();
         TableState {
             table: self.schema.name().clone(),
@@ -616,7 +651,7 @@ impl Table {
             copied_rows: 0,
             quarantined: 0,
             progress: serde_json::to_string(&self.progress).ok(),
-            since_micros: now_micros,
+            since_micros: self.since_micros,
         }
     }
 }
@@ -660,7 +695,7 @@ fn old_key(header: &[u8], fields: &[Field]) -> Option<String> {
 }
 
 /// A message's key as the array of its values as texts, as far as it can be read.
-pub(crate) fn key_text(key: Option<&[u8]>) -> Option<String> {
+fn key_text(key: Option<&[u8]>) -> Option<String> {
     let mut json = Json::new(read_key(key).ok()?.0?);
     let mut values = Vec::new();
     json.object().ok()?;

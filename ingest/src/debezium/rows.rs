@@ -155,6 +155,23 @@ impl Rows {
     }
 }
 
+/// A row of which only the key is known.
+pub(crate) fn key_row(
+    key: &str,
+    table: &TableSchema,
+    layout: &Layout,
+    placeholder: &Placeholder,
+) -> Result<RecordBatch, Problem> {
+    let mut image = Image::new(table);
+    let pushed = image.push(key, None, layout, placeholder, &mut Vec::new(), &mut Vec::new());
+    image.rows = 1;
+    match pushed {
+        Ok(()) => image.finish(table).map_err(|e| Problem::Schema(e.to_string())),
+        Err(RowError::Problem(problem)) => Err(problem),
+        Err(RowError::Unknown) => Err(Problem::Envelope("its key has columns of no table")),
+    }
+}
+
 /// One side of the changes.
 #[derive(Debug)]
 struct Image {

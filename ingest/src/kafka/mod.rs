@@ -11,7 +11,7 @@ mod reader;
 mod record;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -38,8 +38,9 @@ use self::{
 use crate::{
     AnySource, Budget, CutLimits, IngestError,
     budget::Held,
-    debezium::{Decoder, Message, Problem, RowKeys, Taken, key_text},
-    source::{Acknowledge, Gauges, Page, Quarantined, Resume, Source, TableState},
+    debezium::{Change, Decoder, Message, Problem, RowKeys, Taken},
+    quarantine::Quarantine,
+    source::{Acknowledge, Gauges, Page, Phase, Quarantined, Resume, Source, TableState},
 };
 
 /// The client that reads at present.
@@ -75,6 +76,11 @@ pub struct KafkaSource {
     moved: bool,
     handed_out: Option<Instant>,
     states: Vec<TableState>,
+    quarantine: Quarantine,
+    /// What left the quarantine because its table is taken in anew.
+    released: Vec<(TableName, String)>,
+    /// Tables that were stopped before anything of them could be read.
+    unread: BTreeMap<TableName, TableState>,
     newest_micros: i64,
     /// Why nothing comes, while that is known.
     down: Option<KafkaSourceError>,
@@ -98,7 +104,8 @@ impl From<KafkaSource> for AnySource {
 }
 
 impl KafkaSource {
-    /// A source of this name; it talks to nobody before it is read. Clones of `budget` share it.
+    /// A source of this name; it talks to nobody before it is read. Clones of `budget` share it. A
+    /// table is stopped that has more messages in quarantine than `quarantine_limit`.
     ///
     /// # Errors
     /// When a setting is wrong.
@@ -106,6 +113,7 @@ impl KafkaSource {
         id: impl Into<String>,
         config: KafkaConfig,
         budget: Budget,
+        quarantine_limit: u64,
     ) -> Result<Self, IngestError> {
         let id = SourceId::new(id);
         config
@@ -130,6 +138,9 @@ impl KafkaSource {
             moved: false,
             handed_out: None,
             states: Vec::new(),
+            quarantine: Quarantine::new(quarantine_limit),
+            released: Vec::new(),
+            unread: BTreeMap::new(),
             newest_micros: 0,
             down: None,
             gauges: Gauges::new("kafka"),
@@ -246,10 +257,14 @@ impl KafkaSource {
             .decoder
             .finish()
             .map_err(|source| IngestError::Batch { at: self.id.clone(), source })?;
+        page.released = std::mem::take(&mut self.released);
+        self.quarantine.overtake(&mut page);
+        self.count_quarantine(&mut page);
         let says = !page.batches.is_empty()
             || !page.schemas.is_empty()
             || !page.states.is_empty()
-            || !page.quarantined.is_empty();
+            || !page.quarantined.is_empty()
+            || !page.released.is_empty();
         let now = Instant::now();
         let idle = self.handed_out.is_none_or(|at| now >= at + IDLE_PLACES);
         if !(says || self.moved && idle) {
@@ -313,6 +328,9 @@ impl KafkaSource {
                 let keys = RowKeys { key: record.key(), old: record.old_key.as_deref() };
                 let mut changed = false;
                 loop {
+                    if self.is_unread(&record.topic, &change) {
+                        break Ok(());
+                    }
                     match self.decoder.take(&record.topic, keys, &change) {
                         Ok(Taken::Row) => {
                             page.row_count += 1;
@@ -357,34 +375,86 @@ impl KafkaSource {
             Err(problem) => Err((None, "", problem)),
         };
         if let Err((table, op, problem)) = taken {
-            page.quarantined.push(self.quarantined(record, table, op, &problem));
+            let table = table.unwrap_or_else(|| self.table_of_topic(&record.topic));
+            if !self.is_stopped(&table) {
+                page.quarantined.push(self.quarantined(record, table, op, &problem));
+            }
         }
         true
+    }
+
+    fn is_stopped(&self, table: &TableName) -> bool {
+        self.unread.contains_key(table) || self.decoder.is_stopped(table)
+    }
+
+    /// Whether a change is of a table that was stopped before anything of it could be read.
+    fn is_unread(&mut self, topic: &str, change: &Change<'_>) -> bool {
+        !self.unread.is_empty()
+            && self
+                .decoder
+                .table_of(topic, &change.origin)
+                .is_ok_and(|table| self.unread.contains_key(&table))
     }
 
     fn quarantined(
         &self,
         record: &Record,
-        table: Option<TableName>,
+        table: TableName,
         op: &str,
         problem: &Problem,
     ) -> Quarantined {
         let place = record.place();
         tracing::warn!(source = %self.id, at = place, %problem, "a message is put into quarantine");
         Quarantined {
-            table: table.unwrap_or_else(|| self.table_of_topic(&record.topic)),
             id: place.clone(),
             at: place,
             op: op.to_owned(),
-            key: key_text(record.key()),
+            key: self.decoder.key_text(Some(&table), record.key()),
             reason: problem.to_string(),
             raw: record.framed(),
             committed_at_micros: (record.micros > 0).then_some(record.micros),
+            table,
         }
+    }
+
+    /// States have the numbers, and a table with too many is stopped.
+    fn count_quarantine(&mut self, page: &mut Page) {
+        for name in self.quarantine.count(page) {
+            let state = if self.quarantine.is_over(&name) && !self.is_stopped(&name) {
+                let remedy = format!(
+                    "see system.quarantine for the reasons, mend what writes these messages, then \
+                     `medlake ingest resync {name}`, and trigger an incremental snapshot of it in \
+                     Debezium"
+                );
+                Some(self.stop_table(&name, self.quarantine.too_many(&name), remedy))
+            } else {
+                self.decoder.state(&name).or_else(|| self.unread.get(&name).cloned())
+            };
+            if let Some(state) = state {
+                page.states.retain(|s| s.table != name);
+                page.states.push(state);
+            }
+        }
+        for state in &mut page.states {
+            state.quarantined = self.quarantine.len(&state.table);
+        }
+    }
+
+    fn stop_table(&mut self, table: &TableName, reason: String, remedy: String) -> TableState {
+        let now = self.newest_micros;
+        self.decoder.stop(table, reason.clone(), remedy.clone(), now).unwrap_or_else(|| {
+            let mut state = TableState::stopped(table.clone(), reason, remedy);
+            state.since_micros = now;
+            self.unread.insert(table.clone(), state.clone());
+            state
+        })
     }
 
     /// A table for messages that do not say theirs: called like the end of the topic.
     fn table_of_topic(&self, topic: &str) -> TableName {
+        if let Some(name) = self.decoder.table_of_topic(topic) {
+            return name;
+        }
         let last = topic.rsplit('.').next().unwrap_or(topic).to_ascii_lowercase();
         let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         let mut word: String = last.chars().map(word).collect();
@@ -432,6 +502,14 @@ impl Source for KafkaSource {
                 }
             }
             self.decoder.resume(&resume.tables, &resume.states);
+            self.quarantine.resume(&self.id, &resume.quarantined);
+            for state in &resume.states {
+                let name = &state.table;
+                let own = name.namespace() == self.id.as_str() && state.phase == Phase::Stopped;
+                if own && !self.decoder.is_stopped(name) {
+                    self.unread.insert(name.clone(), state.clone());
+                }
+            }
             Ok(())
         }
         .boxed()
@@ -477,12 +555,17 @@ impl Source for KafkaSource {
              {table}`, and trigger an incremental snapshot of it in Debezium for the changes that were \
              left out"
         );
-        let state = self.decoder.stop(table, reason, remedy, self.newest_micros);
-        self.states.extend(state);
+        let state = self.stop_table(table, reason, remedy);
+        self.states.push(state);
     }
 
     fn resync(&mut self, table: &TableName) -> Result<(), IngestError> {
-        if self.decoder.start(table) {
+        if self.decoder.start(table) || self.unread.remove(table).is_some() {
+            // The rows come anew, as far as a person sees to it: what could not be read counts no more.
+            let ids = self.quarantine.ids(table);
+            self.released.extend(ids.into_iter().map(|id| (table.clone(), id)));
+            let now = self.newest_micros;
+            self.states.push(TableState::new(table.clone(), Phase::Streaming, now));
             return Ok(());
         }
         Err(self.wrong(KafkaSourceError::NoRows { table: table.to_string() }))

@@ -14,7 +14,7 @@ struct Played {
 }
 
 fn played(config: KafkaConfig, topics: &[&str]) -> Played {
-    let mut source = KafkaSource::new("his", config, Budget::new(1 << 20)).unwrap();
+    let mut source = KafkaSource::new("his", config, Budget::new(1 << 20), 3).unwrap();
     let (news, heard) = mpsc::channel(100);
     source.news = Some(heard);
     let topics = topics.iter().map(|t| Arc::from(*t)).collect();
@@ -133,6 +133,126 @@ fn a_table_that_is_stopped_is_left_out_until_it_is_taken_in_again() {
     assert_eq!((page.schemas.len(), page.row_count), (1, 1));
     assert_eq!(page.states[0].phase, Phase::Streaming);
     assert_eq!(page.batches[0].ops(), [Op::Insert]);
+}
+
+fn ids(page: &Page) -> Vec<&str> {
+    page.released.iter().map(|(_, id)| id.as_str()).collect()
+}
+
+#[test]
+fn a_later_change_of_its_row_releases_a_message_from_quarantine() {
+    let mut played = played(config(), &["p.db.t"]);
+    let row = |id: i64, n: &str| {
+        format!(
+            r#"{{"op":"u","after":{{"id":{id},"n":{n}}},"source":{{"connector":"mysql","db":"db","table":"t","ts_ms":5}}}}"#
+        )
+    };
+    let send = |played: &mut Played, id: i64, n: &str| {
+        played.send(Some(&format!(r#"{{"id":{id}}}"#)), Some(&row(id, n)));
+    };
+    send(&mut played, 1, "1");
+    send(&mut played, 2, r#""x""#);
+    send(&mut played, 3, r#""x""#);
+    // What is newer than it may be in the page, or what is older: it stays.
+    send(&mut played, 2, "2");
+    let page = played.read().unwrap();
+    assert_eq!((page.quarantined.len(), page.released.len()), (2, 0));
+    assert_eq!((page.states.len(), page.states[0].quarantined), (1, 2));
+    send(&mut played, 2, "3");
+    send(&mut played, 2, "4");
+    let page = played.read().unwrap();
+    assert_eq!((ids(&page), page.states[0].quarantined), (vec!["p.db.t/0/1"], 1));
+    // Whoever goes on after a restart knows the other.
+    let resume = Resume {
+        positions: [(SourceId::new("his"), page.position.clone().unwrap())].into(),
+        tables: played.source.tables(),
+        states: page.states,
+        quarantined: vec![crate::QuarantinedRow {
+            table: "his.t".parse().unwrap(),
+            id: "p.db.t/0/2".to_owned(),
+            op: "u".to_owned(),
+            key: Some(r#"["3"]"#.to_owned()),
+            raw: Vec::new(),
+        }],
+    };
+    let mut again = self::played(config(), &["p.db.t"]);
+    futures::executor::block_on(again.source.resume(&resume)).unwrap();
+    again.offset = played.offset;
+    let delete = row(3, "1").replace(r#""op":"u","after""#, r#""op":"d","before""#);
+    again.send(Some(r#"{"id":3}"#), Some(&delete));
+    let page = again.read().unwrap();
+    assert_eq!((ids(&page), page.states[0].quarantined), (vec!["p.db.t/0/2"], 0));
+}
+
+#[test]
+fn keys_in_quarantine_are_of_the_columns_type() {
+    let table = crate::DeclaredTable {
+        key: vec!["id".to_owned()],
+        columns: [("id".to_owned(), "decimal(10,2)".to_owned())].into(),
+    };
+    let mut config = config();
+    config.debezium.tables.insert("t".to_owned(), table);
+    let mut played = played(config, &["p.db.t"]);
+    // 1.00 and 256.00, unscaled.
+    let row = |id: &str, n: &str| format!(r#"{{"id":"{id}","n":{n}}}"#);
+    played.row(&row("ZA==", "1"));
+    let value = format!(r#"{{"op":"c","after":{}}}"#, row("ZAA=", "{}"));
+    played.send(Some(r#"{"id":"ZAA="}"#), Some(&value));
+    let page = played.read().unwrap();
+    assert_eq!(page.quarantined[0].key.as_deref(), Some(r#"["256.00"]"#));
+    played.row(&row("ZAA=", "1"));
+    assert_eq!(ids(&played.read().unwrap()), ["p.db.t/0/1"]);
+}
+
+#[test]
+fn a_table_with_too_many_in_quarantine_is_stopped() {
+    let mut played = played(config(), &["p.db.t"]);
+    played.row(r#"{"id":1,"n":1}"#);
+    for _ in 0..4 {
+        played.row(r#"{"id":2,"n":"x"}"#);
+    }
+    played.row(r#"{"id":3,"n":1}"#);
+    let page = played.read().unwrap();
+    assert_eq!((page.quarantined.len(), page.row_count, page.batches.len()), (4, 2, 1));
+    let [state] = page.states.as_slice() else { panic!("{:?}", page.states) };
+    assert_eq!((state.phase, state.quarantined), (Phase::Stopped, 4));
+    assert!(state.reason.as_ref().unwrap().starts_with("4 of its changes"), "{state:?}");
+    assert!(state.remedy.as_ref().unwrap().contains("medlake ingest resync his.t"), "{state:?}");
+    played.row(r#"{"id":4,"n":1}"#);
+    played.row(r#"{"id":5,"n":"x"}"#);
+    played.send(None, Some("{broken"));
+    assert!(played.read().is_none(), "all of it is left out");
+    played.source.resync(&"his.t".parse().unwrap()).unwrap();
+    let page = played.read().unwrap();
+    assert_eq!((page.states[0].phase, page.states[0].quarantined), (Phase::Streaming, 0));
+    assert_eq!(ids(&page).len(), 4, "they count no more");
+    played.row(r#"{"id":6,"n":1}"#);
+    assert_eq!(played.read().unwrap().row_count, 1);
+}
+
+#[test]
+fn a_topic_of_which_nothing_can_be_read_is_stopped_too() {
+    let mut played = played(config(), &["p.db.t"]);
+    for _ in 0..4 {
+        played.send(None, Some("{broken"));
+    }
+    let page = played.read().unwrap();
+    assert_eq!((page.quarantined.len(), page.states[0].phase), (4, Phase::Stopped));
+    let resume = Resume {
+        positions: [(SourceId::new("his"), page.position.clone().unwrap())].into(),
+        states: page.states,
+        ..Resume::default()
+    };
+    let mut again = self::played(config(), &["p.db.t"]);
+    futures::executor::block_on(again.source.resume(&resume)).unwrap();
+    again.offset = played.offset;
+    again.row(r#"{"id":1}"#);
+    let page = again.read().unwrap();
+    assert_eq!((page.row_count, page.schemas.len(), page.states.len()), (0, 0, 0));
+    again.source.resync(&"his.t".parse().unwrap()).unwrap();
+    again.row(r#"{"id":1}"#);
+    let page = again.read().unwrap();
+    assert_eq!((page.row_count, page.states[0].phase), (1, Phase::Streaming));
 }
 
 /// A change of a transaction.

@@ -96,10 +96,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             table.state.quarantined = self.quarantine.len(&name);
             self.states_due.insert(name.clone());
             if self.quarantine.is_over(&name) && table.state.phase != Phase::Stopped {
-                let reason = format!(
-                    "{} of its changes could not be read, more than `quarantine_limit` allows",
-                    self.quarantine.len(&name)
-                );
+                let reason = self.quarantine.too_many(&name);
                 let remedy = format!(
                     "see system.quarantine for the reasons, mend the rows in the source, then \
                      `medlake ingest resync {name}`"

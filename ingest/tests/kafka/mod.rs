@@ -105,7 +105,7 @@ fn config(broker: &Broker, topics: &str) -> KafkaConfig {
 }
 
 async fn open(config: &KafkaConfig, resume: &Resume) -> Ingest {
-    let source = KafkaSource::new("his", config.clone(), Budget::new(64 << 20)).unwrap();
+    let source = KafkaSource::new("his", config.clone(), Budget::new(64 << 20), 1_000).unwrap();
     Ingest::open(vec![source.into()], resume).await.unwrap()
 }
 
