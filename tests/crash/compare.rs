@@ -50,6 +50,29 @@ pub(crate) async fn table(
     rows(table, &name, source.rows(table).await, ours)
 }
 
+/// Compares how many changes of `table` nobody can read with what is said to be in quarantine.
+///
+/// # Errors
+/// The difference, as text.
+pub(crate) async fn quarantine(
+    platform: &Platform,
+    source: &dyn Source,
+    table: &Table,
+) -> Result<(), String> {
+    let (wanted, own) = (source.unreadable(table).await, source.name());
+    let of = format!("where source = '{own}' and table_name = '{}'", table.name);
+    for count in [
+        format!("select count(*) from system.quarantine {of}"),
+        format!("select coalesce(sum(quarantined), 0) from system.ingest {of}"),
+    ] {
+        let held = platform.ask(&count).await.and_then(|count| count.as_u64());
+        if held != Some(wanted) {
+            return Err(format!("{count}: {held:?}, the source made {wanted} that cannot be read"));
+        }
+    }
+    Ok(())
+}
+
 /// The same of what two other engines read from the files, which nobody writes.
 pub(crate) async fn engines(
     lake: &Path,

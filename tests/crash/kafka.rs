@@ -16,7 +16,7 @@ use super::{
 use crate::broker::Broker;
 
 /// Whether Medlake has a source of this kind.
-pub(crate) const READ: bool = false;
+pub(crate) const READ: bool = true;
 
 const PARTITIONS: i32 = 3;
 
@@ -50,9 +50,17 @@ impl Server {
 /// Rows of a table by slot, each with all columns.
 type Rows = BTreeMap<i64, Vec<Value>>;
 
+/// One of so many changes has a message beside it that nobody can read, before it or after it.
+const GARBLED: i64 = 50;
+
+/// A table has no more of them that count.
+const MOST_UNREADABLE: usize = 100;
+
 /// What a writer does to the database is sent before another may do anything: topics have one order.
 struct Database {
     tables: BTreeMap<String, Rows>,
+    /// How many of each slot's messages cannot be read and were not overtaken, by table.
+    unreadable: BTreeMap<String, BTreeMap<i64, u64>>,
     producer: FutureProducer,
     changes: i64,
 }
@@ -71,7 +79,8 @@ impl Kafka {
         // Sent for certain and once, however often the broker goes away.
         client.set("enable.idempotence", "true").set("message.timeout.ms", "0");
         let producer = client.set("linger.ms", "2").create().unwrap();
-        let database = Database { tables: BTreeMap::new(), producer, changes: 0 };
+        let (tables, unreadable) = (BTreeMap::new(), BTreeMap::new());
+        let database = Database { tables, unreadable, producer, changes: 0 };
         Self { server, prefix: format!("crash{seed}"), database: Arc::new(Mutex::new(database)) }
     }
 
@@ -126,6 +135,14 @@ impl Source for Kafka {
             let database = self.database.lock().await;
             let rows = database.tables[&table.name].values();
             rows.map(|row| row.iter().map(shown).collect()).collect()
+        }
+        .boxed()
+    }
+
+    fn unreadable<'a>(&'a self, table: &'a Table) -> BoxFuture<'a, u64> {
+        async {
+            let database = self.database.lock().await;
+            database.unreadable.get(&table.name).map_or(0, |of_slot| of_slot.values().sum())
         }
         .boxed()
     }
@@ -185,9 +202,25 @@ impl Database {
     async fn apply(&mut self, prefix: &str, table: &Table, action: &Action) {
         let mut sent = Vec::new();
         let mut rows = self.tables.remove(&table.name).unwrap();
+        let unreadable = self.unreadable.entry(table.name.clone()).or_default();
         let mut change = |before: Option<Vec<Value>>, after: Option<Vec<Value>>| {
             self.changes += 1;
-            sent.extend(messages(prefix, table, before, after, self.changes));
+            let good = messages(prefix, table, before, after, self.changes);
+            let slot = good[0].slot;
+            let garble = self.changes % GARBLED == 0 && unreadable.len() < MOST_UNREADABLE;
+            let garbled = garble.then(|| good[0].garbled(self.changes));
+            if self.changes % (2 * GARBLED) == 0 {
+                sent.extend(garbled);
+                sent.extend(good);
+                unreadable.remove(&slot);
+            } else {
+                sent.extend(good);
+                unreadable.remove(&slot);
+                if garble {
+                    *unreadable.entry(slot).or_default() += 1;
+                }
+                sent.extend(garbled);
+            }
         };
         match action {
             Action::Insert(new) | Action::Replace(new) => {
@@ -254,6 +287,20 @@ struct Message {
     slot: i64,
     key: String,
     value: Option<String>,
+}
+
+impl Message {
+    /// A message of the same row that cannot be read, in one way or another.
+    fn garbled(&self, change: i64) -> Self {
+        let value = self.value.clone().unwrap_or_default();
+        let value = match change / GARBLED % 3 {
+            0 => format!("{value}}}"),
+            1 => value.replace(r#""op":""#, r#""op":"no"#),
+            // A field that its schema knows nothing of.
+            _ => value.replace(r#""slot":"#, r#""slit":1,"slot":"#),
+        };
+        Self { slot: self.slot, key: self.key.clone(), value: Some(value) }
+    }
 }
 
 /// The envelope of a change, and the tombstone after a delete.

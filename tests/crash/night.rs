@@ -352,6 +352,7 @@ impl Night<'_> {
         for load in &self.loads {
             for table in load.tables().await.iter().chain([&load.beat]) {
                 values += compare::table(self.platform(), load.source.as_ref(), table).await?;
+                compare::quarantine(self.platform(), load.source.as_ref(), table).await?;
             }
         }
         Ok(values)

@@ -1,6 +1,6 @@
 //! What the harness asks of a source of any kind.
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 
 use super::model::{Alter, Kind, Table, Transaction};
 
@@ -34,6 +34,11 @@ pub(crate) trait Source: Send + Sync {
 
     /// All rows, each cell as text of the source's own.
     fn rows<'a>(&'a self, table: &'a Table) -> BoxFuture<'a, Vec<Row>>;
+
+    /// How many changes of the table nobody can read, and no later change of their row has overtaken.
+    fn unreadable<'a>(&'a self, _table: &'a Table) -> BoxFuture<'a, u64> {
+        async { 0 }.boxed()
+    }
 
     /// What can be done to it.
     fn harms(&self) -> &'static [Harm];

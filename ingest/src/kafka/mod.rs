@@ -284,8 +284,14 @@ impl KafkaSource {
     }
 
     /// Fills a page until a limit is reached, until nothing more is there, or until a table changes.
+    /// What cannot be read ends it too: what comes after may overtake it, which goes by pages.
     fn fill(&mut self, page: &mut Page, limits: CutLimits) -> Result<(), IngestError> {
-        while page.row_count < limits.max_rows && page.byte_count < limits.max_bytes {
+        let has_room = |page: &Page| {
+            page.row_count < limits.max_rows
+                && page.byte_count < limits.max_bytes
+                && page.quarantined.is_empty()
+        };
+        while has_room(page) {
             let unit = if self.left.is_empty() {
                 let must = self.held_bytes > self.budget.total_bytes() / 2;
                 match self.order.pop(must, Instant::now()) {
