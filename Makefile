@@ -46,6 +46,8 @@ bench: screen ## throughput, freshness, read cost, memory; each beside a limit m
 	cargo bench --locked --profile dev -p medlake-lake --bench lake
 	cargo bench --locked --profile dev -p medlake-ingest --bench binlog
 	cargo bench --locked --profile dev --bench line
+	bash scripts/install-bench-parts.sh
+	cargo bench --locked --profile dev --bench ingest
 
 soak: ## random histories of the lake against an oracle, for as long as SEEDS says (10,000 take hours)
 	MEDLAKE_LAKE_SEEDS=$(SEEDS) cargo test --locked --workspace --lib -- random_histories

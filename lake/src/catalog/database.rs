@@ -1,11 +1,19 @@
 //! One way to speak to SQLite, PostgreSQL and MySQL or MariaDB: statements are written once, with
 //! `?` for values; what the three do differently is here.
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{
+    path::Path,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{
-    AssertSqlSafe, ColumnIndex, Decode, Encode, Executor, IntoArguments, MySql, MySqlPool, PgPool,
-    Postgres, Row, SqlStr, Sqlite, SqlitePool, Type,
+    AssertSqlSafe, ColumnIndex, Connection as _, Decode, Encode, Executor, IntoArguments, MySql,
+    MySqlPool, PgPool, Postgres, Row, SqlStr, Sqlite, SqlitePool, Type,
     mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions},
     pool::PoolOptions,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -32,7 +40,8 @@ pub(crate) enum Access {
 
 #[derive(Debug)]
 pub(crate) enum Database {
-    Sqlite(SqlitePool),
+    /// With the number of connections there were.
+    Sqlite(SqlitePool, Arc<AtomicI64>),
     Postgres(PgPool),
     MySql(MySqlPool),
 }
@@ -74,11 +83,25 @@ impl Database {
             Access::Write => options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal),
             Access::Read => options.read_only(true),
         };
+        let connections = Arc::new(AtomicI64::new(0));
+        let count = Arc::clone(&connections);
         // One connection for as long as the pool lives: `data_version` compares only within one.
-        let pool =
-            SqlitePoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .after_connect(move |_, _| {
+                count.fetch_add(1, Ordering::Release);
+                Box::pin(async { Ok(()) })
+            })
+            // SQLite ends a transaction by itself when the disk fails it. The connection then waits
+            // for an end that cannot come, and is of no use.
+            .before_acquire(|connection, _| {
+                let ended = !connection.is_in_transaction();
+                Box::pin(async move { Ok(ended) })
+            });
         let options = options.synchronous(SqliteSynchronous::Full).busy_timeout(PATIENCE);
-        pool.connect_with(options).await.map(Self::Sqlite)
+        Ok(Self::Sqlite(pool.connect_with(options).await?, connections))
     }
 
     /// The database of an address: `postgres:`, `mysql:`, `mariadb:` or `sqlite:`.
@@ -101,7 +124,7 @@ impl Database {
     /// that others hold.
     pub(crate) async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         Ok(match self {
-            Self::Sqlite(pool) => Transaction::Sqlite(pool.begin_with("begin immediate").await?),
+            Self::Sqlite(pool, _) => Transaction::Sqlite(pool.begin_with("begin immediate").await?),
             Self::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
             Self::MySql(pool) => Transaction::MySql(pool.begin().await?),
         })
@@ -110,7 +133,7 @@ impl Database {
     /// A transaction of a reader: one picture, no locks.
     pub(crate) async fn begin_to_read(&self) -> Result<Transaction, sqlx::Error> {
         match self {
-            Self::Sqlite(pool) => Ok(Transaction::Sqlite(pool.begin().await?)),
+            Self::Sqlite(pool, _) => Ok(Transaction::Sqlite(pool.begin().await?)),
             Self::Postgres(_) | Self::MySql(_) => self.begin().await,
         }
     }
@@ -119,7 +142,7 @@ impl Database {
     pub(crate) fn for_update(&self) -> &'static str {
         match self {
             // The whole database is held from the beginning of the transaction.
-            Self::Sqlite(_) => "",
+            Self::Sqlite(..) => "",
             Self::Postgres(_) | Self::MySql(_) => " for update",
         }
     }
@@ -128,7 +151,7 @@ impl Database {
     /// byte by byte.
     pub(crate) fn table_suffix(&self) -> &'static str {
         match self {
-            Self::Sqlite(_) | Self::Postgres(_) => "",
+            Self::Sqlite(..) | Self::Postgres(_) => "",
             Self::MySql(_) => " character set utf8mb4 collate utf8mb4_bin",
         }
     }
@@ -136,8 +159,12 @@ impl Database {
     /// A number that changes with every commit of another connection, where there is one.
     pub(crate) async fn version(&self) -> Result<Option<i64>, sqlx::Error> {
         match self {
-            Self::Sqlite(pool) => {
-                sqlx::query_scalar("pragma data_version").fetch_one(pool).await.map(Some)
+            Self::Sqlite(pool, connections) => {
+                let mut connection = pool.acquire().await?;
+                let version: i64 =
+                    sqlx::query_scalar("pragma data_version").fetch_one(&mut *connection).await?;
+                // It is of 32 bits, and says nothing beside that of another connection.
+                Ok(Some(connections.load(Ordering::Acquire) << 32 | version & 0xffff_ffff))
             }
             Self::Postgres(_) | Self::MySql(_) => Ok(None),
         }
@@ -289,6 +316,23 @@ pub(crate) fn passes(error: &sqlx::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_the_database_ended_itself_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let database = Database::file(&path, Access::Write).await.unwrap();
+        let before = database.version().await.unwrap();
+        assert_eq!(database.version().await.unwrap(), before);
+        let mut transaction = database.begin().await.unwrap();
+        // As when the disk is full.
+        transaction.execute("rollback", &[]).await.unwrap();
+        drop(transaction);
+        let mut transaction = database.begin().await.unwrap();
+        transaction.execute("create table t (n integer)", &[]).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_ne!(database.version().await.unwrap(), before, "it is another connection's");
+    }
 
     #[test]
     fn placeholders_are_numbered_in_order() {
