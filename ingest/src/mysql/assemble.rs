@@ -1,6 +1,7 @@
 //! Makes pages of whole transactions out of events.
 
 mod define;
+mod survey;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,6 +23,7 @@ use super::{
     table_map,
 };
 use crate::{CutLimits, IngestError, source::Page};
+use survey::{HELD_BYTES, Survey};
 
 /// Table maps that are remembered; a server numbers them anew when it starts.
 const MAPS: usize = 4096;
@@ -58,6 +60,10 @@ pub(crate) struct Assembler {
     current: Option<Current>,
     /// Events with rows that were handed out before reading began again.
     skip: u64,
+    /// The tables of the next transaction are known already.
+    surveyed: bool,
+    /// Events are to be read once more.
+    again: bool,
     prepared: HashMap<String, Vec<Event>>,
     /// Where the transaction ends whose events came in one, compressed.
     payload_end: u32,
@@ -72,6 +78,8 @@ struct Table {
     /// As the last page handed it out.
     schema: Option<Arc<TableSchema>>,
     left_out: bool,
+    /// It was left out, and may have another key since.
+    renewed: bool,
 }
 
 /// A table map as it last came.
@@ -99,14 +107,21 @@ struct Current {
     /// Events with rows so far.
     rows_events: u64,
     handed_out: bool,
+    survey: Survey,
     committed_at_micros: Option<i64>,
 }
 
 impl Current {
     /// Remembers an event, until some are handed out.
     fn keep(&mut self, event: Event) {
-        if !self.handed_out {
-            self.event_bytes += event.body.len();
+        if self.handed_out || self.survey == Survey::Long {
+            return;
+        }
+        self.event_bytes += event.body.len();
+        if self.survey == Survey::Short && self.event_bytes > HELD_BYTES {
+            self.survey = Survey::Long;
+            self.events = Vec::new();
+        } else {
             self.events.push(event);
         }
     }
@@ -123,7 +138,7 @@ impl Assembler {
         tables: &[Arc<TableSchema>],
     ) -> Self {
         let known = tables.iter().map(|schema| {
-            let table = Table { schema: Some(Arc::clone(schema)), left_out: false };
+            let table = Table { schema: Some(Arc::clone(schema)), ..Table::default() };
             (schema.name().table().to_owned(), table)
         });
         Self {
@@ -140,6 +155,8 @@ impl Assembler {
             draft: Draft::default(),
             current: None,
             skip,
+            surveyed: skip > 0,
+            again: false,
             prepared: HashMap::new(),
             payload_end: 0,
             stop_at: None,
@@ -156,14 +173,21 @@ impl Assembler {
         self.limits = limits;
     }
 
-    /// Leaves out the changes of a table from here on, or takes them in again as if it were new.
-    pub(crate) fn leave_out(&mut self, table: &TableName, leave_out: bool) {
-        let known = self.tables.entry(table.table().to_owned()).or_default();
-        known.left_out = leave_out;
-        if !leave_out {
-            known.schema = None;
-        }
+    /// Leaves out the changes of a table from here on.
+    pub(crate) fn leave_out(&mut self, table: &TableName) {
+        self.tables.entry(table.table().to_owned()).or_default().left_out = true;
         self.maps.retain(|_, map| map.key != table.table());
+    }
+
+    /// Lets a table have another key than it is known to have.
+    pub(crate) fn renew(&mut self, table: &TableName) {
+        self.tables.entry(table.table().to_owned()).or_default().renewed = true;
+    }
+
+    /// Whether events are to be read from [`Self::place`] on once more: the columns of the tables
+    /// that a large transaction changes are known now.
+    pub(crate) fn begins_again(&mut self) -> bool {
+        mem::take(&mut self.again)
     }
 
     /// The end of the last whole transaction.
@@ -291,6 +315,7 @@ impl Assembler {
             begin,
             mark: self.draft.mark(),
             handed_out: self.skip > 0,
+            survey: if mem::take(&mut self.surveyed) { Survey::Done } else { Survey::None },
             ..Current::default()
         });
     }
@@ -351,6 +376,9 @@ impl Assembler {
         if self.skip > 0 {
             return Err(self.wrong("the transaction that goes on is shorter than it was"));
         }
+        if self.end_survey()? {
+            return Ok(());
+        }
         let Some(current) = self.current.take() else { return Ok(()) };
         if let Some(gtids) = &mut self.place.gtids
             && let Some(gtid) = current.begin.as_ref().and_then(|b| b.gtid.as_ref())
@@ -382,13 +410,15 @@ impl Assembler {
         if current.handed_out {
             self.stop_all("a transaction too large to be held back was rolled back");
         } else {
-            let mark = current.mark.clone();
-            self.draft.rewind(&mark);
+            self.rewind();
         }
     }
 
     fn roll_back_to(&mut self, name: &str) {
         let Some(current) = &mut self.current else { return };
+        if current.survey.is_on() {
+            return;
+        }
         let found = current.savepoints.iter().rposition(|(n, _)| n == name);
         match found {
             Some(at) if !current.handed_out => {
@@ -405,13 +435,15 @@ impl Assembler {
         let held: usize = self.prepared.values().flatten().map(|e| e.body.len()).sum();
         let too_large = "an XA transaction was prepared that is too large to be held back";
         if let Some(current) = &mut self.current {
-            if current.handed_out || held + current.event_bytes > PREPARED_BYTES {
+            let is_held = !current.handed_out && current.survey != Survey::Long;
+            if !is_held || held + current.event_bytes > PREPARED_BYTES {
                 self.stop_all(too_large);
             } else {
                 let events = mem::take(&mut current.events);
-                let mark = current.mark.clone();
-                self.draft.rewind(&mark);
                 self.prepared.insert(name, events);
+            }
+            if !self.current.as_ref().is_some_and(|c| c.handed_out) {
+                self.rewind();
             }
         }
         self.commit(end)
@@ -422,6 +454,15 @@ impl Assembler {
             self.stop_all("an XA transaction was committed that was prepared before reading began");
             return Ok(());
         };
+        // All of it is here: no survey is needed.
+        for map in events.iter().filter(|event| event.kind == kind::TABLE_MAP) {
+            if let Some(change) = self.map(&map.body)? {
+                self.change(change)?;
+            }
+        }
+        if let Some(current) = &mut self.current {
+            current.survey = Survey::Done;
+        }
         self.replay(events)
     }
 
@@ -447,14 +488,20 @@ impl Assembler {
             if let Some(change) = self.map(&event.body)? {
                 self.change(change)?;
             }
-        } else {
+        } else if !self.is_surveying() {
             self.rows(&event)?;
         }
+        let is_full = self.is_full() && self.skip == 0;
         let Some(current) = &mut self.current else { return Ok(()) };
         current.explicit = true;
         current.keep(event);
-        if self.is_full() && self.skip == 0 {
-            self.end_page_within()?;
+        match current.survey {
+            Survey::Done if is_full => self.end_page_within()?,
+            Survey::None if is_full => {
+                current.survey = Survey::Short;
+                self.rewind_rows();
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -494,7 +541,7 @@ impl Assembler {
             note(self, None);
             return Ok(None);
         }
-        let known = table.schema.clone();
+        let (known, renewed) = (table.schema.clone(), table.renewed);
         let mut layout = match Layout::of(&self.source, &map, known.as_ref()) {
             Ok(layout) => layout,
             Err(refused) => {
@@ -507,9 +554,10 @@ impl Assembler {
             Some(known) if *known == *layout.schema => {
                 // One schema for all layouts, so that their rows make one batch.
                 layout.schema = known;
+                table.renewed = false;
                 None
             }
-            Some(known) if !layout::same_identity(&known, &layout.schema) => {
+            Some(known) if !renewed && !layout::same_identity(&known, &layout.schema) => {
                 let name = known.name();
                 let refused = Refused {
                     reason: "its key is another than before".to_owned(),
@@ -544,11 +592,11 @@ impl Assembler {
             );
             return Ok(());
         }
+        if current.survey.is_on() {
+            return self.announce(change);
+        }
         let events = mem::take(&mut current.events);
-        let mark = current.mark.clone();
-        (current.rows_events, current.event_bytes) = (0, 0);
-        current.savepoints.clear();
-        self.draft.rewind(&mark);
+        self.rewind();
         self.announce(change)?;
         self.replay(events)
     }
@@ -565,6 +613,7 @@ impl Assembler {
         }
         let table = self.tables.entry(change.table.name().table().to_owned()).or_default();
         table.schema = Some(Arc::clone(&change.table));
+        table.renewed = false;
         self.draft
             .schemas
             .retain(|c| c.table.name() != change.table.name() || !c.renamed.is_empty());

@@ -53,7 +53,10 @@ pub(crate) struct Ahead {
 pub(crate) struct Wishes {
     limits: CutLimits,
     left_out: BTreeSet<TableName>,
-    changed: Vec<(TableName, bool)>,
+    /// Those the reader has not been told of.
+    changed: Vec<TableName>,
+    /// Tables that were left out and are taken in again: whatever they have become since.
+    renewed: BTreeSet<TableName>,
     /// Whether all the server has is read.
     pub(crate) idle: bool,
 }
@@ -63,13 +66,34 @@ impl Wishes {
         self.limits = limits;
     }
 
-    pub(crate) fn leave_out(&mut self, table: &TableName, leave_out: bool) {
-        if leave_out {
-            self.left_out.insert(table.clone());
-        } else {
-            self.left_out.remove(table);
+    pub(crate) fn leave_out(&mut self, table: &TableName) {
+        if self.left_out.insert(table.clone()) {
+            self.changed.push(table.clone());
         }
-        self.changed.push((table.clone(), leave_out));
+    }
+
+    /// Answers whether it was left out: then what is read ahead lacks its changes.
+    pub(crate) fn take_in(&mut self, table: &TableName) -> bool {
+        let was_left_out = self.left_out.remove(table);
+        if was_left_out {
+            self.renewed.insert(table.clone());
+        }
+        was_left_out
+    }
+
+    /// For a reader that begins, which is told all by [`Self::left_out`].
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            limits: self.limits,
+            left_out: self.left_out.clone(),
+            renewed: self.renewed.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// The table is as the log has announced it.
+    pub(crate) fn announced(&mut self, table: &TableName) {
+        self.renewed.remove(table);
     }
 
     pub(crate) fn stopped(&mut self, table: &TableName) {
@@ -117,7 +141,7 @@ impl Reader {
         asking.recognise(&self.place).await?;
         let server = asking.identity().await?;
         let flavour = asking.flavour;
-        let mut stream = self.open(flavour).await?;
+        let mut stream = self.open(flavour, &self.place).await?;
         let mut place = self.place.clone();
         place.server = Some(server);
         let mut assembler = Assembler::new(
@@ -128,9 +152,10 @@ impl Reader {
             self.skip,
             &self.tables,
         );
-        let left_out = self.wishes().left_out.clone();
-        for table in &left_out {
-            assembler.leave_out(table, true);
+        {
+            let wishes = self.wishes();
+            wishes.left_out.iter().for_each(|table| assembler.leave_out(table));
+            wishes.renewed.iter().for_each(|table| assembler.renew(table));
         }
         assembler.stop_at(self.stop_at.clone());
         let mut opened = Some(opened);
@@ -201,6 +226,10 @@ impl Reader {
             if !self.hand_out(&mut assembler, pages).await {
                 return Ok(());
             }
+            if assembler.begins_again() {
+                drop(stream);
+                stream = self.open(flavour, assembler.place()).await?;
+            }
             since_yield += 1;
             if since_yield.is_multiple_of(64) {
                 tokio::task::yield_now().await;
@@ -222,8 +251,8 @@ impl Reader {
             max_rows: wishes.limits.max_rows.min(PAGE.max_rows),
             max_bytes: wishes.limits.max_bytes.min(PAGE.max_bytes),
         });
-        for (table, leave_out) in std::mem::take(&mut wishes.changed) {
-            assembler.leave_out(&table, leave_out);
+        for table in std::mem::take(&mut wishes.changed) {
+            assembler.leave_out(&table);
         }
     }
 
@@ -290,8 +319,8 @@ impl Reader {
         })
     }
 
-    /// Asks the server for its binlog as a replica.
-    async fn open(&self, flavour: Flavour) -> Result<BinlogStream, IngestError> {
+    /// Asks the server for its binlog from `place` on, as a replica.
+    async fn open(&self, flavour: Flavour, place: &Place) -> Result<BinlogStream, IngestError> {
         let server = self.config.server();
         let doing = "ask for the binlog";
         let mut conn = Conn::new(self.config.opts())
@@ -300,7 +329,7 @@ impl Reader {
         let beat = (self.config.silence / 4).as_nanos();
         let mut settings =
             format!("set @master_heartbeat_period={beat}, @source_heartbeat_period={beat}");
-        let gtids = self.place.gtids.as_ref().filter(|gtids| !gtids.is_empty());
+        let gtids = place.gtids.as_ref().filter(|gtids| !gtids.is_empty());
         if flavour == Flavour::MariaDb {
             settings.push_str(", @mariadb_slave_capability=4");
             if let Some(gtids) = gtids {
@@ -319,13 +348,12 @@ impl Reader {
             }
             Some(Gtids::MariaDb(_)) => {}
             None => {
-                request =
-                    request.with_filename(self.place.file.as_bytes()).with_pos(self.place.offset);
+                request = request.with_filename(place.file.as_bytes()).with_pos(place.offset);
             }
         }
         conn.get_binlog_stream(request)
             .await
-            .map_err(|error| broken(&self.at, &server, &self.place, error))
+            .map_err(|error| broken(&self.at, &server, place, error))
     }
 }
 

@@ -84,7 +84,10 @@ impl MysqlLog {
 
     /// The reader, which is started where reading ended when there is none. It says when the server
     /// has agreed to that.
-    fn begin(&self, opened: oneshot::Sender<()>) -> Reading {
+    fn begin(&mut self, opened: oneshot::Sender<()>) -> Reading {
+        // The last one may go on for a moment.
+        let wishes = self.wishes().again();
+        self.wishes = Arc::new(Mutex::new(wishes));
         let reader = Reader {
             at: self.id.clone(),
             config: self.config.clone(),
@@ -135,10 +138,12 @@ impl MysqlLog {
         page.held = ahead.held;
         self.at = ahead.ready.place;
         self.events = ahead.ready.events;
+        let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
         for change in &page.schemas {
+            wishes.announced(change.table.name());
             self.tables.insert(change.table.name().clone(), Arc::clone(&change.table));
         }
-        let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        page.batches.iter().for_each(|batch| wishes.announced(batch.table().name()));
         page.batches.retain(|batch| !wishes.leaves_out(batch.table().name()));
         page.quarantined.retain(|change| !wishes.leaves_out(&change.table));
         // The reader leaves them out by itself; the next one, after a failure, is to do so too.
@@ -293,7 +298,13 @@ impl Log for MysqlLog {
     }
 
     fn leave_out(&mut self, table: &TableName, leave_out: bool) {
-        self.wishes().leave_out(table, leave_out);
+        if leave_out {
+            self.wishes().leave_out(table);
+        } else if self.wishes().take_in(table) {
+            // What is read ahead lacks its changes: it is read again.
+            self.reading = None;
+            self.next = None;
+        }
     }
 
     fn acknowledge(&self) -> Arc<dyn Acknowledge> {

@@ -16,12 +16,12 @@ use model::{Event, Model, Row, order, table};
 /// What a reader holds who applies every cut: of a table without a key each row as often as it is
 /// there.
 #[derive(Debug, Clone, Default)]
-struct Replica {
-    schemas: BTreeMap<TableName, Arc<TableSchema>>,
-    keyed: BTreeMap<TableName, BTreeMap<String, Row>>,
-    bags: BTreeMap<TableName, BTreeMap<Row, usize>>,
+pub(crate) struct Replica {
+    pub(crate) schemas: BTreeMap<TableName, Arc<TableSchema>>,
+    pub(crate) keyed: BTreeMap<TableName, BTreeMap<String, Row>>,
+    pub(crate) bags: BTreeMap<TableName, BTreeMap<Row, usize>>,
     positions: Positions,
-    states: BTreeMap<TableName, TableState>,
+    pub(crate) states: BTreeMap<TableName, TableState>,
     /// Rows that came as copies.
     copied: usize,
 }
@@ -34,7 +34,7 @@ fn values(rows: &arrow::record_batch::RecordBatch, row: usize) -> Row {
 }
 
 impl Replica {
-    fn apply(&mut self, cut: &ChangeSet) {
+    pub(crate) fn apply(&mut self, cut: &ChangeSet) {
         for change in &cut.schemas {
             let name = change.table.name();
             let width = change.table.columns().len();
@@ -141,7 +141,7 @@ impl Replica {
         }
     }
 
-    fn resume(&self) -> Resume {
+    pub(crate) fn resume(&self) -> Resume {
         Resume {
             positions: self.positions.clone(),
             tables: self.schemas.values().cloned().collect(),
@@ -150,7 +150,7 @@ impl Replica {
         }
     }
 
-    fn is_streaming(&self) -> bool {
+    pub(crate) fn is_streaming(&self) -> bool {
         self.states.values().all(|s| s.phase == Phase::Streaming)
     }
 }

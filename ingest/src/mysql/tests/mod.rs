@@ -1,5 +1,7 @@
 //! Against a real MariaDB server, which each test starts for itself.
 
+mod bulk;
+mod copying;
 mod server;
 mod stream;
 mod types;
