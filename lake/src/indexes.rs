@@ -69,7 +69,8 @@ impl Lake {
         tables.map(|(name, table)| (name.clone(), table.metadata.uuid())).collect()
     }
 
-    async fn load(&self, tables: Vec<(TableName, Uuid)>) -> Result<(), LakeError> {
+    /// Builds the indexes of these tables, where they are not there.
+    pub(crate) async fn load(&self, tables: Vec<(TableName, Uuid)>) -> Result<(), LakeError> {
         futures::stream::iter(tables)
             .map(|(name, id)| self.load_index(name, id))
             .buffer_unordered(LOADERS)

@@ -196,18 +196,22 @@ impl Lake {
             return Ok(());
         }
         committer.alter(altered).await?;
-        let mut state = self.state();
-        for Altered { table: name, .. } in altered {
-            let shape = committer.shape(name)?;
-            if let Some(table) = state.tables.get_mut(name)
-                && table.schema() != shape.schema()
-            {
-                table.evolve(shape)?;
+        let mut without_index = Vec::new();
+        {
+            let mut state = self.state();
+            for Altered { table: name, .. } in altered {
+                let shape = committer.shape(name)?;
+                if let Some(table) = state.tables.get_mut(name)
+                    && table.schema() != shape.schema()
+                    && table.evolve(shape)?
+                {
+                    without_index.push((name.clone(), committer.table(name)?.metadata.uuid()));
+                }
             }
+            state.past = state.past.next(committer.tables.values());
+            self.refresh(&mut state);
         }
-        state.past = state.past.next(committer.tables.values());
-        self.refresh(&mut state);
-        Ok(())
+        self.load(without_index).await
     }
 
     /// How far each source is contained in committed files: what may be acknowledged to it, and

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use iceberg::spec::{NestedFieldRef, PrimitiveType, Schema, TableMetadataBuilder};
-use medlake_contract::{Identity, TableSchema};
+use medlake_contract::TableSchema;
 
 use crate::{
     alteration::Alteration,
@@ -11,7 +11,7 @@ use crate::{
     error::LakeError,
     format::{
         evolve::{Ids, altered, declared},
-        schema::{IDENTITY_PROPERTY, KEY_PROPERTY, build_schema, identity_word, metadata_error},
+        schema::{KEY_PROPERTY, build_schema, metadata_error},
     },
     options::TableOptions,
     storage::WriteScope,
@@ -62,11 +62,6 @@ impl CommittedTable {
                 _ => continue,
             };
             return Err(wrong(format!("column \"{}\" {problem}", field.name)));
-        }
-        if self.metadata.properties().get(IDENTITY_PROPERTY).map(String::as_str)
-            == Some(identity_word(Identity::FullRow))
-        {
-            check_whole_rows(before, &fields).map_err(wrong)?;
         }
         build_schema(&self.name, fields, before.identifier_field_ids())
     }
@@ -160,27 +155,5 @@ impl CommittedTable {
                 ),
             }),
         }
-    }
-}
-
-/// Rows without a key are known by the names and values of their columns that are not null: of those
-/// there are, none may go, change its name or change inside.
-fn check_whole_rows(before: &Schema, after: &[NestedFieldRef]) -> Result<(), String> {
-    let kept = |field: &&NestedFieldRef| {
-        let same = after.iter().find(|f| f.id == field.id && f.name == field.name);
-        same.is_some_and(|f| field.field_type.is_primitive() || f.field_type == field.field_type)
-    };
-    if let Some(field) = before.as_struct().fields().iter().find(|field| !kept(field)) {
-        let name = &field.name;
-        return Err(format!("column \"{name}\" is part of what tells its rows apart"));
-    }
-    let filled =
-        |f: &&NestedFieldRef| before.field_by_id(f.id).is_none() && f.initial_default.is_some();
-    match after.iter().find(filled) {
-        None => Ok(()),
-        Some(field) => Err(format!(
-            "a default of column \"{}\" would change what tells its rows apart",
-            field.name
-        )),
     }
 }

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::{
     array::BooleanArray, compute::filter_record_batch, error::ArrowError, record_batch::RecordBatch,
 };
-use medlake_contract::{ChangeBatch, Identity, Op, TableSchema};
+use medlake_contract::{ChangeBatch, Column, Identity, Op, TableSchema};
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -256,8 +256,9 @@ impl TableState {
         id
     }
 
-    /// The columns the table has from now on; rows in memory take them on.
-    pub(crate) fn evolve(&mut self, shape: Arc<Shape>) -> Result<(), LakeError> {
+    /// The columns the table has from now on; rows in memory take them on. Answers whether its rows
+    /// are told apart in another way now: then its index is gone, and is to be built again.
+    pub(crate) fn evolve(&mut self, shape: Arc<Shape>) -> Result<bool, LakeError> {
         let adapter = Adapter::between(&self.shape, &shape)?;
         for segment in self.segments.values_mut() {
             let SegmentData::Hot(hot) = &mut segment.data else { continue };
@@ -275,10 +276,14 @@ impl TableState {
             LakeError::Arrow { doing: "encode the key", table: self.schema.name().clone(), source }
         })?;
         self.codec = Arc::new(codec);
+        let lost = self.schema.identity() == Identity::FullRow && !keeps_rows(&self.shape, &shape);
+        if lost {
+            self.index = None;
+        }
         self.schema = Arc::clone(shape.schema());
         self.shape = shape;
         self.view = None;
-        Ok(())
+        Ok(lost)
     }
 
     /// Fills an empty table from its data files, each with its dead positions. Its key index is then
@@ -458,6 +463,22 @@ pub(crate) fn relocate(
     for ((replacement, base), carried) in written.replacements.iter().zip(bases).zip(carried) {
         replacement.relocate(segments, *base, carried.clone());
     }
+}
+
+/// Whether whole rows are known by the same as before: the names and values of their columns that are
+/// not null. Columns that come, and are null in the rows there are, change nothing of that.
+fn keeps_rows(before: &Shape, after: &Shape) -> bool {
+    let columns = |shape: &Shape| -> Vec<(i32, Column, bool)> {
+        let fields = shape.fields().iter().zip(shape.schema().columns());
+        fields.map(|(f, column)| (f.id, column.clone(), f.default.is_some())).collect()
+    };
+    let (before, after) = (columns(before), columns(after));
+    let kept = before.iter().all(|(id, was, _)| {
+        let same = after.iter().find(|(now, is, _)| now == id && is.name == was.name);
+        same.is_some_and(|(_, is, _)| !was.ty.is_nested() || is.ty == was.ty)
+    });
+    let is_new = |id: i32| before.iter().all(|(was, ..)| *was != id);
+    kept && !after.iter().any(|(id, _, filled)| is_new(*id) && *filled)
 }
 
 /// Goes from address to address. Ends, for a segment's id is always below those of its successors.
