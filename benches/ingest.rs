@@ -7,11 +7,17 @@
 //! - **recovery**: `kill -9` until a row is seen that was committed later.
 //! - **freshness**: a commit until a poller of the SQL door sees it. The poller asks for one small
 //!   table over HTTP again and again, so its round trip is part of the figure; it is shown beside.
+//! - **messages**: Debezium's, from a real Kafka broker to rows that are seen, with schemas and without.
 //!
-//! `MEDLAKE_BENCH_CHANGES` and `MEDLAKE_BENCH_ROWS` set the size.
+//! `mysql` or `kafka` after `--` measures one of them alone. `MEDLAKE_BENCH_CHANGES` and
+//! `MEDLAKE_BENCH_ROWS` set the size.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a measurement")]
 
+#[path = "../ingest/tests/kafka/broker.rs"]
+#[expect(dead_code, reason = "a measurement needs less of it than the tests")]
+mod broker;
+mod kafka;
 #[path = "../tests/platform.rs"]
 #[expect(dead_code, reason = "a measurement needs less of it than the tests")]
 mod platform;
@@ -67,8 +73,19 @@ async fn main() {
     let changes = setting("MEDLAKE_BENCH_CHANGES", 2_000_000);
     let rows = setting("MEDLAKE_BENCH_ROWS", 5_000_000);
     println!("medlake ingest bench, {} cores", std::thread::available_parallelism().unwrap());
-    backlog(changes).await;
-    snapshot(rows).await;
+    if is_wanted("mysql") {
+        backlog(changes).await;
+        snapshot(rows).await;
+    }
+    if is_wanted("kafka") {
+        kafka::backlog(changes).await;
+    }
+}
+
+/// Whether a kind of source is named on the command line, or none is.
+fn is_wanted(kind: &str) -> bool {
+    let mut named = std::env::args().skip(1).filter(|word| !word.starts_with('-')).peekable();
+    named.peek().is_none() || named.any(|word| word == kind)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a measurement is told its size by its environment")]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// One running `medlake`, killed when dropped.
 pub(crate) struct Platform {
-    child: Child,
+    pub(crate) child: Child,
     /// The other processes, when the parts run apart.
     beside: Vec<Child>,
     pub(crate) data: PathBuf,
