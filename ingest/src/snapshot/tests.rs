@@ -20,7 +20,7 @@ pub(crate) struct Replica {
     pub(crate) schemas: BTreeMap<TableName, Arc<TableSchema>>,
     pub(crate) keyed: BTreeMap<TableName, BTreeMap<String, Row>>,
     pub(crate) bags: BTreeMap<TableName, BTreeMap<Row, usize>>,
-    pub(crate) positions: Positions,
+    positions: Positions,
     pub(crate) states: BTreeMap<TableName, TableState>,
     /// Rows that came as copies.
     copied: usize,
