@@ -54,6 +54,7 @@ soak: ## random histories of the lake against an oracle, for as long as SEEDS sa
 
 crash: SEEDS = 20
 crash: screen ## kill -9, cut, stall and fill up, then compare every value, for SEEDS random seeds
+	MEDLAKE_CRASH_SEED=$${MEDLAKE_CRASH_SEED:-$$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')} \
 	MEDLAKE_CRASH_SEEDS=$(SEEDS) cargo test --locked --workspace --test main -- --nocapture after_any_crash
 
 clean-data: ## forget the local data folder

@@ -24,7 +24,7 @@ const BINLOG: [&str; 7] = [
 ];
 
 /// Whether Medlake has a source of this kind.
-pub(crate) const READ: bool = false;
+pub(crate) const READ: bool = true;
 
 /// The server of all seeds.
 pub(crate) struct Server {

@@ -26,14 +26,15 @@ use crate::platform;
 use faults::Buckets;
 use night::{Outcome, Servers};
 
-/// As many as CI has the minutes for.
+/// As many as CI has the minutes for, and always the same: a run that fails there fails anywhere.
 const SEEDS: u64 = 20;
+const FIRST_SEED: u64 = 1;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn after_any_crash_every_value_is_right() {
     let _alone = platform::alone().await;
     let seeds = setting("MEDLAKE_CRASH_SEEDS").unwrap_or(SEEDS);
-    let first = setting("MEDLAKE_CRASH_SEED").unwrap_or_else(|| rand::random::<u32>().into());
+    let first = setting("MEDLAKE_CRASH_SEED").unwrap_or(FIRST_SEED);
     println!("{seeds} seeds from {first}");
     let mariadb = Arc::new(mariadb::Server::start().await);
     let kafka = kafka::READ.then(|| Arc::new(kafka::Server::start()));

@@ -345,8 +345,7 @@ impl Generator {
                 let at = self.random.random_range(payload.start..=payload.end);
                 Some(Alter::Add { column, at })
             }
-            // Without a key all columns are what tells rows apart: the lake refuses to drop one.
-            2 if payload.len() > 2 && table.key != Key::None => {
+            2 if payload.len() > 2 => {
                 let at = some(self)?;
                 Some(Alter::Drop { name: table.columns[at].name.clone() })
             }

@@ -31,7 +31,7 @@ const EVENTS: u32 = 4;
 const ENGINES: u64 = 5;
 
 /// How long a new row may take to be seen after a kill, whatever else is going on.
-const RECOVERY: Duration = Duration::from_secs(180);
+const RECOVERY: Duration = Duration::from_secs(300);
 
 /// What became of one seed, or of several.
 #[derive(Debug, Default)]
