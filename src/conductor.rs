@@ -47,6 +47,8 @@ pub(crate) struct Conductor {
     pulse: Arc<Pulse>,
     requests: mpsc::Receiver<Asked>,
     comparisons: Vec<Comparison>,
+    /// Ends waiting.
+    cancel: CancellationToken,
 }
 
 impl Conductor {
@@ -58,7 +60,16 @@ impl Conductor {
         pulse: Arc<Pulse>,
         requests: mpsc::Receiver<Asked>,
     ) -> Self {
-        Self { ingest, lake, transforms, pace, pulse, requests, comparisons: Vec::new() }
+        Self {
+            ingest,
+            lake,
+            transforms,
+            pace,
+            pulse,
+            requests,
+            comparisons: Vec::new(),
+            cancel: CancellationToken::new(),
+        }
     }
 
     /// How it is doing.
@@ -85,6 +96,7 @@ impl Conductor {
 
     /// Runs until cancelled.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
+        self.cancel = cancel.clone();
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             loaded = self.lake.load_indexes() => loaded.context("could not load the key indexes")?,
@@ -157,7 +169,7 @@ impl Conductor {
         if !cut.open {
             self.lake.publish();
         } else if self.holds(1) {
-            spill(&self.lake).await?;
+            spill(&self.lake, &self.cancel).await.context("could not write a large transaction")?;
         }
         self.pulse.published(cut.row_count(), cut.transaction_count, handed_out.elapsed());
         Ok(())
@@ -169,7 +181,7 @@ impl Conductor {
             let Some(comparison) = self.comparisons.iter_mut().find(|c| c.is_of(&copy)) else {
                 continue;
             };
-            match differences(&self.lake, &copy).await {
+            match differences(&self.lake, &copy, &self.cancel).await {
                 Ok(found) => comparison.note(&copy, found.as_ref()),
                 Err(error) => warn!(error = with_causes(&error), "could not compare rows"),
             }
@@ -186,25 +198,35 @@ impl Conductor {
     /// marts too. A table whose copies do not fit is stopped, and the others go on.
     /// Puts in what sources did not send. A table that has a change of a row it lacks is stopped.
     async fn complete(&mut self, cut: &mut ChangeSet) -> anyhow::Result<()> {
-        for (name, error) in self.lake.complete(cut).await {
-            if error.kind().retryable() {
-                return Err(error).context("could not complete a cut");
+        let (lake, cancel) = (Arc::clone(&self.lake), self.cancel.clone());
+        loop {
+            let mut passing = None;
+            for (name, error) in lake.complete(cut).await {
+                if error.kind().retryable() {
+                    passing = Some(error);
+                    continue;
+                }
+                let remedy = format!("see to it, then `medlake ingest resync {name}`");
+                self.ingest.stop(&name, with_causes(&error), remedy);
             }
-            let remedy = format!("see to it, then `medlake ingest resync {name}`");
-            self.ingest.stop(&name, with_causes(&error), remedy);
+            let Some(error) = passing else { return Ok(()) };
+            again(&cancel, error).await.context("could not complete a cut")?;
         }
-        Ok(())
     }
 
     async fn copy(&mut self, cut: &mut ChangeSet) -> anyhow::Result<()> {
+        let (lake, cancel) = (Arc::clone(&self.lake), self.cancel.clone());
         for copy in std::mem::take(&mut cut.copies) {
             let name = copy.table.name();
-            match differences(&self.lake, &copy).await {
+            match differences(&lake, &copy, &cancel).await {
                 Ok(None) => {}
                 Ok(Some(batch)) => {
                     let set = ChangeSet { batches: vec![batch], ..ChangeSet::default() };
                     self.lake.stage(&set).context("could not stage copied rows")?;
                     cut.batches.extend(set.batches);
+                }
+                Err(error) if error.kind().retryable() => {
+                    return Err(error).context("could not compare copied rows");
                 }
                 Err(error) => {
                     let reason = with_causes(&error);
@@ -231,9 +253,10 @@ impl Conductor {
             }
             tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
         }
+        let (lake, cancel) = (Arc::clone(&self.lake), self.cancel.clone());
         for change in std::mem::take(&mut cut.schemas) {
             let name = change.table.name().clone();
-            match evolve(&self.lake, &change).await {
+            match evolve(&lake, &change, &cancel).await {
                 Ok(()) => info!(table = %name, "has the columns it has in its source"),
                 Err(error) if error.kind().retryable() => {
                     return Err(error).context("could not change a table's columns");
@@ -346,37 +369,56 @@ async fn commit(lake: Arc<Lake>, sources: Acknowledger) -> Result<FlushReport, C
     Ok(report)
 }
 
-async fn spill(lake: &Lake) -> anyhow::Result<()> {
-    loop {
-        match lake.spill().await {
-            Ok(rows) => {
-                debug!(rows, "a large transaction goes on in files");
-                return Ok(());
-            }
-            Err(error) if error.kind().retryable() => {
-                warn!(error = with_causes(&error), "could not write rows; trying again");
-                tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
-            }
-            Err(error) => return Err(error).context("could not write a large transaction"),
-        }
+/// Waits for a reason that passes to pass: a disk that was full, a catalog that was away. Meanwhile
+/// nothing is taken in, and nothing is lost. Ends with the error when there is to be no other try.
+async fn again(cancel: &CancellationToken, error: LakeError) -> Result<(), LakeError> {
+    warn!(error = with_causes(&error), "the lake cannot be read or written; trying again");
+    match cancel.run_until_cancelled(tokio::time::sleep(BEFORE_ANOTHER_TRY)).await {
+        Some(()) => Ok(()),
+        None => Err(error),
     }
 }
 
-/// What a copy changes; waits for files that cannot be read for now.
-async fn differences(lake: &Lake, copy: &RowCopy) -> Result<Option<ChangeBatch>, LakeError> {
+/// What a copy changes.
+async fn differences(
+    lake: &Lake,
+    copy: &RowCopy,
+    cancel: &CancellationToken,
+) -> Result<Option<ChangeBatch>, LakeError> {
     loop {
         match lake.differences(copy).await {
-            Err(error) if error.kind().retryable() => {
-                warn!(error = with_causes(&error), "could not compare copied rows; trying again");
-                tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
-            }
+            Err(error) if error.kind().retryable() => again(cancel, error).await?,
             done => return done,
         }
     }
 }
 
-/// One table's new columns. Done before, it changes nothing.
-async fn evolve(lake: &Lake, change: &SchemaChange) -> Result<(), LakeError> {
+/// A large transaction goes on in files.
+async fn spill(lake: &Lake, cancel: &CancellationToken) -> Result<(), LakeError> {
+    loop {
+        match lake.spill().await {
+            Err(error) if error.kind().retryable() => again(cancel, error).await?,
+            done => return done.map(drop),
+        }
+    }
+}
+
+/// One table's new columns.
+async fn evolve(
+    lake: &Lake,
+    change: &SchemaChange,
+    cancel: &CancellationToken,
+) -> Result<(), LakeError> {
+    loop {
+        match change_columns(lake, change).await {
+            Err(error) if error.kind().retryable() => again(cancel, error).await?,
+            done => return done,
+        }
+    }
+}
+
+/// Done before, it changes nothing.
+async fn change_columns(lake: &Lake, change: &SchemaChange) -> Result<(), LakeError> {
     let table = change.table.name();
     let held = lake.staged_view().tables().into_iter().find(|t| t.schema.name() == table);
     if let Some(held) = held {
@@ -394,7 +436,9 @@ async fn evolve(lake: &Lake, change: &SchemaChange) -> Result<(), LakeError> {
             lake.alter(table, &renames).await?;
         }
     }
-    lake.create_tables(std::slice::from_ref(&change.table)).await
+    lake.create_tables(std::slice::from_ref(&change.table)).await?;
+    // Columns that went may have been what told rows apart.
+    lake.load_indexes().await
 }
 
 async fn look_after(lake: Arc<Lake>, copy: bool) {

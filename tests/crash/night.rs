@@ -72,12 +72,16 @@ pub(crate) async fn run(
     let ports = Ports::free();
     let keyed = [Key::Int, Key::Text, Key::Composite];
     let mut loads = vec![Load::prepare(Box::new(Embedded::new(&data)), &keyed, seed).await];
-    if mariadb::READ {
+    // Each seed has a database or a broker beside the embedded one, every fifth both: with all three
+    // the machine would have more to write than to compare.
+    if mariadb::READ && (seed.is_multiple_of(2) || seed.is_multiple_of(5)) {
         let all = [Key::Int, Key::Text, Key::Composite, Key::None];
         let source = MariaDb::create(Arc::clone(&servers.mariadb), &format!("crash_{seed}")).await;
         loads.push(Load::prepare(Box::new(source), &all, seed).await);
     }
-    if let Some(server) = &servers.kafka {
+    if let Some(server) =
+        servers.kafka.as_ref().filter(|_| !seed.is_multiple_of(2) || seed.is_multiple_of(5))
+    {
         let source = Kafka::create(Arc::clone(server), seed).await;
         loads.push(Load::prepare(Box::new(source), &keyed, seed).await);
     }
@@ -93,8 +97,8 @@ pub(crate) async fn run(
         loads.iter().flat_map(|load| load.source.settings()).chain(ground.settings()).collect();
     let mut set = |key: &str, value: &str| settings.push((key.to_owned(), value.to_owned()));
     set("MEDLAKE__LAKE__FLUSH_INTERVAL_MS", "700");
-    set("MEDLAKE__INGEST__CUT_ROWS", "300");
-    set("MEDLAKE__SIMULATE__ORDERS_PER_SECOND", "20");
+    set("MEDLAKE__INGEST__CUT_ROWS", "500");
+    set("MEDLAKE__SIMULATE__ORDERS_PER_SECOND", "5");
     set("MEDLAKE__SIMULATE__SEED", &seed.to_string());
 
     let mut tasks = JoinSet::new();

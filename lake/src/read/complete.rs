@@ -22,7 +22,8 @@ impl Lake {
     /// columns.
     ///
     /// Answers the tables that have a change with a value that nobody has, as the row is not there;
-    /// their changes are no longer in the set.
+    /// their changes are no longer in the set. Those of a table whose rows cannot be read for now are
+    /// as they were: doing it again completes them.
     pub async fn complete(&self, set: &mut ChangeSet) -> Vec<(TableName, LakeError)> {
         let staged = self.staged_positions();
         let is_seen = |table: &TableName| {
@@ -48,7 +49,9 @@ impl Lake {
                     of.into_iter().zip(whole).for_each(|(at, batch)| set.batches[at] = batch);
                 }
                 Err(error) => {
-                    set.batches.retain(|batch| batch.table().name() != &name);
+                    if !error.kind().retryable() {
+                        set.batches.retain(|batch| batch.table().name() != &name);
+                    }
                     failed.push((name, error));
                 }
             }
