@@ -1,10 +1,10 @@
 //! Against a real MariaDB server, which each test starts for itself.
 
 mod bulk;
+mod column_types;
 mod copying;
 mod server;
 mod stream;
-mod types;
 mod whole;
 
 use std::{sync::Arc, time::Duration};
