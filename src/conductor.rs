@@ -5,7 +5,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medlake_contract::{ChangeBatch, ChangeSet, Kind, RowCopy, SchemaChange};
+use futures::future::{BoxFuture, FutureExt};
+use medlake_contract::{ChangeSet, Kind, SchemaChange, TableName};
 use medlake_ingest::{Acknowledger, CutLimits, Ingest, IngestError};
 use medlake_lake::{Alteration, FlushReport, Lake, LakeError, ReadView};
 use medlake_transforms::{Outcome, Status, Transforms};
@@ -169,7 +170,9 @@ impl Conductor {
         if !cut.open {
             self.lake.publish();
         } else if self.holds(1) {
-            spill(&self.lake, &self.cancel).await.context("could not write a large transaction")?;
+            patiently(&self.cancel, || self.lake.spill().boxed())
+                .await
+                .context("could not write a large transaction")?;
         }
         self.pulse.published(cut.row_count(), cut.transaction_count, handed_out.elapsed());
         Ok(())
@@ -181,7 +184,7 @@ impl Conductor {
             let Some(comparison) = self.comparisons.iter_mut().find(|c| c.is_of(&copy)) else {
                 continue;
             };
-            match differences(&self.lake, &copy, &self.cancel).await {
+            match patiently(&self.cancel, || self.lake.differences(&copy).boxed()).await {
                 Ok(found) => comparison.note(&copy, found.as_ref()),
                 Err(error) => warn!(error = with_causes(&error), "could not compare rows"),
             }
@@ -194,8 +197,6 @@ impl Conductor {
         }
     }
 
-    /// Makes the rows that copies speak for what these have. From here on that is what changed, for the
-    /// marts too. A table whose copies do not fit is stopped, and the others go on.
     /// Puts in what sources did not send. A table that has a change of a row it lacks is stopped.
     async fn complete(&mut self, cut: &mut ChangeSet) -> anyhow::Result<()> {
         let (lake, cancel) = (Arc::clone(&self.lake), self.cancel.clone());
@@ -206,19 +207,20 @@ impl Conductor {
                     passing = Some(error);
                     continue;
                 }
-                let remedy = format!("see to it, then `medlake ingest resync {name}`");
-                self.ingest.stop(&name, with_causes(&error), remedy);
+                self.stop(&name, &error);
             }
             let Some(error) = passing else { return Ok(()) };
             again(&cancel, error).await.context("could not complete a cut")?;
         }
     }
 
+    /// Makes the rows that copies speak for what these have. From here on that is what changed, for the
+    /// marts too. A table whose copies do not fit is stopped, and the others go on.
     async fn copy(&mut self, cut: &mut ChangeSet) -> anyhow::Result<()> {
         let (lake, cancel) = (Arc::clone(&self.lake), self.cancel.clone());
         for copy in std::mem::take(&mut cut.copies) {
             let name = copy.table.name();
-            match differences(&lake, &copy, &cancel).await {
+            match patiently(&cancel, || lake.differences(&copy).boxed()).await {
                 Ok(None) => {}
                 Ok(Some(batch)) => {
                     let set = ChangeSet { batches: vec![batch], ..ChangeSet::default() };
@@ -228,14 +230,16 @@ impl Conductor {
                 Err(error) if error.kind().retryable() => {
                     return Err(error).context("could not compare copied rows");
                 }
-                Err(error) => {
-                    let reason = with_causes(&error);
-                    let remedy = format!("see to it, then `medlake ingest resync {name}`");
-                    self.ingest.stop(name, reason, remedy);
-                }
+                Err(error) => self.stop(name, &error),
             }
         }
         Ok(())
+    }
+
+    /// Takes no changes of a table from now on that cannot be taken in as they are.
+    fn stop(&mut self, table: &TableName, error: &LakeError) {
+        let remedy = format!("see to it, then `medlake ingest resync {table}`");
+        self.ingest.stop(table, with_causes(error), remedy);
     }
 
     /// Gives the lake's tables the columns they have from this cut on. What came before is committed
@@ -256,7 +260,7 @@ impl Conductor {
         let (lake, cancel) = (Arc::clone(&self.lake), self.cancel.clone());
         for change in std::mem::take(&mut cut.schemas) {
             let name = change.table.name().clone();
-            match evolve(&lake, &change, &cancel).await {
+            match patiently(&cancel, || evolve(&lake, &change).boxed()).await {
                 Ok(()) => info!(table = %name, "has the columns it has in its source"),
                 Err(error) if error.kind().retryable() => {
                     return Err(error).context("could not change a table's columns");
@@ -379,46 +383,21 @@ async fn again(cancel: &CancellationToken, error: LakeError) -> Result<(), LakeE
     }
 }
 
-/// What a copy changes.
-async fn differences(
-    lake: &Lake,
-    copy: &RowCopy,
+/// What `attempt` answers once no reason that passes is in its way.
+async fn patiently<'a, T>(
     cancel: &CancellationToken,
-) -> Result<Option<ChangeBatch>, LakeError> {
+    attempt: impl Fn() -> BoxFuture<'a, Result<T, LakeError>>,
+) -> Result<T, LakeError> {
     loop {
-        match lake.differences(copy).await {
+        match attempt().await {
             Err(error) if error.kind().retryable() => again(cancel, error).await?,
             done => return done,
         }
     }
 }
 
-/// A large transaction goes on in files.
-async fn spill(lake: &Lake, cancel: &CancellationToken) -> Result<(), LakeError> {
-    loop {
-        match lake.spill().await {
-            Err(error) if error.kind().retryable() => again(cancel, error).await?,
-            done => return done.map(drop),
-        }
-    }
-}
-
-/// One table's new columns.
-async fn evolve(
-    lake: &Lake,
-    change: &SchemaChange,
-    cancel: &CancellationToken,
-) -> Result<(), LakeError> {
-    loop {
-        match change_columns(lake, change).await {
-            Err(error) if error.kind().retryable() => again(cancel, error).await?,
-            done => return done,
-        }
-    }
-}
-
-/// Done before, it changes nothing.
-async fn change_columns(lake: &Lake, change: &SchemaChange) -> Result<(), LakeError> {
+/// One table's new columns. Done before, it changes nothing.
+async fn evolve(lake: &Lake, change: &SchemaChange) -> Result<(), LakeError> {
     let table = change.table.name();
     let held = lake.staged_view().tables().into_iter().find(|t| t.schema.name() == table);
     if let Some(held) = held {

@@ -8,15 +8,7 @@ use crate::platform::{self, Platform};
 
 /// What `medlake ingest …` says, and whether it ended well.
 fn ingest(data: &Path, arguments: &[&str]) -> (bool, String) {
-    let output = platform::binary()
-        .args(["--log", "error", "ingest"])
-        .args(arguments)
-        .arg("--data")
-        .arg(data)
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(said).unwrap())
+    platform::said(data, &[&["ingest"], arguments].concat())
 }
 
 #[tokio::test]

@@ -52,6 +52,14 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// What `medlake <arguments>` says of this data folder, and whether it ended well.
+pub(crate) fn said(data: &Path, arguments: &[&str]) -> (bool, String) {
+    let output =
+        binary().args(["--log", "error"]).args(arguments).arg("--data").arg(data).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
 /// Settings as environment variables.
 pub(crate) type Settings = [(String, String)];
 

@@ -6,15 +6,7 @@ use crate::platform::{self, Platform};
 
 /// What `medlake lake …` says, and whether it ended well.
 fn lake(data: &Path, arguments: &[&str]) -> (bool, String) {
-    let output = platform::binary()
-        .args(["--log", "error", "lake"])
-        .args(arguments)
-        .arg("--data")
-        .arg(data)
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(said).unwrap())
+    platform::said(data, &[&["lake"], arguments].concat())
 }
 
 #[tokio::test]

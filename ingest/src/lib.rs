@@ -30,14 +30,17 @@
 //! ```
 
 mod budget;
+mod calendar;
 mod debezium;
 mod embedded;
 mod error;
+mod hex;
 mod kafka;
 mod log;
 mod merge;
 mod monitor;
 mod mysql;
+mod pattern;
 mod quarantine;
 mod snapshot;
 mod source;

@@ -138,6 +138,19 @@ pub(crate) struct Page {
     pub(crate) held: Held,
 }
 
+impl Page {
+    /// Whether there is nothing in it to be stored, but perhaps where the source stands.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.schemas.is_empty()
+            && self.batches.is_empty()
+            && self.copies.is_empty()
+            && self.compared.is_empty()
+            && self.states.is_empty()
+            && self.quarantined.is_empty()
+            && self.released.is_empty()
+    }
+}
+
 /// How a table is taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {

@@ -34,16 +34,12 @@ impl Embedded {
             .disable_statement_logging()
             .connect()
             .await
-            .map_err(failed)
+            .map_err(Failed::from)
     }
 }
 
-fn failed(error: sqlx::Error) -> Failed {
-    Failed(error.to_string())
-}
-
 async fn run(connection: &mut SqliteConnection, sql: String) -> Result<(), Failed> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop).map_err(failed)
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop).map_err(Failed::from)
 }
 
 impl Source for Embedded {
@@ -84,7 +80,7 @@ impl Source for Embedded {
                 .bind(&table.name)
                 .fetch_all(&mut connection)
                 .await
-                .map_err(failed)
+                .map_err(Failed::from)
         }
         .boxed()
     }

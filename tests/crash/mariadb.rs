@@ -55,8 +55,9 @@ impl MariaDb {
     }
 
     async fn open(&self) -> Result<MySqlConnection, Failed> {
-        let options: MySqlConnectOptions = self.url(self.server.port).parse().map_err(failed)?;
-        options.disable_statement_logging().connect().await.map_err(failed)
+        let options: MySqlConnectOptions =
+            self.url(self.server.port).parse().map_err(Failed::from)?;
+        options.disable_statement_logging().connect().await.map_err(Failed::from)
     }
 
     fn url(&self, port: u16) -> String {
@@ -64,12 +65,8 @@ impl MariaDb {
     }
 }
 
-fn failed(error: sqlx::Error) -> Failed {
-    Failed(error.to_string())
-}
-
 async fn run(connection: &mut MySqlConnection, sql: String) -> Result<(), Failed> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop).map_err(failed)
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop).map_err(Failed::from)
 }
 
 impl Source for MariaDb {
@@ -115,7 +112,7 @@ impl Source for MariaDb {
             .bind(&table.name)
             .fetch_all(&mut connection)
             .await
-            .map_err(failed)
+            .map_err(Failed::from)
         }
         .boxed()
     }

@@ -11,6 +11,12 @@ pub(crate) type Row = Vec<Option<String>>;
 #[derive(Debug)]
 pub(crate) struct Failed(pub(crate) String);
 
+impl From<sqlx::Error> for Failed {
+    fn from(error: sqlx::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// A source that Medlake reads, with writers of its own and ways to hurt it.
 pub(crate) trait Source: Send + Sync {
     /// Its name: the namespace of its tables in the lake.

@@ -13,11 +13,14 @@ use arrow::{
 };
 use medlake_contract::{Column, ColumnType};
 
-use crate::debezium::{
-    codec::Codec,
-    json::Json,
-    problem::Problem,
-    values::{self, Decimal, Unit},
+use crate::{
+    calendar,
+    debezium::{
+        codec::Codec,
+        json::Json,
+        problem::Problem,
+        values::{self, Decimal, Unit},
+    },
 };
 
 /// The values of one column on their way from JSON into Arrow.
@@ -569,7 +572,7 @@ impl Parts {
     }
 
     fn days(&self) -> Option<i64> {
-        values::days(self.year?, self.month?, self.day?)
+        calendar::days(self.year?, self.month?, self.day?)
     }
 
     fn time(&self) -> Option<i64> {

@@ -1,4 +1,4 @@
-use crate::debezium::values::to_base64;
+use crate::{debezium::values::to_base64, hex};
 
 /// What Debezium writes by default where a database did not log a large value that did not change.
 pub(crate) const DEFAULT: &str = "__debezium_unavailable_value";
@@ -18,13 +18,12 @@ impl Placeholder {
             .strip_prefix("hex:")
             .and_then(|digits| {
                 let mut bytes = Vec::new();
-                let alphabet = crate::debezium::values::BinaryHandling::Hex;
-                crate::debezium::values::bytes(digits, alphabet, &mut bytes).ok().map(|()| bytes)
+                hex::decode(digits.as_bytes(), &mut bytes).map(|()| bytes)
             })
             .unwrap_or_else(|| configured.as_bytes().to_vec());
         let text = serde_json::Value::from(String::from_utf8_lossy(&bytes)).to_string();
         let base64 = format!("\"{}\"", to_base64(&bytes, false));
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let digits = hex::encode(&bytes);
         let numbers: Vec<String> = bytes.iter().map(|b| b.cast_signed().to_string()).collect();
         let hstore = format!("{{{text}:{text}}}");
         let mut forms = vec![
@@ -34,7 +33,7 @@ impl Placeholder {
             serde_json::Value::from(hstore.as_str()).to_string(),
             hstore,
             format!("\"{}\"", to_base64(&bytes, true)),
-            format!("\"{hex}\""),
+            format!("\"{digits}\""),
             text,
             base64,
         ];

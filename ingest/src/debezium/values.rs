@@ -1,6 +1,6 @@
 //! Values as Debezium writes them, one at a time.
 
-use crate::debezium::problem::Problem;
+use crate::{calendar::days, debezium::problem::Problem, hex};
 
 /// PostgreSQL's infinities as its driver gives them, in whatever unit; kept as they are.
 pub(crate) const INFINITY: i64 = 9_223_372_036_825_200_000;
@@ -29,13 +29,8 @@ pub(crate) fn bytes(
 ) -> Result<(), Problem> {
     into.clear();
     if alphabet == BinaryHandling::Hex {
-        let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-        let wrong = || Problem::cell("bytes in hexadecimal digits");
-        for pair in text.as_bytes().chunks(2) {
-            let &[high, low] = pair else { return Err(wrong()) };
-            into.push(digit(high).ok_or_else(wrong)? << 4 | digit(low).ok_or_else(wrong)?);
-        }
-        return Ok(());
+        return hex::decode(text.as_bytes(), into)
+            .ok_or_else(|| Problem::cell("bytes in hexadecimal digits"));
     }
     base64(text, into).ok_or_else(|| Problem::cell("bytes in base64"))
 }
@@ -245,26 +240,6 @@ impl Unit {
             (Self::Nanos, _) => Err(Problem::cell("a whole number of microseconds")),
         }
     }
-}
-
-/// Days since 1970-01-01 in the proleptic Gregorian calendar, which Java and the databases use.
-pub(crate) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let length = match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        4 | 6 | 9 | 11 => 30,
-        2 => 28 + i64::from(leap),
-        _ => return None,
-    };
-    if !(1..=length).contains(&day) || year.abs() > 300_000 {
-        return None;
-    }
-    // From March on, so that the day a leap year has more is the last of its year.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
 }
 
 /// Microseconds since midnight.

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::{DebeziumConfig, kafka::error::KafkaSourceError};
+use crate::{DebeziumConfig, kafka::error::KafkaSourceError, pattern::matches};
 
 /// Which topics are read: their names, or one pattern they match from beginning to end.
 ///
@@ -21,35 +21,12 @@ impl Topics {
     /// Whether a topic is one of them.
     #[must_use]
     pub fn contains(&self, topic: &str) -> bool {
-        let matches = |pattern: &str| glob(pattern.trim().as_bytes(), topic.as_bytes());
+        let is_one = |pattern: &str| matches(pattern.trim(), topic);
         match self {
-            Self::Text(text) => text.split(',').any(matches),
-            Self::List(list) => list.iter().any(|p| matches(p)),
+            Self::Text(text) => text.split(',').any(is_one),
+            Self::List(list) => list.iter().any(|p| is_one(p)),
         }
     }
-}
-
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    // Where to go on when what follows the last star does not fit where it was tried.
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p + 1, t));
-                p += 1;
-            }
-            Some(c) if *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((after, tried)) = star else { return false };
-                star = Some((after, tried + 1));
-                (p, t) = (after, tried + 1);
-            }
-        }
-    }
-    pattern.get(p..).is_some_and(|rest| rest.iter().all(|c| *c == b'*'))
 }
 
 /// Whether changes of one transaction are handed out together.

@@ -260,14 +260,9 @@ impl KafkaSource {
         page.released = std::mem::take(&mut self.released);
         self.quarantine.overtake(&mut page);
         self.count_quarantine(&mut page);
-        let says = !page.batches.is_empty()
-            || !page.schemas.is_empty()
-            || !page.states.is_empty()
-            || !page.quarantined.is_empty()
-            || !page.released.is_empty();
         let now = Instant::now();
         let idle = self.handed_out.is_none_or(|at| now >= at + IDLE_PLACES);
-        if !(says || self.moved && idle) {
+        if page.is_empty() && !(self.moved && idle) {
             return Ok(None);
         }
         if self.moved {

@@ -6,6 +6,7 @@ use super::{
     bytes::{Bytes, Short},
     place::{Gtid, Gtids, uuid_text},
 };
+use crate::hex;
 
 /// The numbers of events that matter.
 pub(crate) mod kind {
@@ -170,9 +171,7 @@ pub(crate) fn prepared(body: &[u8]) -> Result<Option<String>, Short> {
     let format = bytes.u32()?.cast_signed();
     let mut length = || bytes.u32().and_then(|l| usize::try_from(l).map_err(|_| Short));
     let (global, branch) = (length()?, length()?);
-    let mut hex = |length: usize| -> Result<String, Short> {
-        Ok(bytes.take(length)?.iter().map(|byte| format!("{byte:02x}")).collect())
-    };
+    let mut hex = |length: usize| -> Result<String, Short> { Ok(hex::encode(bytes.take(length)?)) };
     let name = xa_name(&format!("X'{}',X'{}',{format}", hex(global)?, hex(branch)?));
     Ok((!at_once).then_some(name))
 }

@@ -1,3 +1,5 @@
+use crate::pattern::matches;
+
 /// Which tables are taken in.
 #[derive(Debug, Clone)]
 pub(crate) struct Filter {
@@ -24,18 +26,6 @@ impl Filter {
             patterns.map(|p| p.trim_start_matches('!')).any(|p| matches(p, &table))
         };
         self.is_database(database) && any(false) && !any(true)
-    }
-}
-
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {
-            rest.is_empty()
-                || (0..=name.len())
-                    .filter(|i| name.is_char_boundary(*i))
-                    .any(|i| matches(rest, &name[i..]))
-        }),
     }
 }
 

@@ -2,6 +2,7 @@
 //! (<https://dev.mysql.com/doc/dev/mysql-server/latest/field__types_8h.html>, `strings/decimal.cc`).
 
 use super::{bytes::Bytes, column::Fault};
+use crate::calendar;
 
 /// Bytes that so many decimal digits take.
 const DIGIT_BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
@@ -80,23 +81,8 @@ pub(crate) fn decimal_text(
 /// Days since 1970-01-01 of a date; none when there is no such day, as the zero date and days of
 /// month 0.
 pub(crate) fn days(year: u32, month: u32, day: u32) -> Option<i32> {
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let length = match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        4 | 6 | 9 | 11 => 30,
-        2 => 28 + u32::from(leap),
-        _ => return None,
-    };
-    if day == 0 || day > length || year > 9999 {
-        return None;
-    }
-    // Years from March on, so that the leap day is the last (Hinnant, "chrono-compatible low-level
-    // date algorithms"); shifted by 400 years so that all is positive.
-    let year = year + 400 - u32::from(month <= 2);
-    let month = (month + 9) % 12;
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + of_year;
-    i32::try_from(days).ok().map(|days| days - 146_097 - 719_468)
+    let days = calendar::days(year.into(), month.into(), day.into()).filter(|_| year <= 9999)?;
+    i32::try_from(days).ok()
 }
 
 /// Microseconds since 1970-01-01 00:00:00 of a date and time of day, if there is such a day.

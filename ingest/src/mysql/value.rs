@@ -8,6 +8,7 @@ use super::{
     column::{Decoder, Fault, no_such_day, text_of, well_known},
     number,
 };
+use crate::calendar;
 
 /// Appends a value that came over the binary protocol, text in UTF-8.
 pub(crate) fn append(decoder: &Decoder, value: &Value, out: &mut Buffer) -> Result<(), Fault> {
@@ -104,15 +105,7 @@ fn decimal(text: &[u8], scale: u8) -> Option<i128> {
 /// `YYYY-MM-DD hh:mm:ss.ffffff` of microseconds since 1970.
 pub(crate) fn moment_text(micros: i64) -> String {
     let (days, of_day) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
-    // The inverse of `number::days`, by eras of 400 years.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
+    let [year, month, day] = calendar::date(days);
     let seconds = of_day / 1_000_000;
     format!(
         "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{:06}",

@@ -16,6 +16,8 @@ use arrow::{
 use medlake_contract::TableSchema;
 use serde_json::Value;
 
+use crate::hex;
+
 /// Reads the keys of one table's rows.
 #[derive(Debug)]
 pub(crate) struct Keys {
@@ -103,10 +105,9 @@ fn value_text(column: &ArrayRef, row: usize) -> Value {
     if one.is_null(0) {
         return Value::Null;
     }
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let text = match one.data_type() {
-        DataType::Binary => Some(hex(one.as_binary::<i32>().value(0))),
-        DataType::FixedSizeBinary(_) => Some(hex(one.as_fixed_size_binary().value(0))),
+        DataType::Binary => Some(hex::encode(one.as_binary::<i32>().value(0))),
+        DataType::FixedSizeBinary(_) => Some(hex::encode(one.as_fixed_size_binary().value(0))),
         ty => {
             let number = as_number(ty).map_or(Ok(Arc::clone(&one)), |number| cast(&one, &number));
             let text = number.and_then(|number| cast(&number, &DataType::Utf8)).ok();
@@ -126,10 +127,9 @@ fn as_number(ty: &DataType) -> Option<DataType> {
 }
 
 fn value_from(text: &str, ty: &DataType) -> Option<ArrayRef> {
-    let bytes = || -> Option<Vec<u8>> {
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-        if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+    let bytes = || {
+        let mut bytes = Vec::new();
+        hex::decode(text.as_bytes(), &mut bytes).map(|()| bytes)
     };
     let value: ArrayRef = match (ty, as_number(ty)) {
         (DataType::Binary, _) => Arc::new(BinaryArray::from_iter_values([bytes()?])),

@@ -58,15 +58,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         self.count_quarantine(&page);
         self.whole_after_page();
         self.close(&mut page);
-        let is_empty = page.position.is_none()
-            && page.batches.is_empty()
-            && page.schemas.is_empty()
-            && page.copies.is_empty()
-            && page.compared.is_empty()
-            && page.states.is_empty()
-            && page.quarantined.is_empty()
-            && page.released.is_empty();
-        (!is_empty).then_some(page)
+        (page.position.is_some() || !page.is_empty()).then_some(page)
     }
 
     /// Puts in what stands at the end of a page: where the source is, and what is new of its tables.

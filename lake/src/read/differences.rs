@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{BooleanArray, UInt32Array, UInt64Array, new_null_array},
-    compute::{
-        cast, concat_batches, filter_record_batch, interleave_record_batch, take_record_batch,
-    },
+    compute::{concat_batches, filter_record_batch, interleave_record_batch, take_record_batch},
     error::ArrowError,
     record_batch::RecordBatch,
     row::{RowConverter, SortField},
@@ -25,7 +23,7 @@ use roaring::RoaringBitmap;
 use crate::{
     error::LakeError,
     lake::Lake,
-    read::{provider::LakeTable, view::TableView},
+    read::{provider::LakeTable, rows::as_declared, view::TableView},
     table::segment::SegmentData,
 };
 
@@ -155,15 +153,8 @@ async fn range(
     };
     let batches =
         scan.await.map_err(|error: DataFusionError| unreadable(&view.schema, error.into()))?;
-    let plain = |batch: RecordBatch| {
-        let fields = view.schema.arrow().fields().iter();
-        let columns = batch.columns().iter().zip(fields).map(|(c, f)| cast(c, f.data_type()));
-        RecordBatch::try_new(
-            Arc::clone(view.schema.arrow()),
-            columns.collect::<Result<Vec<_>, _>>()?,
-        )
-    };
-    let batches = batches.into_iter().map(plain).collect::<Result<_, _>>();
+    let batches = batches.iter().map(|b| as_declared(b, view.schema.arrow()));
+    let batches = batches.collect::<Result<_, _>>();
     batches.map_err(|source| unreadable(&view.schema, source))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::{compute::cast, error::ArrowError, record_batch::RecordBatch};
+use arrow::{compute::cast, datatypes::SchemaRef, error::ArrowError, record_batch::RecordBatch};
 use datafusion::{error::DataFusionError, execution::context::SessionContext};
 use medlake_contract::TableName;
 
@@ -29,13 +29,18 @@ impl ReadView {
         let rows = SessionContext::new().read_table(provider).map_err(failed)?;
         let batches = rows.collect().await.map_err(failed)?;
         let schema = picture.schema.arrow_nullable();
-        let as_declared = |batch: &RecordBatch| {
-            let columns = batch.columns().iter().zip(schema.fields());
-            let columns = columns.map(|(c, f)| cast(c, f.data_type())).collect::<Result<_, _>>()?;
-            RecordBatch::try_new(Arc::clone(schema), columns)
-        };
-        let batches: Vec<RecordBatch> =
-            batches.iter().map(as_declared).collect::<Result<_, _>>().map_err(wrong)?;
+        let batches = batches.iter().map(|batch| as_declared(batch, schema));
+        let batches: Vec<RecordBatch> = batches.collect::<Result<_, _>>().map_err(wrong)?;
         arrow::compute::concat_batches(schema, &batches).map_err(wrong)
     }
+}
+
+/// What a scan gave, in the types a table is declared with: a scan reads text and bytes as views.
+pub(crate) fn as_declared(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(c, f)| cast(c, f.data_type())).collect::<Result<_, _>>()?;
+    RecordBatch::try_new(Arc::clone(schema), columns)
 }
