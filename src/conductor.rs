@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use futures::future::{BoxFuture, FutureExt};
-use medlake_contract::{ChangeSet, Kind, SchemaChange, TableName};
+use medlake_contract::{ChangeSet, Kind, SchemaChange, TableName, with_causes};
 use medlake_ingest::{Acknowledger, CutLimits, Ingest, IngestError};
 use medlake_lake::{Alteration, FlushReport, Lake, LakeError, ReadView};
 use medlake_transforms::{Outcome, Status, Transforms};
@@ -137,7 +137,16 @@ impl Conductor {
                 }
                 // Memory is bounded: while a flush runs or waits, at most as much again comes in.
                 cut = self.ingest.next(self.pace.limits), if !self.holds(2) => {
-                    self.take(cut.context("could not go on reading the sources")?).await?;
+                    let cut = cut.context("could not go on reading the sources")?;
+                    match self.take(cut).await {
+                        Ok(()) => {}
+                        // Nobody has seen any of it, and the next start reads it again.
+                        Err(error) if cancel.is_cancelled() && passes(&error) => {
+                            warn!(error = format!("{error:#}"), "stopped in the middle of a cut");
+                            break;
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
             }
         }
@@ -255,7 +264,9 @@ impl Conductor {
             if self.committed(done)? {
                 break;
             }
-            tokio::time::sleep(BEFORE_ANOTHER_TRY).await;
+            if !another_try(&self.cancel).await {
+                return Err(Stopped.into());
+            }
         }
         let (lake, cancel) = (Arc::clone(&self.lake), self.cancel.clone());
         for change in std::mem::take(&mut cut.schemas) {
@@ -365,6 +376,17 @@ impl CommitError {
     }
 }
 
+/// A stop while a commit that must come first was not possible.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped while waiting for a commit")]
+struct Stopped;
+
+/// Whether this is for a reason that passes, so that a stop need not be a failure because of it.
+fn passes(error: &anyhow::Error) -> bool {
+    error.is::<Stopped>()
+        || error.downcast_ref::<LakeError>().is_some_and(|error| error.kind().retryable())
+}
+
 /// Puts what was published into files. Only then may the sources forget: what they forget is in
 /// committed files.
 async fn commit(lake: Arc<Lake>, sources: Acknowledger) -> Result<FlushReport, CommitError> {
@@ -377,10 +399,12 @@ async fn commit(lake: Arc<Lake>, sources: Acknowledger) -> Result<FlushReport, C
 /// nothing is taken in, and nothing is lost. Ends with the error when there is to be no other try.
 async fn again(cancel: &CancellationToken, error: LakeError) -> Result<(), LakeError> {
     warn!(error = with_causes(&error), "the lake cannot be read or written; trying again");
-    match cancel.run_until_cancelled(tokio::time::sleep(BEFORE_ANOTHER_TRY)).await {
-        Some(()) => Ok(()),
-        None => Err(error),
-    }
+    if another_try(cancel).await { Ok(()) } else { Err(error) }
+}
+
+/// Waits until it is time for one; answers whether there is to be one.
+async fn another_try(cancel: &CancellationToken) -> bool {
+    cancel.run_until_cancelled(tokio::time::sleep(BEFORE_ANOTHER_TRY)).await.is_some()
 }
 
 /// What `attempt` answers once no reason that passes is in its way.
@@ -452,10 +476,4 @@ async fn maintain(lake: &Lake) {
             }
         }
     }
-}
-
-/// An error with its causes, for one line of log.
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |e| e.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -9,6 +9,30 @@ use tracing::{error, info, warn};
 /// How long a part may take to stop before it is named and left behind.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// SIGTERM and SIGINT, from when this is made on: until then they end the process as a failure.
+pub(crate) struct StopSignals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+}
+
+impl StopSignals {
+    /// Inside a runtime.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        let terminate = unix::signal(unix::SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: unix::signal(unix::SignalKind::interrupt())? })
+    }
+
+    pub(crate) async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 struct Part {
     name: &'static str,
     cancel: CancellationToken,
@@ -35,17 +59,14 @@ impl Parts {
         self.parts.push(Part { name, cancel, task });
     }
 
-    /// Waits for SIGTERM, SIGINT, or the first part that ends by itself; then stops the others,
+    /// Waits for a signal to stop, or the first part that ends by itself; then stops the others,
     /// newest first.
     ///
     /// # Errors
     /// What the part that ended by itself said, or the first error of a part that was stopped.
-    pub(crate) async fn run_until_stopped(mut self) -> anyhow::Result<()> {
-        let mut terminate = unix::signal(unix::SignalKind::terminate())?;
-        let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
+    pub(crate) async fn run_until(mut self, mut stop: StopSignals) -> anyhow::Result<()> {
         let mut outcome = tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+            () = stop.received() => Ok(()),
             (part, ended) = self.first_to_end() => {
                 info!(part, "ended by itself");
                 ended.map_err(|e| e.context(format!("{part} stopped")))

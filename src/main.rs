@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 mod clock;
 mod conductor;
@@ -18,6 +19,7 @@ mod up;
 mod upkeep;
 
 use config::Config;
+use life::{Parts, StopSignals};
 
 /// Stop with this status when the command line or the configuration is wrong.
 const BAD_CONFIGURATION: u8 = 2;
@@ -110,6 +112,13 @@ enum Dataset {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let (runtime, stop) = match runtime(&arguments.command) {
+        Ok(begun) => begun,
+        Err(error) => {
+            eprintln!("could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let config = match settings(&arguments) {
         Ok(config) => config,
         Err(problems) => {
@@ -129,18 +138,7 @@ fn main() -> ExitCode {
     };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_stack_size(STACK_BYTES)
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("could not start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(Box::pin(run(arguments.command, config))) {
+    match runtime.block_on(Box::pin(run(arguments.command, config, stop))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("medlake: {error:#}");
@@ -149,21 +147,58 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command, config: Config) -> anyhow::Result<()> {
+/// What runs it all, and what tells a command that goes on until it is stopped to stop: from here on,
+/// however much there is to do before it has started.
+fn runtime(command: &Command) -> std::io::Result<(Runtime, Option<StopSignals>)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(STACK_BYTES)
+        .enable_all()
+        .build()?;
+    let goes_on = matches!(
+        command,
+        Command::Up { .. }
+            | Command::Operational
+            | Command::Pipeline
+            | Command::Serve
+            | Command::Simulate { .. }
+    );
+    let stop = goes_on.then(|| runtime.block_on(async { StopSignals::listen() })).transpose()?;
+    Ok((runtime, stop))
+}
+
+async fn run(command: Command, config: Config, stop: Option<StopSignals>) -> anyhow::Result<()> {
+    let starting = start(command, config);
+    let Some(mut stop) = stop else { return starting.await.map(drop) };
+    let started = tokio::select! {
+        biased;
+        // What was begun is like what a crash leaves, and no part runs yet that would have to end.
+        () = stop.received() => return Ok(()),
+        started = starting => started?,
+    };
+    match started {
+        Some(parts) => parts.run_until(stop).await,
+        None => Ok(()),
+    }
+}
+
+/// Does what is asked, or starts the parts that go on until they are stopped.
+async fn start(command: Command, config: Config) -> anyhow::Result<Option<Parts>> {
     match command {
-        Command::Up { .. } => Box::pin(up::everything(config)).await,
-        Command::Operational => up::operational(config).await,
-        Command::Pipeline => Box::pin(up::pipeline(config)).await,
-        Command::Serve => up::serve(config).await,
-        Command::Simulate { services, .. } => up::simulate(config, services).await,
+        Command::Up { .. } => Box::pin(up::everything(config)).await.map(Some),
+        Command::Operational => up::operational(config).await.map(Some),
+        Command::Pipeline => Box::pin(up::pipeline(config)).await.map(Some),
+        Command::Serve => up::serve(config).await.map(Some),
+        Command::Simulate { services, .. } => Ok(Some(up::simulate(&config, services))),
         Command::Replay { dataset, from, speed } => {
-            Box::pin(up::replay(&config, dataset, &from, speed)).await
+            Box::pin(up::replay(&config, dataset, &from, speed)).await.map(|()| None)
         }
-        Command::Ingest { request } => control::ask(&config.data, &request).await,
-        Command::Lake { upkeep } => Box::pin(upkeep::run(up::lake_settings(&config), upkeep)).await,
+        Command::Ingest { request } => control::ask(&config.data, &request).await.map(|()| None),
+        Command::Lake { upkeep } => {
+            Box::pin(upkeep::run(up::lake_settings(&config), upkeep)).await.map(|()| None)
+        }
         Command::Config => {
             up::say(&config.to_string());
-            Ok(())
+            Ok(None)
         }
     }
 }

@@ -39,7 +39,7 @@ const PIPELINE_PATIENCE: Duration = Duration::from_secs(30);
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Services, traffic, ingest, lake, marts, doors, screen.
-pub(crate) async fn everything(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn everything(config: Config) -> anyhow::Result<Parts> {
     let committed = Arc::new(Notify::new());
     let services = open_services(&config, Arc::clone(&committed)).await?;
     let listen = bind(config.operational.listen, "operational.listen").await?;
@@ -62,32 +62,32 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<()> {
         );
     }
     say_where_to_look(&config, true);
-    parts.run_until_stopped().await
+    Ok(parts)
 }
 
 /// The services alone.
-pub(crate) async fn operational(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn operational(config: Config) -> anyhow::Result<Parts> {
     // Ingest, when it runs, is another process; it watches the databases itself.
     let services = open_services(&config, Arc::new(Notify::new())).await?;
     let listen = bind(config.operational.listen, "operational.listen").await?;
     let mut parts = Parts::default();
     start_services(&mut parts, services, listen);
     say(&format!("services  http://{}/openapi.json", config.operational.listen));
-    parts.run_until_stopped().await
+    Ok(parts)
 }
 
 /// Ingest, lake and marts alone.
-pub(crate) async fn pipeline(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn pipeline(config: Config) -> anyhow::Result<Parts> {
     let (conductor, control) = conductor(&config, Wake::Polled(SOURCES_LOOKED_AT_EVERY)).await?;
     let mut parts = Parts::default();
     parts.start("pipeline", |cancel| conductor.run(cancel));
     parts.start("control", |cancel| control.run(cancel));
     say(&format!("lake      {}", config.data.join("lake/catalog.db").display()));
-    parts.run_until_stopped().await
+    Ok(parts)
 }
 
 /// The doors and the screen alone, over what is committed.
-pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn serve(config: Config) -> anyhow::Result<Parts> {
     let http = bind(config.query.http, "query.http").await?;
     let postgres = bind(config.query.postgres, "query.postgres").await?;
     let mut follower = first_commit(&config).await?;
@@ -114,7 +114,7 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
         Ok(())
     });
     say_where_to_look(&config, false);
-    parts.run_until_stopped().await
+    Ok(parts)
 }
 
 /// The lake, once a pipeline has made its tables; one that was started a moment ago is waited for.
@@ -141,11 +141,11 @@ async fn first_commit(config: &Config) -> anyhow::Result<Follower> {
 }
 
 /// Traffic against services that run already.
-pub(crate) async fn simulate(config: Config, services: Option<String>) -> anyhow::Result<()> {
-    let simulate = simulation(&config, services);
+pub(crate) fn simulate(config: &Config, services: Option<String>) -> Parts {
+    let simulate = simulation(config, services);
     let mut parts = Parts::default();
     parts.start("simulator", |cancel| async move { input::simulate::run(simulate, cancel).await });
-    parts.run_until_stopped().await
+    parts
 }
 
 /// Recorded data through the services' own functions, on the databases of the data folder.

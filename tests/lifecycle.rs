@@ -83,6 +83,26 @@ async fn the_parts_run_apart_as_well_as_together() {
     recompute::marts_equal_a_recomputation(&platform).await;
 }
 
+#[tokio::test]
+async fn a_stop_while_it_starts_is_no_failure() {
+    let _alone = platform::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let ports = Ports::free();
+    for moment in [0, 100, 300, 700, 1_500] {
+        let mut platform = Platform::launch(dir.path(), ports, &["--no-simulate"], &[]);
+        // Only before its first instruction of ours a signal finds nobody.
+        while !platform.catches_sigterm() {
+            assert_eq!(platform.ended(), None, "{}", platform.log());
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        let status = platform.stop();
+        assert!(status.success(), "stopped after {moment} ms: {status}");
+    }
+    // Whatever was begun, it starts.
+    Platform::start(dir.path(), ports, &["--no-simulate"]).await;
+}
+
 #[test]
 fn a_bad_configuration_names_every_problem_and_ends_with_2() {
     let output = binary()

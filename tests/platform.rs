@@ -187,11 +187,23 @@ impl Platform {
         self.child.wait().unwrap()
     }
 
+    /// What the kernel says of the process.
+    fn status(&self, of: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(of)).unwrap_or_default();
+        line.split_whitespace().next().unwrap_or_default().to_owned()
+    }
+
     /// Peak resident memory of the process so far, in bytes.
     pub(crate) fn peak_memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        self.status("VmHWM:").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Whether a SIGTERM is no longer the end of it right away.
+    pub(crate) fn catches_sigterm(&self) -> bool {
+        const SIGTERM: u32 = 15;
+        let caught = u64::from_str_radix(&self.status("SigCgt:"), 16).unwrap_or(0);
+        caught & (1 << (SIGTERM - 1)) != 0
     }
 
     /// Sends JSON to the services or the query server; the status and the JSON answered.

@@ -111,3 +111,10 @@ impl ContractError {
         Kind::Invalid
     }
 }
+
+/// An error with its causes, for one line of a log or a reason that is shown.
+#[must_use]
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

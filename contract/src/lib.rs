@@ -31,6 +31,6 @@ mod position;
 mod table;
 
 pub use change::{ChangeBatch, ChangeSet, CopyScope, Op, RowCopy, SchemaChange, Unsent};
-pub use error::{ContractError, Kind};
+pub use error::{ContractError, Kind, with_causes};
 pub use position::{Position, Positions, SourceId};
 pub use table::{Column, ColumnType, Identity, TableName, TableSchema};

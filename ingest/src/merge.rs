@@ -8,6 +8,7 @@ use std::{
 use futures::future::{FutureExt, select_all};
 use medlake_contract::{
     ChangeBatch, ChangeSet, ContractError, Position, Positions, SourceId, TableName, TableSchema,
+    with_causes,
 };
 use tokio::time::Instant;
 
@@ -374,12 +375,6 @@ fn own_batches(page: &Page) -> Result<Vec<ChangeBatch>, ContractError> {
         batches.push(system::released_batch(&page.released)?);
     }
     Ok(batches)
-}
-
-/// An error with its causes, for one line.
-pub(crate) fn with_causes(error: &IngestError) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Tells sources what they may forget. Clones are the same handle.

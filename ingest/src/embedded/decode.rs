@@ -1,13 +1,15 @@
 use std::{collections::BTreeSet, mem, sync::Arc};
 
-use medlake_contract::{ChangeBatch, ColumnType, Op, SourceId, TableName, TableSchema};
+use medlake_contract::{
+    ChangeBatch, ColumnType, Op, SourceId, TableName, TableSchema, with_causes,
+};
 use serde_json::Value;
 
 use super::{
     columns::{Columns, RowError},
     schema::CapturedTable,
 };
-use crate::{IngestError, merge::with_causes, source::Quarantined};
+use crate::{IngestError, source::Quarantined};
 
 /// A batch is closed at this many rows or bytes of images, which keeps its text columns far from
 /// the 2 GiB that Arrow's 32-bit offsets allow.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arrow::record_batch::RecordBatch;
-use medlake_contract::{Kind, Position, TableName, TableSchema};
+use medlake_contract::{Kind, Position, TableName, TableSchema, with_causes};
 use tokio::{task::JoinError, time::Instant};
 
 use super::{
@@ -316,7 +316,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             range.busy = None;
         }
         copying.pause(Instant::now(), self.settings.first_pause);
-        let reason = crate::merge::with_causes(error);
+        let reason = with_causes(error);
         if error.kind().retryable() {
             let reason = Some(format!("{UNREADABLE}{reason}"));
             if table.state.reason != reason {

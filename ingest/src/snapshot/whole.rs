@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::{array::new_null_array, record_batch::RecordBatch};
-use medlake_contract::{ChangeBatch, ContractError, Op, TableName, TableSchema};
+use medlake_contract::{ChangeBatch, ContractError, Op, TableName, TableSchema, with_causes};
 use tokio::time::Instant;
 
 use super::{Database, jobs::Job};
@@ -164,7 +164,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         // What was handed out already stays, for the next attempt to replace.
         self.drop_whole(&name);
         self.states_due.insert(name.clone());
-        let reason = crate::merge::with_causes(error);
+        let reason = with_causes(error);
         if error.kind().retryable() {
             tracing::warn!(table = %name, error = reason, "could not copy rows; trying again");
         }

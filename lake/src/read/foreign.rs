@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use medlake_contract::{Kind, TableName};
+use medlake_contract::{Kind, TableName, with_causes};
 
 use crate::{
     catalog::CatalogTable,
@@ -48,16 +48,6 @@ impl ForeignTable {
         });
         Self { location, picture }
     }
-}
-
-fn with_causes(error: &LakeError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// The rows of a committed table.
