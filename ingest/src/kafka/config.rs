@@ -135,6 +135,9 @@ impl KafkaConfig {
         // What is read ahead inside the library, in KiB; the budget is for what it hands out.
         client
             .set("queued.max.messages.kbytes", "16384")
+            // When so much is there, it looks again after this long. Its default, a second, is one in
+            // which what was there runs out.
+            .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "100")
             // A broker that is back is read at once.
             .set("reconnect.backoff.max.ms", "1000");
