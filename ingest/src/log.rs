@@ -53,7 +53,7 @@ pub(crate) trait Log: fmt::Debug + Send + 'static {
 
     /// Where the log ends now: what is committed later is after it, and what is before it is seen by
     /// every select that begins later.
-    fn end(&mut self) -> BoxFuture<'_, Result<Self::Place, IngestError>>;
+    fn end(&self) -> BoxFuture<'static, Result<Self::Place, IngestError>>;
 
     /// Reads on from `at`, where the tables are as in `tables`, as far as they are known. May be
     /// called again: at another place, or after a call that failed or was dropped.

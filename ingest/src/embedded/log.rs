@@ -34,6 +34,7 @@ impl fmt::Display for ChangePlace {
 #[derive(Debug)]
 pub(super) struct EmbeddedLog {
     id: SourceId,
+    options: SqliteConnectOptions,
     connection: SqliteConnection,
     trimmer: Trimmer,
     tables: Arc<Vec<CapturedTable>>,
@@ -60,6 +61,7 @@ impl EmbeddedLog {
         let tables = Arc::new(schema::tables(&id, &mut connection).await?);
         Ok(Self {
             id,
+            options: options.clone(),
             connection,
             trimmer,
             tables,
@@ -293,8 +295,16 @@ impl Log for EmbeddedLog {
         .boxed()
     }
 
-    fn end(&mut self) -> BoxFuture<'_, Result<ChangePlace, IngestError>> {
-        async move { Ok(ChangePlace(self.bounds().await?.newest)) }.boxed()
+    fn end(&self) -> BoxFuture<'static, Result<ChangePlace, IngestError>> {
+        let (id, options) = (self.id.clone(), self.options.clone());
+        async move {
+            let fail = fail(&id, "read the change table");
+            let mut connection = options.connect().await.map_err(&fail)?;
+            let newest = bounds(&mut connection).await.map_err(&fail)?.newest;
+            connection.close().await.map_err(&fail)?;
+            Ok(ChangePlace(newest))
+        }
+        .boxed()
     }
 
     fn start<'a>(

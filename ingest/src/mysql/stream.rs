@@ -223,9 +223,10 @@ impl Log for MysqlLog {
         })
     }
 
-    fn end(&mut self) -> BoxFuture<'_, Result<Place, IngestError>> {
+    fn end(&self) -> BoxFuture<'static, Result<Place, IngestError>> {
+        let (id, config) = (self.id.clone(), self.config.clone());
         Box::pin(async move {
-            let mut asking = Asking::connect(&self.id, &self.config).await?;
+            let mut asking = Asking::connect(&id, &config).await?;
             asking.check().await?;
             asking.end().await
         })

@@ -16,7 +16,7 @@ use crate::{budget::Held, source::Quarantined};
 /// How long a table is left alone whose rows could not be read, at most: so many times the first time.
 const LONGEST_PAUSE: u32 = 100;
 /// Rows of the first chunk; the next ones are as many as take the time and memory they should.
-const FIRST_ROWS: usize = 10_000;
+pub(super) const FIRST_ROWS: usize = 10_000;
 const FEWEST_ROWS: usize = 256;
 
 /// What rows are copied for.
@@ -45,8 +45,8 @@ pub(super) struct Copying<P> {
     pub(super) chunk_rows: usize,
     pause: Option<(Instant, Duration)>,
     /// Rows could not be read, and that may be because the log is behind the table's columns: not
-    /// before it is here. None inside while the place is not known.
-    pub(super) blocked: Option<Option<P>>,
+    /// before it is here.
+    pub(super) blocked: Option<End<P>>,
     pub(super) failures: u32,
 }
 
@@ -68,6 +68,32 @@ pub(super) struct Range<P> {
     pub(super) waiting: VecDeque<Piece<P>>,
 }
 
+/// A place where the log ended at some time, or later.
+#[derive(Debug)]
+pub(super) enum End<P> {
+    /// It is where the log ends at a look after this one.
+    After(u64),
+    At(P),
+}
+
+impl<P: Clone> End<P> {
+    pub(super) fn place(&self) -> Option<&P> {
+        match self {
+            Self::After(_) => None,
+            Self::At(place) => Some(place),
+        }
+    }
+
+    /// The log was seen to end there at a look.
+    pub(super) fn told(&mut self, look: u64, end: &P) {
+        if let Self::After(before) = self
+            && *before < look
+        {
+            *self = Self::At(end.clone());
+        }
+    }
+}
+
 /// A chunk that waits for the log.
 #[derive(Debug)]
 pub(super) struct Piece<P> {
@@ -75,8 +101,8 @@ pub(super) struct Piece<P> {
     pub(super) bad: Vec<Quarantined>,
     /// Everything before this place is in the rows.
     pub(super) seen: P,
-    /// Nothing after this place is; none while it is not known.
-    pub(super) until: Option<P>,
+    /// Nothing after this place is.
+    pub(super) until: End<P>,
     /// Keys that changes touched after this page are newer than the rows.
     pub(super) since: u64,
     /// The last key it speaks for; none is no bound.

@@ -7,8 +7,8 @@ use medlake_contract::{Kind, Position, TableName, TableSchema, with_causes};
 use tokio::{task::JoinError, time::Instant};
 
 use super::{
-    Database,
-    copying::{Piece, Purpose, Range},
+    Database, Table,
+    copying::{End, Piece, Purpose, Range},
 };
 use crate::{
     IngestError,
@@ -40,6 +40,8 @@ pub(super) enum Job<L: Log, R: Rows<Place = L::Place>> {
         table: TableName,
         result: Result<Vec<RecordBatch>, IngestError>,
     },
+    /// Where the log ended.
+    End(Result<L::Place, IngestError>),
     /// The first rows of a table without a key.
     Opened {
         rows: R,
@@ -170,29 +172,37 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                 self.rows.push(rows);
                 self.part(&table, result);
             }
+            Job::End(result) => self.ended(result),
             Job::Opened { rows, id, result } => self.opened(rows, id, result),
             Job::More { rows, id, result } => self.more(rows, id, result),
+        }
+    }
+
+    /// Tables are read on whose rows could not be read while the log was behind.
+    pub(super) fn unblock(&mut self) {
+        let Some(log) = &self.log else { return };
+        for copying in self.tables.values_mut().flat_map(|t| &mut t.copies) {
+            let end = copying.blocked.as_ref().and_then(End::place);
+            if end.is_some_and(|end| log.reached(end)) {
+                copying.blocked = None;
+            }
         }
     }
 
     /// Asks for the next chunks, as far as there are connections and memory.
     pub(super) fn begin_jobs(&mut self) {
         let goal = self.goal();
-        let now = Instant::now();
+        let now = self.looked_at;
         let pages = self.pages;
         let low = self.low.take();
-        let Self { tables, rows: idle, jobs, log, settings, connections, exact, .. } = self;
-        let Some(log) = log else { return };
+        // However little is free, there is always one of a source.
+        let mut is_first = !self.tables.values().any(Table::is_reading);
+        let Self { tables, rows: idle, jobs, settings, connections, exact, .. } = self;
         if *exact == Some(false) && low.is_none() {
             return;
         }
         for table in tables.values_mut().filter(|t| t.keys.is_some()) {
             for copying in &mut table.copies {
-                if let Some(Some(end)) = &copying.blocked
-                    && log.reached(end)
-                {
-                    copying.blocked = None;
-                }
                 if copying.is_paused(now) {
                     continue;
                 }
@@ -211,8 +221,11 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                 }
                 let limit = copying.chunk_rows;
                 for range in copying.ranges.iter_mut().filter(|r| r.is_due()) {
-                    let Some(held) = settings.budget.try_hold(goal.bytes) else { return };
+                    let held = settings.budget.try_hold_copy(goal.bytes);
+                    let held = held.or_else(|| is_first.then(Held::default));
+                    let Some(held) = held else { return };
                     let Some(mut rows) = idle.pop() else { return };
+                    is_first = false;
                     range.busy = Some(pages);
                     let schema = Arc::clone(&table.schema);
                     let (after, to) = (range.asked.clone(), range.to.clone());
@@ -245,8 +258,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         result: Result<Chunk<L::Place>, IngestError>,
         took: Duration,
     ) {
-        let Ask { table: name, range: id, limit, to, low, held } = ask;
-        let (goal, pages) = (self.goal(), self.pages);
+        let Ask { table: name, range: id, limit, to, low, mut held } = ask;
+        let (goal, pages, looks) = (self.goal(), self.pages, self.looks);
         let Some(table) = self.tables.get_mut(&name) else { return };
         let find = |c: &&mut super::Copying<L::Place>| c.ranges.iter().any(|r| r.id == id);
         let Some(copying) = table.copies.iter_mut().find(find) else { return };
@@ -264,8 +277,9 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         if table.state.reason.take_if(|reason| reason.starts_with(UNREADABLE)).is_some() {
             self.states_due.insert(name.clone());
         }
-        let rows = chunk.rows.num_rows();
-        copying.adapt(rows, chunk.rows.get_array_memory_size(), took, &goal);
+        let (rows, bytes) = (chunk.rows.num_rows(), chunk.rows.get_array_memory_size());
+        copying.adapt(rows, bytes, took, &goal);
+        let held = held.split(bytes);
         let Some(range) = copying.ranges.iter_mut().find(|r| r.id == id) else { return };
         let since = range.busy.take().unwrap_or(pages);
         let exact = chunk.at.is_some();
@@ -293,7 +307,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         range.waiting.push_back(Piece {
             rows: chunk.rows,
             bad: chunk.bad,
-            until: exact.then(|| seen.clone()),
+            until: if exact { End::At(seen.clone()) } else { End::After(looks) },
             seen,
             // Everything read up to now is in the rows, or only what was read before they were asked.
             since: if reached { since } else { pages },
@@ -328,7 +342,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         }
         // The log may still be before a change of the columns that the rows have already.
         copying.failures += 1;
-        copying.blocked = Some(None);
+        copying.blocked = Some(End::After(self.looks));
         (copying.failures >= TRIES).then(|| format!("its rows could not be read: {reason}"))
     }
 

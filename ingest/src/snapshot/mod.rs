@@ -34,7 +34,7 @@ use crate::{
     quarantine::Quarantine,
     source::{Acknowledge, Gauges, Page, QuarantinedRow, Source},
 };
-use copying::{Copying, Goal, Purpose, Range, Touched};
+use copying::{Copying, End, Goal, Purpose, Range, Touched};
 use jobs::{Contact, Job};
 use keys::Keys;
 use whole::Whole;
@@ -123,6 +123,12 @@ pub(crate) struct Database<L: Log, R: Rows<Place = L::Place>> {
     exact: Option<bool>,
     /// Where the log ended before what is asked for next, for a database that does not say.
     low: Option<L::Place>,
+    /// How often it was asked where the log ends.
+    looks: u64,
+    /// Whether that is under way, and then whether it is for what is asked for next.
+    looking: Option<bool>,
+    /// When it was last looked at whether rows can be asked for.
+    looked_at: Instant,
     /// A person allows what `copy_after_gap` would, once.
     recopy: bool,
     next_id: u64,
@@ -210,6 +216,9 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             whole: None,
             exact: None,
             low: None,
+            looks: 0,
+            looking: None,
+            looked_at: Instant::now(),
             recopy: false,
             next_id: 0,
             settings,
@@ -434,6 +443,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
     }
 
     async fn read_page(&mut self, limits: CutLimits) -> Result<Option<Page>, IngestError> {
+        self.looked_at = Instant::now();
         self.gather();
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -449,10 +459,15 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             return Ok(self.send_whole());
         }
         if self.is_copying() {
-            self.look_at_end().await?;
+            self.unblock();
+            if self.look_at_end() {
+                // What the rows are compared with, the log must not be past.
+                return Ok(None);
+            }
             self.begin_whole();
             self.begin_jobs();
         }
+        self.low = None;
         self.whole_before_page();
         let page = match &mut self.log {
             // What a table without a key is at one place, the log must not be past.
@@ -471,37 +486,65 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         }
     }
 
-    /// Asks where the log ends now, for those who wait to know. What is dropped in between has changed
-    /// nothing.
-    async fn look_at_end(&mut self) -> Result<(), IngestError> {
-        let waits = self.tables.values().flat_map(|t| &t.copies).any(|c| {
-            c.blocked.as_ref().is_some_and(Option::is_none)
-                || c.ranges.iter().flat_map(|r| &r.waiting).any(|piece| piece.until.is_none())
-        });
-        let waits = waits || self.whole.as_ref().is_some_and(Whole::waits_for_end);
-        let asks = self.exact == Some(false) && !self.rows.is_empty();
-        let waits = waits || asks;
-        let Some(log) = self.log.as_mut().filter(|_| waits) else { return Ok(()) };
-        let end = log.end().await?;
-        for copying in self.tables.values_mut().flat_map(|t| &mut t.copies) {
-            if let Some(blocked @ None) = &mut copying.blocked {
-                *blocked = Some(end.clone());
-            }
-            for piece in copying.ranges.iter_mut().flat_map(|r| &mut r.waiting) {
-                piece.until.get_or_insert_with(|| end.clone());
-            }
+    /// Asks where the log ends now, for those who wait to know; answers whether that is under way. A
+    /// task does it: nobody's patience with a page may be shorter than it takes.
+    fn look_at_end(&mut self) -> bool {
+        if self.looking.is_some() {
+            return true;
         }
-        if let Some(whole) = &mut self.whole {
-            whole.ends_at(&end);
-        }
-        self.low = asks.then_some(end);
-        Ok(())
+        let copies = || self.tables.values().flat_map(|t| &t.copies);
+        let waits = copies().any(|c| matches!(c.blocked, Some(End::After(_))))
+            || copies()
+                .flat_map(|c| &c.ranges)
+                .flat_map(|r| &r.waiting)
+                .any(|piece| piece.until.place().is_none())
+            || self.whole.as_ref().is_some_and(Whole::waits_for_end);
+        let asks = self.exact == Some(false)
+            && self.low.is_none()
+            && !self.rows.is_empty()
+            && self.tables.values().any(|t| self.is_due(t));
+        let Some(log) = self.log.as_ref().filter(|_| waits || asks) else { return false };
+        let end = log.end();
+        self.jobs.spawn(async move { Job::End(end.await) });
+        self.looks += 1;
+        self.looking = Some(asks);
+        true
     }
 
-    /// When a pause of a table ends, if that is all there is to wait for.
+    /// Whether rows of a table can be asked for.
+    fn is_due(&self, table: &Table<L::Place>) -> bool {
+        let is_due = |c: &Copying<L::Place>| {
+            !c.is_paused(self.looked_at) && c.ranges.iter().any(Range::is_due)
+        };
+        (table.keys.is_some() || self.whole.is_none()) && table.copies.iter().any(is_due)
+    }
+
+    /// The log ended there after all that came before this look.
+    fn ended(&mut self, result: Result<L::Place, IngestError>) {
+        let asks = self.looking.take() == Some(true);
+        let end = match result {
+            Ok(end) => end,
+            Err(error) => {
+                self.failed = Some(error);
+                return;
+            }
+        };
+        let look = self.looks;
+        for copying in self.tables.values_mut().flat_map(|t| &mut t.copies) {
+            copying.blocked.iter_mut().for_each(|blocked| blocked.told(look, &end));
+            let pieces = copying.ranges.iter_mut().flat_map(|r| &mut r.waiting);
+            pieces.for_each(|piece| piece.until.told(look, &end));
+        }
+        if let Some(whole) = &mut self.whole {
+            whole.ends_at(look, &end);
+        }
+        self.low = asks.then_some(end);
+    }
+
+    /// When the next pause of a table ends that was not over when rows were last asked for.
     fn next_try(&self) -> Option<Instant> {
         let copies = self.tables.values().flat_map(|t| &t.copies);
-        copies.filter_map(Copying::paused_until).min()
+        copies.filter_map(Copying::paused_until).filter(|until| *until > self.looked_at).min()
     }
 }
 
@@ -538,8 +581,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Source for Database<L, R> {
                 return;
             }
             let later = self.next_try();
-            let Self { log, jobs, finished, running, whole, .. } = self;
-            let held = whole.as_ref().is_some_and(Whole::holds_log);
+            let Self { log, jobs, finished, running, whole, looking, .. } = self;
+            let held = whole.as_ref().is_some_and(Whole::holds_log) || looking.is_some();
             let log = log.as_mut().filter(|_| *running && !held);
             let moved = async {
                 match log {
@@ -549,8 +592,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Source for Database<L, R> {
             };
             let paused = async {
                 match later {
-                    Some(later) if later > Instant::now() => tokio::time::sleep_until(later).await,
-                    _ => std::future::pending().await,
+                    Some(later) => tokio::time::sleep_until(later).await,
+                    None => std::future::pending().await,
                 }
             };
             if jobs.is_empty() && !*running {

@@ -179,7 +179,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                     };
                     while has_room(page)
                         && let Some(piece) = range.waiting.pop_front_if(|piece| {
-                            piece.until.as_ref().is_some_and(|until| log.reached(until))
+                            piece.until.place().is_some_and(|until| log.reached(until))
                         })
                     {
                         moved = true;
@@ -324,7 +324,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
     /// The table's name, if there is such a table.
     pub(super) fn storing_whole(&self) -> Option<TableName> {
         let mut tables = self.tables.iter();
-        let now = tokio::time::Instant::now();
+        let now = self.looked_at;
         let due = |t: &Table<L::Place>| {
             t.keys.is_none() && t.storing().is_some_and(|c| !c.is_paused(now))
         };

@@ -2,6 +2,7 @@
 //! they stored: in the end the replica is the database.
 
 mod model;
+mod progress;
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ pub(crate) struct Replica {
     pub(crate) schemas: BTreeMap<TableName, Arc<TableSchema>>,
     pub(crate) keyed: BTreeMap<TableName, BTreeMap<String, Row>>,
     pub(crate) bags: BTreeMap<TableName, BTreeMap<Row, usize>>,
-    positions: Positions,
+    pub(crate) positions: Positions,
     pub(crate) states: BTreeMap<TableName, TableState>,
     /// Rows that came as copies.
     copied: usize,
@@ -261,6 +262,7 @@ fn write(model: &Model, random: &mut StdRng) {
 async fn run(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let model = filled();
+    model.state().end_yields = random.random_range(0..60);
     let exact = random.random_bool(0.5);
     let connections = random.random_range(1..4);
     let chunk_rows = random.random_range(3..60);

@@ -7,7 +7,11 @@ use arrow::{array::new_null_array, record_batch::RecordBatch};
 use medlake_contract::{ChangeBatch, ContractError, Op, TableName, TableSchema, with_causes};
 use tokio::time::Instant;
 
-use super::{Database, jobs::Job};
+use super::{
+    Database,
+    copying::{End, FIRST_ROWS},
+    jobs::Job,
+};
 use crate::{
     IngestError, Phase,
     log::{Chunk, Log, Rows},
@@ -37,7 +41,7 @@ struct Waiting<P, R> {
     /// Everything before this place is in the rows.
     seen: P,
     /// Nothing after this place is.
-    until: Option<P>,
+    until: End<P>,
     /// Whether the log ends pages at these places.
     stops: bool,
     /// Whether the log was past `seen` before the page that is looked at.
@@ -45,7 +49,7 @@ struct Waiting<P, R> {
     touched: bool,
 }
 
-impl<P, R> Whole<P, R> {
+impl<P: Clone, R> Whole<P, R> {
     pub(super) fn is_opening(&self) -> bool {
         matches!(self.stage, Stage::Opening { .. })
     }
@@ -56,15 +60,12 @@ impl<P, R> Whole<P, R> {
     }
 
     pub(super) fn waits_for_end(&self) -> bool {
-        matches!(&self.stage, Stage::Waiting(Waiting { until: None, .. }))
+        matches!(&self.stage, Stage::Waiting(Waiting { until: End::After(_), .. }))
     }
 
-    pub(super) fn ends_at(&mut self, end: &P)
-    where
-        P: Clone,
-    {
+    pub(super) fn ends_at(&mut self, look: u64, end: &P) {
         if let Stage::Waiting(waiting) = &mut self.stage {
-            waiting.until.get_or_insert_with(|| end.clone());
+            waiting.until.told(look, end);
         }
     }
 
@@ -100,6 +101,11 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         }
     }
 
+    /// Rows that are read at a time: all of them are as many, as one select finds them all.
+    fn whole_rows(&self) -> usize {
+        self.settings.chunk_rows.min(FIRST_ROWS)
+    }
+
     /// Asks for the rows of the next such table.
     pub(super) fn begin_whole(&mut self) {
         if self.whole.is_some() || (self.exact == Some(false) && self.low.is_none()) {
@@ -108,7 +114,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         let Some(table) = self.storing_whole() else { return };
         let Some(schema) = self.tables.get(&table).map(|t| Arc::clone(&t.schema)) else { return };
         let Some(mut rows) = self.rows.pop() else { return };
-        let (limit, id) = (self.settings.chunk_rows, self.id());
+        let (limit, id) = (self.whole_rows(), self.id());
         self.jobs.spawn(async move {
             let result = rows.chunk(&schema, None, None, limit).await;
             Job::Opened { rows, id, result }
@@ -141,7 +147,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             self.whole = None;
             return;
         };
-        let until = chunk.at;
+        let until = chunk.at.map_or(End::After(self.looks), End::At);
         let stops = self.log.as_mut().is_some_and(|log| log.stop_at(Some(&seen)));
         let waiting = Waiting {
             rows,
@@ -206,7 +212,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         }
         // A page that the log did not end at the place may have changes of both sides of it.
         let unclear = waiting.touched && (waiting.was_past || !waiting.stops);
-        let Some(until) = &waiting.until else { return };
+        let Some(until) = waiting.until.place() else { return };
         if !unclear && !log.reached(until) {
             log.stop_at(Some(until));
             return;
@@ -226,7 +232,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
 
     /// Hands out the rows there are, and asks for more.
     pub(super) fn send_whole(&mut self) -> Option<Page> {
-        let limit = self.settings.chunk_rows;
+        let limit = self.whole_rows();
         let Some(Whole { id, table: name, stage: Stage::Sending { batch, is_first, .. } }) =
             &mut self.whole
         else {

@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) purged: usize,
     /// Selects fail as long as this is not 0.
     pub(super) failures: u32,
+    /// How often others may do something before it is known where the log ends.
+    pub(super) end_yields: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -225,10 +227,14 @@ impl Log for ModelLog {
         Ok(Place(text[1..].parse().unwrap()))
     }
 
-    fn end(&mut self) -> BoxFuture<'_, Result<Place, IngestError>> {
-        async {
-            tokio::task::yield_now().await;
-            Ok(Place(self.model.state().log.len()))
+    fn end(&self) -> BoxFuture<'static, Result<Place, IngestError>> {
+        let model = self.model.clone();
+        async move {
+            let yields = model.state().end_yields;
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+            Ok(Place(model.state().log.len()))
         }
         .boxed()
     }

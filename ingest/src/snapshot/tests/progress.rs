@@ -1,0 +1,73 @@
+//! What must not keep a copy from coming to its end.
+
+use futures::FutureExt;
+
+use super::*;
+
+/// Reads until all tables are copied; a call has so much patience.
+async fn copied(ingest: &mut Ingest, replica: &mut Replica, patience: usize) {
+    let limits = CutLimits { max_rows: 10, max_bytes: usize::MAX };
+    for _ in 0..2_000 {
+        let cut = tokio::select! {
+            biased;
+            cut = ingest.next(limits) => cut.unwrap(),
+            () = yields(patience) => continue,
+        };
+        replica.apply(&cut);
+        if replica.states.len() == 3 && replica.is_streaming() {
+            return;
+        }
+    }
+    panic!("not copied: {:?}", replica.states);
+}
+
+#[tokio::test]
+async fn where_the_log_ends_takes_longer_to_know_than_anybody_waits_for_a_page() {
+    let model = filled();
+    model.state().end_yields = 50;
+    let mut replica = Replica::default();
+    let source = source(&model, 2, false, 20);
+    let mut ingest = open(&model, &mut replica, source).await;
+    copied(&mut ingest, &mut replica, 5).await;
+    replica.assert_is(&model, "in the end");
+}
+
+#[tokio::test]
+async fn rows_are_copied_however_much_memory_logs_and_other_copies_hold() {
+    let model = filled();
+    let settings = settings(20);
+    let copies = settings.budget.try_hold_copy(usize::MAX).unwrap();
+    let log = settings.budget.hold(usize::MAX).now_or_never().unwrap();
+    let rows = (0..3).map(|_| model.rows(true, 1)).collect();
+    let database = Database::new(model.log(), rows, settings.clone());
+    let mut replica = Replica::default();
+    let mut ingest = open(&model, &mut replica, AnySource(Box::new(database))).await;
+    copied(&mut ingest, &mut replica, 1_000).await;
+    replica.assert_is(&model, "in the end");
+    drop((copies, log));
+    assert_eq!(settings.budget.held_bytes(), 0, "nothing is kept");
+}
+
+/// The log is far behind where the rows are read, and is read with memory of the same budget.
+#[tokio::test]
+async fn rows_that_wait_for_the_log_leave_it_memory_to_come_to_them() {
+    let model = filled();
+    let settings = settings(20);
+    let mut replica = Replica::default();
+    let rows = (0..3).map(|_| model.rows(true, 1)).collect();
+    let database = Database::new(model.log(), rows, settings.clone());
+    let mut ingest = open(&model, &mut replica, AnySource(Box::new(database))).await;
+    let one = CutLimits { max_rows: 1, max_bytes: usize::MAX };
+    replica.apply(&ingest.next(one).await.unwrap());
+    let mut random = StdRng::seed_from_u64(3);
+    (0..300).for_each(|_| write(&model, &mut random));
+    for _ in 0..50 {
+        replica.apply(&ingest.next(one).await.unwrap());
+        let copies = || settings.budget.try_hold_copy(16 << 10);
+        let _of_other_sources: Vec<_> = std::iter::from_fn(copies).collect();
+        let page = settings.budget.hold(usize::MAX).now_or_never();
+        assert!(page.is_some(), "the log's next page has room");
+    }
+    assert!(!replica.is_streaming(), "they still wait");
+    copied(&mut ingest, &mut replica, 1_000).await;
+}
