@@ -8,7 +8,7 @@ use anyhow::Context;
 use futures::future::{BoxFuture, FutureExt};
 use medlake_contract::{ChangeSet, Kind, SchemaChange, TableName, with_causes};
 use medlake_ingest::{Acknowledger, CutLimits, Ingest, IngestError};
-use medlake_lake::{Alteration, FlushReport, Lake, LakeError, ReadView};
+use medlake_lake::{FlushReport, Lake, LakeError, ReadView};
 use medlake_transforms::{Outcome, Status, Transforms};
 use tokio::{
     sync::{mpsc, watch},
@@ -256,7 +256,8 @@ impl Conductor {
     ///
     /// A table that cannot be changed like that is stopped, and the others go on.
     async fn evolve(&mut self, cut: &mut ChangeSet) -> anyhow::Result<()> {
-        if cut.schemas.is_empty() {
+        let changes = std::mem::take(&mut cut.schemas);
+        if self.lake.is_evolved(&changes) {
             return Ok(());
         }
         loop {
@@ -269,23 +270,42 @@ impl Conductor {
             }
         }
         let (lake, cancel) = (Arc::clone(&self.lake), self.cancel.clone());
-        for change in std::mem::take(&mut cut.schemas) {
-            let name = change.table.name().clone();
-            match patiently(&cancel, || evolve(&lake, &change).boxed()).await {
-                Ok(()) => info!(table = %name, "has the columns it has in its source"),
+        let evolve = async |changes: &[SchemaChange]| {
+            patiently(&cancel, || lake.evolve(changes).boxed()).await?;
+            // Columns that went may have been what told rows apart.
+            patiently(&cancel, || lake.load_indexes().boxed()).await
+        };
+        // All at once; when that cannot be, each by itself, to know which.
+        let mut ended = vec![(&changes[..], evolve(&changes).await)];
+        if matches!(&ended[0].1, Err(error) if !error.kind().retryable()) && changes.len() > 1 {
+            ended.clear();
+            for change in changes.chunks(1) {
+                ended.push((change, evolve(change).await));
+            }
+        }
+        for (changes, ended) in ended {
+            let names = changes.iter().map(|change| change.table.name());
+            match ended {
+                Ok(()) => {
+                    for table in names {
+                        info!(%table, "has the columns it has in its source");
+                    }
+                }
                 Err(error) if error.kind().retryable() => {
                     return Err(error).context("could not change a table's columns");
                 }
                 Err(error) => {
                     let reason = with_causes(&error);
-                    error!(table = %name, reason, "is stopped");
-                    cut.batches.retain(|b| b.table().name() != &name);
-                    cut.copies.retain(|c| c.table.name() != &name);
-                    let remedy = format!(
-                        "undo the change in the source, or drop the table from the lake, then \
-                         `medlake ingest resync {name}`"
-                    );
-                    self.ingest.stop(&name, reason, remedy);
+                    for name in names {
+                        error!(table = %name, reason, "is stopped");
+                        cut.batches.retain(|b| b.table().name() != name);
+                        cut.copies.retain(|c| c.table.name() != name);
+                        let remedy = format!(
+                            "undo the change in the source, or drop the table from the lake, then \
+                             `medlake ingest resync {name}`"
+                        );
+                        self.ingest.stop(name, reason.clone(), remedy);
+                    }
                 }
             }
         }
@@ -418,30 +438,6 @@ async fn patiently<'a, T>(
             done => return done,
         }
     }
-}
-
-/// One table's new columns. Done before, it changes nothing.
-async fn evolve(lake: &Lake, change: &SchemaChange) -> Result<(), LakeError> {
-    let table = change.table.name();
-    let held = lake.staged_view().tables().into_iter().find(|t| t.schema.name() == table);
-    if let Some(held) = held {
-        let has = |name: &str| held.schema.columns().iter().any(|c| c.name == name);
-        let renames: Vec<Alteration> = change
-            .renamed
-            .iter()
-            .filter(|(before, now)| has(before) && !has(now))
-            .map(|(before, now)| Alteration::Rename {
-                column: before.as_str().into(),
-                to: now.clone(),
-            })
-            .collect();
-        if !renames.is_empty() {
-            lake.alter(table, &renames).await?;
-        }
-    }
-    lake.create_tables(std::slice::from_ref(&change.table)).await?;
-    // Columns that went may have been what told rows apart.
-    lake.load_indexes().await
 }
 
 async fn look_after(lake: Arc<Lake>, copy: bool) {

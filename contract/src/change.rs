@@ -155,6 +155,21 @@ pub struct SchemaChange {
     pub renamed: Vec<(String, String)>,
 }
 
+impl SchemaChange {
+    /// Both changes of one table as one, if that can be told apart from other ones by whoever reads it
+    /// again with the table as it is after both: when no name that was given up is a column again.
+    /// Answers whether it was done.
+    pub fn followed_by(&mut self, later: &Self) -> bool {
+        let is_back = |name: &str| later.table.columns().iter().any(|c| c.name == name);
+        if self.renamed.iter().chain(&later.renamed).any(|(before, _)| is_back(before)) {
+            return false;
+        }
+        self.renamed.extend(later.renamed.iter().cloned());
+        self.table = Arc::clone(&later.table);
+        true
+    }
+}
+
 /// Which rows of a table a copy of them speaks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CopyScope {

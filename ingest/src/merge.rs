@@ -331,9 +331,16 @@ impl Ingest {
     fn deliver(&mut self) -> Result<ChangeSet, IngestError> {
         let mut cut = ChangeSet::default();
         self.open = None;
-        // Schemas apply before everything in a cut, so a page that brings some begins one.
-        let later = self.pages.iter().skip(1).position(|(_, page)| !page.schemas.is_empty());
-        let end = later.map_or(self.pages.len(), |at| at + 1);
+        // Schemas apply before everything in a cut, and what comes before that is committed: as many
+        // as can go into one, but none of a table that the cut has something of already.
+        let begins = |(at, (_, page)): &(usize, &(usize, Page))| {
+            let tables = page.schemas.iter().map(|change| change.table.name());
+            let mut before = self.pages[..*at].iter();
+            let tables: Vec<&TableName> = tables.collect();
+            before.any(|(_, page)| tables.iter().any(|table| page.speaks_of(table)))
+        };
+        let later = self.pages.iter().enumerate().skip(1).find(begins).map(|(at, _)| at);
+        let end = later.unwrap_or(self.pages.len());
         for (index, mut page) in self.pages.drain(..end) {
             let reading = &mut self.sources[index];
             reading.gauges.count(&page);

@@ -149,6 +149,16 @@ impl Page {
             && self.quarantined.is_empty()
             && self.released.is_empty()
     }
+
+    /// Whether there is anything in it of a table.
+    pub(crate) fn speaks_of(&self, table: &TableName) -> bool {
+        self.schemas.iter().any(|change| change.table.name() == table)
+            || self.batches.iter().any(|batch| batch.table().name() == table)
+            || self.copies.iter().chain(&self.compared).any(|copy| copy.table.name() == table)
+            || self.states.iter().any(|state| state.table == *table)
+            || self.quarantined.iter().any(|change| change.table == *table)
+            || self.released.iter().any(|(of, _)| of == table)
+    }
 }
 
 /// How a table is taken in.

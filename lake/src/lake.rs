@@ -1,14 +1,14 @@
 //! The lake itself: its tables, staging, publication, flush.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use medlake_contract::{ChangeSet, Positions, TableName, TableSchema};
+use medlake_contract::{ChangeSet, Positions, SchemaChange, TableName, TableSchema};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -108,7 +108,8 @@ impl Lake {
     /// # Errors
     /// [`LakeError::Schema`] for any other difference; then no table is changed.
     pub async fn create_tables(&self, tables: &[Arc<TableSchema>]) -> Result<(), LakeError> {
-        self.declare(tables.iter().map(|schema| (schema, None)).collect()).await
+        let declared = |schema| Declared { schema, renamed: &[], options: None };
+        self.declare(tables.iter().map(declared).collect()).await
     }
 
     /// As [`Self::create_tables`], and lays the tables out by these options: new files of a table that
@@ -120,20 +121,46 @@ impl Lake {
         &self,
         tables: &[(Arc<TableSchema>, TableOptions)],
     ) -> Result<(), LakeError> {
-        self.declare(tables.iter().map(|(schema, options)| (schema, Some(options))).collect()).await
+        let declared = tables.iter().map(|(schema, options)| Declared {
+            schema,
+            renamed: &[],
+            options: Some(options),
+        });
+        self.declare(declared.collect()).await
     }
 
-    async fn declare(
-        &self,
-        tables: Vec<(&Arc<TableSchema>, Option<&TableOptions>)>,
-    ) -> Result<(), LakeError> {
+    /// As [`Self::create_tables`], after columns got other names, and all of it in one commit. Names
+    /// that are those of now are left as they are: doing it again changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::create_tables`].
+    pub async fn evolve(&self, changes: &[SchemaChange]) -> Result<(), LakeError> {
+        let declared = changes.iter().map(|change| Declared {
+            schema: &change.table,
+            renamed: &change.renamed,
+            options: None,
+        });
+        self.declare(declared.collect()).await
+    }
+
+    /// Whether the tables are as these changes make them.
+    #[must_use]
+    pub fn is_evolved(&self, changes: &[SchemaChange]) -> bool {
+        let state = self.state();
+        let is_now = |table: &Arc<TableSchema>| {
+            state.tables.get(table.name()).is_some_and(|held| held.schema() == table)
+        };
+        changes.iter().all(|change| is_now(&change.table))
+    }
+
+    async fn declare(&self, tables: Vec<Declared<'_>>) -> Result<(), LakeError> {
         let mut committer = self.committer.lock().await;
         self.resolve(&mut committer).await?;
         let mut new = Vec::new();
         let mut altered = Vec::new();
         {
             let state = self.state();
-            for (schema, options) in tables {
+            for Declared { schema, renamed, options } in tables {
                 if state.foreign.contains_key(schema.name()) {
                     return Err(foreign_table(schema.name()));
                 }
@@ -141,12 +168,13 @@ impl Lake {
                     None => new.push((Arc::clone(schema), options.cloned().unwrap_or_default())),
                     Some(table) if table.schema() == schema && options.is_none() => {}
                     Some(table) => {
+                        let renamed = to_do(renamed, table.schema());
                         if table.schema() != schema {
-                            check_key(table.schema(), schema)?;
+                            check_key(table.schema(), schema, &renamed)?;
                         }
                         altered.push(Altered {
                             table: schema.name().clone(),
-                            columns: committer.table(schema.name())?.declared(schema)?,
+                            columns: committer.table(schema.name())?.declared(schema, &renamed)?,
                             options: options.cloned(),
                         });
                     }
@@ -528,8 +556,35 @@ async fn take_over(config: &LakeConfig, root: &Path) -> Result<(Committer, State
     Ok((committer, state))
 }
 
+/// A table as it is to be.
+struct Declared<'a> {
+    schema: &'a Arc<TableSchema>,
+    /// Columns that are there under another name, as (before, now), one after the other.
+    renamed: &'a [(String, String)],
+    /// None when its layout stays.
+    options: Option<&'a TableOptions>,
+}
+
+/// Those of the renames that are not made in the table yet.
+fn to_do(renamed: &[(String, String)], stored: &TableSchema) -> Vec<(String, String)> {
+    let mut names: BTreeSet<&str> = stored.columns().iter().map(|c| c.name.as_str()).collect();
+    let mut to_do = Vec::new();
+    for (before, now) in renamed {
+        if names.contains(before.as_str()) && !names.contains(now.as_str()) {
+            names.remove(before.as_str());
+            names.insert(now);
+            to_do.push((before.clone(), now.clone()));
+        }
+    }
+    to_do
+}
+
 /// A declared table must have the key of the stored one: rows are known by it.
-fn check_key(stored: &TableSchema, declared: &TableSchema) -> Result<(), LakeError> {
+fn check_key(
+    stored: &TableSchema,
+    declared: &TableSchema,
+    renamed: &[(String, String)],
+) -> Result<(), LakeError> {
     let wrong = |problem: String| Err(LakeError::Schema { table: stored.name().clone(), problem });
     if stored.identity() != declared.identity() {
         return wrong("its rows are identified in another way".to_owned());
@@ -537,7 +592,11 @@ fn check_key(stored: &TableSchema, declared: &TableSchema) -> Result<(), LakeErr
     let key = |schema: &TableSchema| -> Vec<String> {
         schema.key_indices().iter().map(|&k| schema.columns()[k].name.clone()).collect()
     };
-    if key(stored) != key(declared) {
+    let mut stored_key = key(stored);
+    for (before, now) in renamed {
+        stored_key.iter_mut().filter(|name| *name == before).for_each(|name| name.clone_from(now));
+    }
+    if stored_key != key(declared) {
         return wrong("the key is another one".to_owned());
     }
     Ok(())

@@ -3,6 +3,9 @@
 mod define;
 mod survey;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, VecDeque},
     mem,
@@ -204,8 +207,8 @@ impl Assembler {
     pub(crate) fn holds(&self) -> Holds {
         match self.current {
             Some(_) => Holds::Nothing,
-            None if self.draft.has_news() => Holds::News,
-            None if self.draft.moved => Holds::Place,
+            None if self.draft.is_due() => Holds::News,
+            None if self.draft.moved || self.draft.has_news() => Holds::Place,
             None => Holds::Nothing,
         }
     }
@@ -573,8 +576,8 @@ impl Assembler {
         Ok(change)
     }
 
-    /// Ends the page before the transaction that goes on, and begins one with what changes. What
-    /// that transaction did until here is done again on the new page.
+    /// Says what changes before the transaction that goes on. What that did until here is done again
+    /// after it.
     fn change(&mut self, change: SchemaChange) -> Result<(), IngestError> {
         let name = change.table.name().table().to_owned();
         let Some(current) = &mut self.current else { return Ok(()) };
@@ -601,23 +604,17 @@ impl Assembler {
         self.replay(events)
     }
 
-    /// The next page begins with `change`.
+    /// This page begins with `change`, or the next one does.
     fn announce(&mut self, change: SchemaChange) -> Result<(), IngestError> {
-        if self.draft.rows() > 0
-            || self.draft.moved
-            || self.draft.has_news() && self.draft.schemas.is_empty()
-        {
+        if !self.draft.announce(&change) {
             let (current, place) = (self.current.take(), self.place.clone());
             self.end_page(false)?;
             (self.current, self.place) = (current, place);
+            self.draft.announce(&change);
         }
         let table = self.tables.entry(change.table.name().table().to_owned()).or_default();
         table.schema = Some(Arc::clone(&change.table));
         table.renewed = false;
-        self.draft
-            .schemas
-            .retain(|c| c.table.name() != change.table.name() || !c.renamed.is_empty());
-        self.draft.schemas.push(change);
         if let Some(current) = &mut self.current {
             current.mark = self.draft.mark();
         }
@@ -697,7 +694,7 @@ impl Assembler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holds {
     Nothing,
-    /// Nothing but that reading got further.
+    /// Nothing but that reading got further, or what tables are from there on.
     Place,
     News,
 }

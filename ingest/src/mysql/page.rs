@@ -87,10 +87,30 @@ impl Draft {
 
     /// Whether there is anything in it but a place.
     pub(crate) fn has_news(&self) -> bool {
-        self.rows > 0
-            || !self.schemas.is_empty()
-            || !self.stops.is_empty()
-            || !self.quarantined.is_empty()
+        self.is_due() || !self.schemas.is_empty()
+    }
+
+    /// Whether there is anything in it that somebody may wait for. Tables that change, change often,
+    /// and one change may be all of theirs.
+    pub(crate) fn is_due(&self) -> bool {
+        self.rows > 0 || !self.stops.is_empty() || !self.quarantined.is_empty()
+    }
+
+    /// Begins the page with what a table is from here on. That is as good as here when the page has
+    /// nothing else of the table; answers whether it is so.
+    pub(crate) fn announce(&mut self, change: &SchemaChange) -> bool {
+        let name = change.table.name();
+        if self.tables.iter().any(|t| t.schema.name() == name && !t.ops.is_empty())
+            || self.quarantined.iter().any(|q| q.table == *name)
+            || self.stops.iter().any(|s| s.table == *name)
+        {
+            return false;
+        }
+        if let Some(before) = self.schemas.iter_mut().find(|c| c.table.name() == name) {
+            return before.followed_by(change);
+        }
+        self.schemas.push(change.clone());
+        true
     }
 
     fn table(&mut self, schema: &Arc<TableSchema>) -> &mut Rows {

@@ -36,7 +36,8 @@ use crate::{
 pub(crate) const AHEAD: usize = 4;
 /// As much as is in a page at most, whatever the limits are: so much may be above the budget.
 const PAGE: CutLimits = CutLimits { max_rows: 16_384, max_bytes: 4 << 20 };
-/// How long a page that only says how far reading got waits for something to say.
+/// How long a page that only says how far reading got, or what tables are from there on, waits for
+/// something to say.
 const LULL: Duration = Duration::from_millis(20);
 
 /// How often the server is asked how far its log goes.

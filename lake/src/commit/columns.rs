@@ -18,10 +18,18 @@ use crate::{
 };
 
 impl CommittedTable {
-    /// The schema of the table when it is declared with these columns from now on.
-    pub(crate) fn declared(&self, schema: &TableSchema) -> Result<Schema, LakeError> {
-        let fields = declared(self.metadata.current_schema(), &mut Ids::of(&self.metadata), schema);
-        self.with_fields(fields)
+    /// The schema of the table when some columns are renamed and it is then declared with these columns.
+    pub(crate) fn declared(
+        &self,
+        schema: &TableSchema,
+        renamed: &[(String, String)],
+    ) -> Result<Schema, LakeError> {
+        let renames = renamed.iter().map(|(before, now)| Alteration::Rename {
+            column: before.as_str().into(),
+            to: now.clone(),
+        });
+        let renamed = self.altered(&renames.collect::<Vec<_>>())?;
+        self.with_fields(declared(&renamed, &mut Ids::of(&self.metadata), schema))
     }
 
     /// The schema of the table after these changes.

@@ -34,15 +34,11 @@ impl Assembler {
                         },
                     );
                 } else if let Some(table) = with_names(&known, &renamed) {
-                    let mut change = SchemaChange { table: Arc::new(table), renamed };
                     self.forget_maps(&name.table);
                     if let Some(current) = &mut self.current {
                         current.events.clear();
                     }
-                    self.announce(SchemaChange {
-                        table: Arc::clone(&change.table),
-                        renamed: mem::take(&mut change.renamed),
-                    })?;
+                    self.announce(SchemaChange { table: Arc::new(table), renamed })?;
                 }
             }
             Ddl::Truncate(name) => {

@@ -177,6 +177,40 @@ async fn a_table_that_changes_is_announced_before_its_rows() {
 }
 
 #[tokio::test]
+async fn each_statement_announces_what_it_changes_once() {
+    let server = Server::start(&[]).await;
+    let config = server.config();
+    let mut log = started(&config).await;
+    server
+        .run(&[
+            "create table a (id int primary key, x int, s varchar(10), d decimal(10,2), f float)",
+            "insert into a values (1, 1, 'x', 1, 1)",
+        ])
+        .await;
+    caught_up(&mut log, &config).await;
+    for (statement, announced) in [
+        ("alter table a rename column x to z", 1),
+        ("alter table a add column y int null after id", 1),
+        ("alter table a modify column d decimal(20,2) null", 1),
+        ("alter table a modify column f double null", 1),
+        ("alter table a drop column y", 1),
+        // In the lake it is text, however long.
+        ("alter table a modify column s varchar(400) null", 0),
+        ("alter table a add index of_z (z), comment 'numbers'", 0),
+        ("alter table a alter column z set default 5", 0),
+        ("analyze table a", 0),
+        ("optimize table a", 0),
+    ] {
+        server.run(&[statement]).await;
+        let mut pages = caught_up(&mut log, &config).await;
+        server.run(&["insert into a (id) values (7)", "delete from a where id = 7"]).await;
+        pages.extend(caught_up(&mut log, &config).await);
+        let schemas = pages.iter().map(|page| page.schemas.len()).sum::<usize>();
+        assert_eq!(schemas, announced, "{statement}");
+    }
+}
+
+#[tokio::test]
 async fn a_binlog_that_is_gone_is_a_conflict_with_a_remedy() {
     let server = Server::start(&[]).await;
     let config = server.config();

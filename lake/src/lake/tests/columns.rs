@@ -310,6 +310,57 @@ async fn columns_are_renamed_moved_dropped_and_come_back_empty() {
 }
 
 #[tokio::test]
+async fn tables_evolve_in_one_commit() {
+    let bench = Bench::new();
+    let nullable = |name: &str| Column::nullable(name, ColumnType::Int64);
+    let key = |name: &str| Column::required(name, ColumnType::Int64);
+    let two = table("mall.two", vec![key("a"), nullable("b"), nullable("c")], &["a"]);
+    let lake = bench.open().await;
+    lake.create_tables(&[numbers(), Arc::clone(&two)]).await.unwrap();
+    let row = |values: [i64; 3]| Some(values.map(|v| ScalarValue::Int64(Some(v))).to_vec());
+    lake.stage(&set(vec![batch(&two, vec![(Op::Insert, None, row([1, 2, 3]))])])).unwrap();
+    lake.stage(&set(vec![batch(&numbers(), vec![insert(1, 1)])])).unwrap();
+    lake.publish();
+    lake.flush().await.unwrap();
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    let changes = [
+        SchemaChange {
+            table: table("mall.numbers", vec![key("id"), nullable("v"), nullable("w")], &["id"]),
+            renamed: vec![],
+        },
+        SchemaChange {
+            // The key has another name, a column two after each other, one went, one came.
+            table: table("mall.two", vec![nullable("e"), key("k"), nullable("new")], &["k"]),
+            renamed: vec![pair("a", "k"), pair("b", "d"), pair("d", "e")],
+        },
+    ];
+    let metadata = || {
+        let all = ["mall/numbers", "mall/two"]
+            .map(|t| files(bench.folder.path(), &format!("{t}/metadata")));
+        all.iter().flatten().filter(|name| name.ends_with(".json")).count()
+    };
+    let before = metadata();
+    assert!(before >= 4, "{before}");
+    assert!(!lake.is_evolved(&changes));
+    for _ in 0..2 {
+        lake.evolve(&changes).await.unwrap();
+        assert!(lake.is_evolved(&changes));
+        assert_eq!(metadata(), before + 2, "one more of each table");
+        assert_eq!(rows(&lake.read_view(), "mall.two").await, ["2,1,null"]);
+        assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,1,null"]);
+    }
+    // One of several that cannot be: none is made.
+    let wrong = SchemaChange {
+        table: table("mall.two", vec![key("e"), nullable("k")], &["e"]),
+        renamed: vec![],
+    };
+    let [mut fits, _] = changes;
+    fits.table = numbers();
+    lake.evolve(&[fits, wrong]).await.unwrap_err();
+    assert_eq!(rows(&lake.read_view(), "mall.numbers").await, ["1,1,null"]);
+}
+
+#[tokio::test]
 async fn a_single_integer_key_widens_with_its_table() {
     let bench = Bench::new();
     let schema = |ty| with(&[Column::required("id", ty), Column::nullable("v", ColumnType::Utf8)]);
