@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod input;
 mod life;
+mod publishing;
 mod pulse;
 mod requests;
 mod screen;

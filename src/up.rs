@@ -19,6 +19,7 @@ use crate::{
     control::Control,
     input,
     life::Parts,
+    publishing::{self, Publishing},
     pulse::Pulse,
     screen, sources,
 };
@@ -49,11 +50,13 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<Parts> {
 
     let mut parts = Parts::default();
     let (conductor, control) = conductor(&config, Wake::Notified(committed)).await?;
+    let pulse = conductor.pulse();
     let server = doors(&config, conductor.views())?.with_status(conductor.pulse());
     start_doors(&mut parts, server, http, postgres);
     parts.start("pipeline", |cancel| conductor.run(cancel));
     parts.start("control", |cancel| control.run(cancel));
-    start_services(&mut parts, services, listen);
+    let publishing = start_services(&mut parts, &config, services, listen).await?;
+    pulse.publishes(publishing);
     if config.simulate.enabled {
         let simulate = simulation(&config, None);
         parts.start(
@@ -71,7 +74,7 @@ pub(crate) async fn operational(config: Config) -> anyhow::Result<Parts> {
     let services = open_services(&config, Arc::new(Notify::new())).await?;
     let listen = bind(config.operational.listen, "operational.listen").await?;
     let mut parts = Parts::default();
-    start_services(&mut parts, services, listen);
+    start_services(&mut parts, &config, services, listen).await?;
     say(&format!("services  http://{}/openapi.json", config.operational.listen));
     Ok(parts)
 }
@@ -176,14 +179,27 @@ async fn open_services(config: &Config, committed: Arc<Notify>) -> anyhow::Resul
 
 /// The HTTP door of the services stops first; what it committed last is still delivered between
 /// them before their databases are closed.
-fn start_services(parts: &mut Parts, services: Services, listen: TcpListener) {
-    let router = services.router();
+async fn start_services(
+    parts: &mut Parts,
+    config: &Config,
+    services: Services,
+    listen: TcpListener,
+) -> anyhow::Result<Publishing> {
+    let publishing = publishing::start(parts, config, &services).await?;
+    let shown = publishing.clone();
+    let metrics = move || async move {
+        let mut text = String::new();
+        shown.prometheus(&mut text);
+        text
+    };
+    let router = services.router().route("/metrics", axum::routing::get(metrics));
     parts.start("outbox", |cancel| async move {
         services.run_dispatcher(cancel.cancelled_owned()).await;
         services.close().await;
         Ok(())
     });
     parts.start("services", |cancel| answer(listen, router, cancel));
+    Ok(publishing)
 }
 
 fn start_doors(parts: &mut Parts, server: QueryServer, http: TcpListener, postgres: TcpListener) {

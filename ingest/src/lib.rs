@@ -41,6 +41,7 @@ mod merge;
 mod monitor;
 mod mysql;
 mod pattern;
+mod publish;
 mod quarantine;
 mod snapshot;
 mod source;
@@ -59,6 +60,7 @@ pub use kafka::{ClientSettings, KafkaConfig, KafkaSource, KafkaSourceError, Topi
 pub use merge::{Acknowledger, AnySource, CutLimits, Ingest};
 pub use monitor::Monitor;
 pub use mysql::{MysqlConfig, MysqlError, MysqlTls, Password};
+pub use publish::{PublishConfig, PublishError, PublishProgress, Publisher};
 pub use snapshot::{Clock, DatabaseSettings};
 pub use source::{Phase, QuarantinedRow, Resume, SourceHealth, TableState};
 pub use system::{quarantine_table, quarantined_in, states_in, states_table};

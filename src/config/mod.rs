@@ -2,6 +2,7 @@
 //! from the environment, then the command line. Every problem is reported, not just the first.
 
 mod layers;
+mod publish;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use medlake_ingest::PublishConfig;
 use medlake_lake::{CatalogConfig, RestAuth, S3Config, S3Credentials, Secret, Warehouse};
 
 pub(crate) use layers::Problem;
@@ -38,6 +40,8 @@ pub(crate) struct Config {
 pub(crate) struct OperationalConfig {
     /// Where the services listen.
     pub(crate) listen: SocketAddr,
+    /// Where their changes are published, if anywhere.
+    pub(crate) publish: Option<PublishConfig>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -108,7 +112,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data: PathBuf::from("data"),
-            operational: OperationalConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8081)) },
+            operational: OperationalConfig {
+                listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+                publish: None,
+            },
             ingest: IngestConfig {
                 cut_rows: 100_000,
                 cut_bytes: 128 << 20,
@@ -141,6 +148,9 @@ impl fmt::Display for Config {
         let Self { data, operational, ingest, sources, lake, query, simulate } = self;
         writeln!(f, "data: {}", data.display())?;
         writeln!(f, "operational:\n  listen: {}", operational.listen)?;
+        if let Some(publish) = &operational.publish {
+            publish::write(f, publish)?;
+        }
         writeln!(f, "ingest:\n  cut_rows: {}\n  cut_bytes: {}", ingest.cut_rows, ingest.cut_bytes)?;
         writeln!(f, "  memory_mib: {}", ingest.memory_mib)?;
         writeln!(f, "  quarantine_limit: {}", ingest.quarantine_limit)?;
@@ -210,6 +220,7 @@ impl Config {
             data: t.take("data", d.data, |_| None),
             operational: OperationalConfig {
                 listen: t.take("operational.listen", d.operational.listen, |_| None),
+                publish: publish::take(&mut t),
             },
             ingest: IngestConfig {
                 cut_rows: t.take("ingest.cut_rows", d.ingest.cut_rows, at_least(1)),

@@ -170,3 +170,28 @@ fn a_kafka_source_takes_its_own_settings_and_shows_no_secret() {
     .unwrap_err();
     assert!(problems[0].contains("sources.his") && problems[0].contains("topic"), "{problems:?}");
 }
+
+#[test]
+fn the_services_publish_where_that_is_said_and_show_no_secret() {
+    assert_eq!(load(&[]).unwrap().operational.publish, None);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("medlake.yaml");
+    let text = "operational:\n  publish:\n    brokers: kafka:9092\n    \
+                client: {sasl.password: geheim}\n";
+    std::fs::write(&file, text).unwrap();
+    let config = Config::load(Some(&file), std::iter::empty(), &[]).unwrap();
+    let publish = config.operational.publish.as_ref().unwrap();
+    assert_eq!((publish.prefix.as_str(), publish.partitions), ("medlake", 1));
+    assert_eq!(publish.client.0["sasl.password"], "geheim");
+    assert!(!format!("{config} {config:?}").contains("geheim"));
+    std::fs::write(&file, config.to_string().replace("***", "geheim")).unwrap();
+    assert_eq!(Config::load(Some(&file), std::iter::empty(), &[]).unwrap(), config);
+
+    let problems = load(&[
+        ("MEDLAKE__OPERATIONAL__PUBLISH__PREFIX", "über"),
+        ("MEDLAKE__OPERATIONAL__PUBLISH__CLIENT__ACKS", "1"),
+        ("MEDLAKE__OPERATIONAL__PUBLISH__BROKER", "kafka:9092"),
+    ])
+    .unwrap_err();
+    assert_eq!(problems.len(), 3, "{problems:#?}");
+}

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -18,7 +18,7 @@ use medlake_lake::Lake;
 use medlake_query_server::{IngestStatus, MemoryStatus, Status};
 use serde_json::json;
 
-use crate::clock::Clock;
+use crate::{clock::Clock, publishing::Publishing};
 use intake::Intake;
 
 /// Upper ends of the buckets that cuts are counted in, by their rows.
@@ -42,6 +42,7 @@ pub(crate) struct Pulse {
     failing: Mutex<BTreeMap<TableName, String>>,
     /// Why the last commit to the lake was not made, if it was not.
     uncommitted: Mutex<Option<String>>,
+    publishing: OnceLock<Publishing>,
 }
 
 impl Pulse {
@@ -64,7 +65,14 @@ impl Pulse {
             last_cut_micros: AtomicU64::new(0),
             failing: Mutex::default(),
             uncommitted: Mutex::default(),
+            publishing: OnceLock::new(),
         }
+    }
+
+    /// The services of this process publish their changes, too.
+    pub(crate) fn publishes(&self, publishing: Publishing) {
+        // There is one start of the services in a process.
+        let _ = self.publishing.set(publishing);
     }
 
     /// A cut was published, `took` after it was handed out by the sources.
@@ -137,6 +145,7 @@ impl Status for Pulse {
                 "uncommitted": self.why_uncommitted(),
             },
             "marts_not_up_to_date": failing,
+            "publishing": self.publishing.get().map(Publishing::parts),
         })
     }
 
@@ -199,6 +208,9 @@ impl Status for Pulse {
         }
         self.cut_sizes(&mut text);
         self.intake.prometheus(&mut text);
+        if let Some(publishing) = self.publishing.get() {
+            publishing.prometheus(&mut text);
+        }
         text
     }
 }

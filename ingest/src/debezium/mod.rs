@@ -14,6 +14,7 @@ mod problem;
 mod rows;
 mod sql;
 mod values;
+mod write;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,8 +28,9 @@ use medlake_contract::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
-    envelope::{Boundary, Change, Message},
+    envelope::{Boundary, Change, ChangeOp, Message},
     problem::Problem,
+    write::{Cell, Outgoing, Place, Route, RowChange, TableWriter, boundary},
 };
 pub use self::{
     sql::{DecimalHandling, Modes, TimePrecision},
@@ -38,7 +40,7 @@ use crate::{
     debezium::{
         codec::Codec,
         connect::{ConnectSchema, Field},
-        envelope::{ChangeOp, Origin, read_key},
+        envelope::{Origin, read_key},
         json::Json,
         placeholder::Placeholder,
         rows::{Layout, RowError, Rows, Sides},

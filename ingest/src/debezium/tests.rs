@@ -8,6 +8,7 @@ use super::*;
 
 mod recorded;
 mod shapes;
+mod written;
 
 /// Where data by others lies; none when it is absent, which is an error where everything must be.
 fn shared() -> Option<PathBuf> {

@@ -251,7 +251,7 @@ pub(crate) fn time_of_day(hour: i64, minute: i64, second: i64, nanos: i64) -> Op
 
 /// A date and time in microseconds since 1970.
 pub(crate) fn timestamp(days: i64, time: i64) -> Option<i64> {
-    days.checked_mul(MICROS_PER_DAY)?.checked_add(time)
+    i64::try_from(i128::from(days) * i128::from(MICROS_PER_DAY) + i128::from(time)).ok()
 }
 
 /// `2017-09-15`, a zone after it being ignored as Debezium always writes `Z`; the year may have a

@@ -17,13 +17,13 @@ const BATCH_ROWS: usize = 65_536;
 const BATCH_BYTES: usize = 256 << 20;
 
 /// A row of the change table.
-pub(super) struct RawChange<'r> {
-    pub(super) change_id: i64,
-    pub(super) tx_id: i64,
-    pub(super) op: &'r str,
-    pub(super) table: &'r str,
-    pub(super) before: Option<&'r [u8]>,
-    pub(super) after: Option<&'r [u8]>,
+pub(crate) struct RawChange<'r> {
+    pub(crate) change_id: i64,
+    pub(crate) tx_id: i64,
+    pub(crate) op: &'r str,
+    pub(crate) table: &'r str,
+    pub(crate) before: Option<&'r [u8]>,
+    pub(crate) after: Option<&'r [u8]>,
 }
 
 impl RawChange<'_> {

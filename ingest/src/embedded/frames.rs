@@ -4,10 +4,10 @@ use super::decode::RawChange;
 ///
 /// A row that crosses from SQLite's thread on its own costs several times what decoding it does, so
 /// SQLite joins a thousand of them into one value.
-pub(super) const CHUNK_ROWS: i64 = 1_000;
+pub(crate) const CHUNK_ROWS: i64 = 1_000;
 
 /// Whether the rows of a chunk are more than SQLite holds in one value (a gigabyte): fewer may do.
-pub(super) fn too_big(error: &sqlx::Error) -> bool {
+pub(crate) fn too_big(error: &sqlx::Error) -> bool {
     const SQLITE_TOOBIG: &str = "18";
     error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == SQLITE_TOOBIG)
 }
@@ -15,7 +15,7 @@ pub(super) fn too_big(error: &sqlx::Error) -> bool {
 /// The next changes after `?1`, at most `?2`, as one value, null when there is none. A change is six
 /// numbers, each followed by a space (change, transaction, and the lengths in bytes of the four
 /// texts, -1 for null), then the texts: operation, table, image before, image after.
-pub(super) const SQL: &str = "
+pub(crate) const SQL: &str = "
     with changes as materialized (
         select change_id, tx_id, op, table_name, before, after
         from cdc_change
@@ -32,12 +32,12 @@ pub(super) const SQL: &str = "
     from changes";
 
 /// The changes in one answer to [`SQL`].
-pub(super) struct Frames<'a> {
+pub(crate) struct Frames<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Frames<'a> {
-    pub(super) fn new(chunk: &'a [u8]) -> Self {
+    pub(crate) fn new(chunk: &'a [u8]) -> Self {
         Self { rest: chunk }
     }
 

@@ -2,14 +2,12 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use futures::future::{BoxFuture, FutureExt};
 use medlake_contract::{Position, SchemaChange, SourceId, TableName, TableSchema};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions,
-};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{
     Bounds, bounds,
     decode::Decoder,
-    fail, frames,
+    fail, frames, is_complete,
     schema::{self, CapturedTable},
     stored,
     trim::Trimmer,
@@ -230,10 +228,13 @@ enum Changes {
     OfOtherTables,
 }
 
-const DATA: &str = "pragma data_version";
-const SCHEMA: &str = "pragma schema_version";
+pub(crate) const DATA: &str = "pragma data_version";
+pub(crate) const SCHEMA: &str = "pragma schema_version";
 
-async fn number(connection: &mut SqliteConnection, sql: &'static str) -> Result<i64, sqlx::Error> {
+pub(crate) async fn number(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(sql).fetch_one(connection).await
 }
 
@@ -286,11 +287,9 @@ impl Log for EmbeddedLog {
         async move {
             let fail = fail(&self.id, "read the change table");
             let mut read = self.connection.begin().await.map_err(&fail)?;
-            let bounds = bounds(&mut read).await.map_err(&fail)?;
-            let lacks = bounds.trimmed_to > 0
-                || any_uncaptured(&self.tables, &mut read).await.map_err(&fail)?;
+            let complete = is_complete(&mut read).await.map_err(&fail)?;
             read.commit().await.map_err(&fail)?;
-            Ok((!lacks).then_some(ChangePlace(0)))
+            Ok(complete.then_some(ChangePlace(0)))
         }
         .boxed()
     }
@@ -371,21 +370,4 @@ impl Log for EmbeddedLog {
     fn gauges(&self) -> Arc<Gauges> {
         Arc::clone(&self.gauges)
     }
-}
-
-/// Whether any table has rows but no change of it was ever recorded.
-async fn any_uncaptured(
-    tables: &[CapturedTable],
-    connection: &mut SqliteConnection,
-) -> Result<bool, sqlx::Error> {
-    let changed: Vec<String> = sqlx::query_scalar("select distinct table_name from cdc_change")
-        .fetch_all(&mut *connection)
-        .await?;
-    for table in tables.iter().filter(|t| !changed.contains(&t.name)) {
-        let sql = format!("select exists (select 1 from {})", schema::quoted(&table.name));
-        if sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

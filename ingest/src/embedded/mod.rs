@@ -1,9 +1,9 @@
-mod columns;
-mod decode;
-mod frames;
-mod log;
+pub(crate) mod columns;
+pub(crate) mod decode;
+pub(crate) mod frames;
+pub(crate) mod log;
 mod rows;
-mod schema;
+pub(crate) mod schema;
 mod trim;
 
 #[cfg(test)]
@@ -13,7 +13,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt};
 use medlake_contract::{SourceId, TableName, TableSchema};
-use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
     AnySource, Budget, CutLimits, DatabaseSettings, IngestError, Wake,
@@ -25,13 +25,13 @@ use rows::EmbeddedRows;
 use trim::Trimmer;
 
 /// How long a statement waits for another connection's write before it is `Unavailable`.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Memory for copied rows of a source that was given none.
 const OWN_BUDGET: usize = 64 << 20;
 
 /// Rows in flight between SQLite's thread and the decoder.
-const ROW_BUFFER: usize = 1024;
+pub(crate) const ROW_BUFFER: usize = 1024;
 
 /// An embedded SQLite database whose triggers record each row change.
 ///
@@ -174,14 +174,14 @@ impl Source for EmbeddedSource {
 }
 
 /// The ends of a change table.
-struct Bounds {
+pub(crate) struct Bounds {
     /// The newest change that was deleted; 0 when none was.
-    trimmed_to: u64,
+    pub(crate) trimmed_to: u64,
     /// The newest change there ever was; 0 when there was none.
-    newest: u64,
+    pub(crate) newest: u64,
 }
 
-async fn bounds(connection: &mut SqliteConnection) -> Result<Bounds, sqlx::Error> {
+pub(crate) async fn bounds(connection: &mut SqliteConnection) -> Result<Bounds, sqlx::Error> {
     let (trimmed_to, newest): (i64, i64) = sqlx::query_as(
         "with trimmed as (select coalesce(max(trimmed_to), 0) as change_id from cdc_trimmed)
          select
@@ -192,6 +192,23 @@ async fn bounds(connection: &mut SqliteConnection) -> Result<Bounds, sqlx::Error
     .fetch_one(connection)
     .await?;
     Ok(Bounds { trimmed_to: trimmed_to.unsigned_abs(), newest: newest.unsigned_abs() })
+}
+
+/// Whether every row came by a change that is there: then nothing needs to be copied.
+pub(crate) async fn is_complete(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if bounds(connection).await?.trimmed_to > 0 {
+        return Ok(false);
+    }
+    let changed: Vec<String> = sqlx::query_scalar("select distinct table_name from cdc_change")
+        .fetch_all(&mut *connection)
+        .await?;
+    for table in schema::names(connection).await?.iter().filter(|t| !changed.contains(t)) {
+        let sql = format!("select exists (select 1 from {})", schema::quoted(table));
+        if sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A change id as SQLite stores it. Ids beyond its integers do not occur; nothing is after them.

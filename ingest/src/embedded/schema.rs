@@ -45,6 +45,14 @@ fn internal(table: &str) -> bool {
     ["cdc_", "sqlx_", "sqlite_", "_", "outbox", "idempotency"].iter().any(|p| table.starts_with(p))
 }
 
+/// What the captured tables of a database are called, in order.
+pub(crate) async fn names(connection: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+    let sql = "select name from sqlite_schema where type = 'table' order by name";
+    let mut names: Vec<String> = sqlx::query_scalar(sql).fetch_all(connection).await?;
+    names.retain(|name| !internal(name));
+    Ok(names)
+}
+
 /// The captured tables of a database, by name.
 pub(crate) async fn tables(
     at: &SourceId,
@@ -52,13 +60,9 @@ pub(crate) async fn tables(
 ) -> Result<Vec<CapturedTable>, IngestError> {
     let database =
         |source| IngestError::Database { at: at.clone(), doing: "read the schema", source };
-    let names: Vec<String> =
-        sqlx::query_scalar("select name from sqlite_schema where type = 'table' order by name")
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(database)?;
-    let mut tables = Vec::new();
-    for name in names.into_iter().filter(|name| !internal(name)) {
+    let names = names(connection).await.map_err(database)?;
+    let mut tables = Vec::with_capacity(names.len());
+    for name in names {
         let rows = sqlx::query(AssertSqlSafe(format!("pragma table_xinfo({})", quoted(&name))))
             .fetch_all(&mut *connection)
             .await

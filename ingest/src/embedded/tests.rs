@@ -396,9 +396,11 @@ async fn rows_from_before_a_column_was_added_are_filled_with_nulls() {
     assert_eq!(names, ["late", "pair"]);
     assert_eq!(cut.schemas[1].renamed, [("more".to_owned(), "most".to_owned())]);
     let mut late = Replica::default();
-    late.apply(&ChangeSet { batches: cut.batches.clone(), ..ChangeSet::default() });
-    let states = cut.batches.iter().flat_map(|b| states_in(b.after()));
-    assert_eq!(states.map(|s| s.phase).collect::<Vec<_>>(), [Phase::Snapshotting]);
+    let (batches, copies) = (cut.batches.clone(), cut.copies.clone());
+    late.apply(&ChangeSet { batches, copies, ..ChangeSet::default() });
+    // The copy of so few rows may be in the same cut already.
+    let mut states = cut.batches.iter().flat_map(|b| states_in(b.after()));
+    assert_eq!(states.next().map(|s| s.phase), Some(Phase::Snapshotting));
     settle(&mut ingest, CutLimits::default()).await.iter().for_each(|cut| late.apply(cut));
     assert_eq!(late.count("shop.late"), 2);
 }

@@ -9,7 +9,7 @@ use sqlx::{
 use tokio::sync::Mutex;
 
 use super::{fail, stored};
-use crate::{IngestError, source::Acknowledge};
+use crate::{IngestError, publish::published_to, source::Acknowledge};
 
 /// Changes deleted in one write transaction: a service that wants to write waits this long at most.
 const CHUNK: i64 = 5_000;
@@ -35,12 +35,14 @@ impl Trimmer {
         Ok(Self { at, connection: Arc::new(Mutex::new(connection)) })
     }
 
-    /// Deletes the changes up to and with `change_id`, oldest first, and records how far it is
+    /// Deletes the changes up to and with `change_id`, oldest first, as far as they are published
+    /// where they are to be, and records how far it is
     /// with each chunk; then the transactions that have no changes left, but the newest.
     async fn trim(&self, change_id: u64) -> Result<u64, IngestError> {
         let fail = fail(&self.at, "trim the changes");
-        let end = stored(change_id);
         let mut connection = self.connection.lock().await;
+        let published = published_to(&mut connection).await.map_err(&fail)?;
+        let end = stored(change_id).min(published.unwrap_or(i64::MAX));
         let mut trimmed = 0;
         loop {
             // Read outside the write transaction: nobody else deletes, and when there is nothing

@@ -37,8 +37,8 @@ pub(crate) struct Order {
     queues: BTreeMap<(Arc<str>, i32), VecDeque<Waiting>>,
     /// How many changes of a transaction wait.
     counts: HashMap<String, u64>,
-    /// By prefix, the transaction whose beginning was seen last.
-    begun: HashMap<String, String>,
+    /// By prefix, the transactions whose beginnings were seen and not their ends.
+    begun: HashMap<String, Vec<String>>,
     /// Transactions that ended, in order.
     ended: VecDeque<Ended>,
 }
@@ -61,6 +61,9 @@ struct Ended {
 
 /// The topic of the transactions of a connector is called like this after its prefix.
 pub(crate) const TRANSACTION_TOPIC: &str = ".transaction";
+
+/// How many transactions may be open at once in one topic of transactions.
+const BEGUN: usize = 64;
 
 impl Order {
     pub(crate) fn new(patience: Duration, limit: usize) -> Self {
@@ -125,11 +128,22 @@ impl Order {
         };
         let Some(counts) = counts else {
             // Its own place is passed with the end.
-            self.begun.insert(prefix.to_owned(), id.into_owned());
+            let begun = self.begun.entry(prefix.to_owned()).or_default();
+            // One whose end never comes is not waited for.
+            if begun.len() == BEGUN {
+                begun.remove(0);
+            }
+            begun.push(id.into_owned());
             return;
         };
-        // PostgreSQL's end has another id than its beginning: the place in the log is in it.
-        let id = self.begun.remove(prefix).unwrap_or_else(|| id.into_owned());
+        // Several connectors may write one topic. PostgreSQL's end has another id than its beginning:
+        // the place in the log is in it; then it is the one that was begun last.
+        let begun = self.begun.get_mut(prefix);
+        let found = begun.and_then(|begun| match begun.iter().position(|of| *of == id) {
+            Some(at) => Some(begun.remove(at)),
+            None => begun.pop(),
+        });
+        let id = found.unwrap_or_else(|| id.into_owned());
         let read = counts.iter().filter(|(table, _)| is_read(&format!("{prefix}.{table}")));
         let changes = read.map(|(_, count)| count).sum();
         self.ended.push_back(Ended { id, changes, record, since: now });

@@ -322,3 +322,21 @@ fn what_waits_of_a_partition_that_went_is_forgotten() {
     assert!(played.read().is_none());
     assert_eq!((played.source.order.len(), played.source.order.bytes()), (0, 0));
 }
+
+#[test]
+fn transactions_of_two_connectors_in_one_topic_are_told_apart() {
+    let mut played = played(config(), &["p.db.t", "p.transaction"]);
+    let ends: Arc<str> = Arc::from("p.transaction");
+    let key = Some(r#"{"id":1}"#);
+    played.send_to(&ends, 0, None, Some(&boundary("BEGIN", "a:1", 0)));
+    played.send_to(&ends, 1, None, Some(&boundary("BEGIN", "b:1", 0)));
+    played.send(key, Some(&of("a:1", 1, 1)));
+    played.send_to(&ends, 2, None, Some(&boundary("END", "a:1", 1)));
+    let page = played.read().unwrap();
+    assert_eq!((page.row_count, page.transaction_count), (1, 1));
+    played.send(key, Some(&of("b:1", 1, 2)));
+    assert!(played.read().is_none(), "half a transaction");
+    played.send_to(&ends, 3, None, Some(&boundary("END", "b:1", 1)));
+    let page = played.read().unwrap();
+    assert_eq!((page.row_count, page.transaction_count), (1, 1));
+}

@@ -108,8 +108,16 @@ impl Broker {
 
     /// Ends it as if the machine had lost its power, and starts it again.
     pub(crate) fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart();
+    }
+
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub(crate) fn restart(&mut self) {
         self.child = Self::spawn(self.folder.path());
         self.until_ready();
     }

@@ -1,6 +1,7 @@
 //! [`KafkaSource`] with a real broker.
 
 mod broker;
+mod publish;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
