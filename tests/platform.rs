@@ -245,16 +245,18 @@ impl Platform {
 
     /// What psql makes of a statement; its errors with their SQLSTATE.
     pub(crate) fn psql_output(&self, sql: &str) -> std::process::Output {
-        self.psql_with(sql, &[])
+        self.psql_with(&[sql], &[])
     }
 
-    /// As [`Self::psql_output`], told further things.
-    pub(crate) fn psql_with(&self, sql: &str, more: &[&str]) -> std::process::Output {
+    /// As [`Self::psql_output`] of several commands, told further things.
+    pub(crate) fn psql_with(&self, commands: &[&str], more: &[&str]) -> std::process::Output {
         Command::new("psql")
             .args(more)
             .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"])
             .args(["-h", "127.0.0.1"])
-            .args(["-p", &self.postgres_port.to_string(), "-U", "analyst", "-c", sql, "medlake"])
+            .args(["-p", &self.postgres_port.to_string(), "-U", "analyst"])
+            .args(commands.iter().flat_map(|command| ["-c", command]))
+            .arg("medlake")
             .output()
             .expect("psql is installed (make parts)")
     }

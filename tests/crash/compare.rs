@@ -1,9 +1,15 @@
 //! The tables of a source and their copies in the lake, cell by cell, whatever types and text forms
 //! either has for the same value.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+};
 
 use chrono::{DateTime, NaiveDateTime};
+use serde_json::json;
 
 use super::{
     model::{Kind, Table},
@@ -11,20 +17,40 @@ use super::{
 };
 use crate::platform::{self, Platform};
 
-/// Between cells and rows of an answer; no value has them.
+/// Between cells, rows and answers; no value has them.
 const CELL: char = '\u{1f}';
 const ROW: char = '\u{1e}';
+const ANSWER: char = '\u{1c}';
 const NULL: &str = "\u{1d}";
 
-/// Compares every value of `table` with what the doors say; answers how many there are.
+/// Compares every value of tables with what the doors say; answers how many there are.
 ///
 /// # Errors
 /// The first differences, as text.
-pub(crate) async fn table(
+pub(crate) async fn tables(
     platform: &Platform,
-    source: &dyn Source,
-    table: &Table,
+    tables: &[(&dyn Source, Table)],
 ) -> Result<usize, String> {
+    let mut statements = Vec::new();
+    for (source, table) in tables {
+        let name = format!("{}.{}", source.name(), table.name);
+        statements.push(format!("select {} from {name}", known(table).join(", ")));
+        columns(platform, *source, table).await?;
+    }
+    let mut values = 0;
+    for ((source, table), ours) in tables.iter().zip(read(platform, &statements)) {
+        let name = format!("{}.{}", source.name(), table.name);
+        values += rows(table, &name, source.rows(table).await, ours)?;
+        quarantine(platform, *source, table).await?;
+    }
+    Ok(values)
+}
+
+fn known(table: &Table) -> Vec<&str> {
+    table.columns.iter().map(|c| c.name.as_str()).collect()
+}
+
+async fn columns(platform: &Platform, source: &dyn Source, table: &Table) -> Result<(), String> {
     let name = format!("{}.{}", source.name(), table.name);
     let mut held: Vec<String> = serde_json::from_value(
         platform.query(&format!("select * from {name} limit 0")).await["columns"].clone(),
@@ -35,7 +61,7 @@ pub(crate) async fn table(
     })
     .map_err(|error| error.to_string())?;
     let mut wanted = source.columns(table).await.map_err(|Failed(error)| error)?;
-    let known: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
+    let known = known(table);
     if wanted != known {
         return Err(format!("{name}: the harness lost track: {wanted:?}, thought {known:?}"));
     }
@@ -44,21 +70,14 @@ pub(crate) async fn table(
     if held != wanted {
         return Err(format!("{name} has columns {held:?}, the source {wanted:?}"));
     }
-
-    let select = known.join(", ");
-    let ours = read(platform, &format!("select {select} from {name}"));
-    rows(table, &name, source.rows(table).await, ours)
+    Ok(())
 }
 
 /// Compares how many changes of `table` nobody can read with what is said to be in quarantine.
 ///
 /// # Errors
 /// The difference, as text.
-pub(crate) async fn quarantine(
-    platform: &Platform,
-    source: &dyn Source,
-    table: &Table,
-) -> Result<(), String> {
+async fn quarantine(platform: &Platform, source: &dyn Source, table: &Table) -> Result<(), String> {
     let (wanted, own) = (source.unreadable(table).await, source.name());
     let of = format!("where source = '{own}' and table_name = '{}'", table.name);
     for count in [
@@ -73,39 +92,66 @@ pub(crate) async fn quarantine(
     Ok(())
 }
 
-/// The same of what two other engines read from the files, which nobody writes.
-pub(crate) async fn engines(
-    lake: &Path,
-    source: &dyn Source,
-    tables: &[Table],
-) -> Result<usize, String> {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers");
-    let wanted = |table: &Table| {
-        let columns: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
-        format!("{}.{}:{}", source.name(), table.name, columns.join(","))
-    };
-    let output = Command::new(platform::parts().join("readers/bin/python"))
-        .args([scripts.join("run.py"), scripts.join("read_rows.py")])
-        .arg(lake)
-        .args(tables.iter().map(wanted))
-        .output()
-        .expect("the Python readers are installed (make parts)");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let read: BTreeMap<String, BTreeMap<String, Vec<Row>>> =
-        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
-    let mut values = 0;
-    for table in tables {
-        for (engine, ours) in &read[&format!("{}.{}", source.name(), table.name)] {
-            let name = format!("{engine}: {}.{}", source.name(), table.name);
-            values += rows(table, &name, source.rows(table).await, ours.clone())?;
-        }
+/// Two other engines in a process of their own, which reads lakes until this is dropped.
+pub(crate) struct Engines {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Engines {
+    pub(crate) fn start() -> Self {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers");
+        let mut child = Command::new(platform::parts().join("readers/bin/python"))
+            .args([scripts.join("run.py"), scripts.join("read_rows.py")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the Python readers are installed (make parts)");
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Self { child, answers }
     }
-    Ok(values)
+
+    /// Compares every value of tables with what the engines read from the files of a lake, which
+    /// nobody writes.
+    ///
+    /// # Errors
+    /// The first differences, as text.
+    pub(crate) async fn compare(
+        &mut self,
+        lake: &Path,
+        tables: &[(&dyn Source, Table)],
+    ) -> Result<usize, String> {
+        let name =
+            |(source, table): &(&dyn Source, Table)| format!("{}.{}", source.name(), table.name);
+        let wanted: BTreeMap<String, Vec<&str>> =
+            tables.iter().map(|of| (name(of), known(&of.1))).collect();
+        let request = json!({ "lake": lake, "tables": wanted });
+        writeln!(self.child.stdin.as_mut().unwrap(), "{request}").map_err(|e| e.to_string())?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).map_err(|e| e.to_string())?;
+        let read: BTreeMap<String, BTreeMap<String, Vec<Row>>> =
+            serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))?;
+        let mut values = 0;
+        for of in tables {
+            for (engine, ours) in &read[&name(of)] {
+                let (source, table) = of;
+                let name = format!("{engine}: {}", name(of));
+                values += rows(table, &name, source.rows(table).await, ours.clone())?;
+            }
+        }
+        Ok(values)
+    }
+}
+
+impl Drop for Engines {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn rows(table: &Table, name: &str, theirs: Vec<Row>, ours: Vec<Row>) -> Result<usize, String> {
-    let known: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
+    let known = known(table);
     let (mut theirs, mut ours) = (in_order(table, theirs), in_order(table, ours));
     let values = theirs.len() * known.len();
     if ours == theirs {
@@ -128,20 +174,24 @@ fn rows(table: &Table, name: &str, theirs: Vec<Row>, ours: Vec<Row>) -> Result<u
     ))
 }
 
-/// All rows of a statement as psql shows them: one statement, one view.
-fn read(platform: &Platform, sql: &str) -> Vec<Row> {
+/// All rows of each statement as psql shows them: one statement, one view.
+fn read(platform: &Platform, statements: &[String]) -> Vec<Vec<Row>> {
     let null = format!("null={NULL}");
     let [cell, row] = [CELL, ROW].map(|c| c.to_string());
-    let output = platform.psql_with(sql, &["-F", &cell, "-R", &row, "-P", &null]);
-    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    let end = format!("\\echo -n {ANSWER}");
+    let all: Vec<&str> = statements.iter().flat_map(|sql| [sql.as_str(), &end]).collect();
+    let output = platform.psql_with(&all, &["-F", &cell, "-R", &row, "-P", &null]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    // psql ends its output with a line feed of its own.
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    if text.is_empty() {
-        return vec![];
-    }
     let cells = |row: &str| row.split(CELL).map(|c| (c != NULL).then(|| c.to_owned())).collect();
-    text.split(ROW).map(cells).collect()
+    let rows = |text: &str| -> Vec<Row> {
+        // psql ends an answer with a line feed of its own.
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        if text.is_empty() { vec![] } else { text.split(ROW).map(cells).collect() }
+    };
+    let mut answers: Vec<&str> = text.split(ANSWER).collect();
+    assert_eq!(answers.pop(), Some(""), "all statements are answered");
+    answers.into_iter().map(rows).collect()
 }
 
 fn in_order(table: &Table, mut rows: Vec<Row>) -> Vec<Row> {

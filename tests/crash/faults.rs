@@ -5,7 +5,6 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
     time::Duration,
 };
 
@@ -36,14 +35,15 @@ pub(crate) struct Ground {
     locked: Option<SqliteConnection>,
 }
 
+/// A bucket at the end of a line of its own.
 struct Bucket {
-    line: Arc<Line>,
+    line: Line,
     name: String,
 }
 
-/// A server of buckets at the end of a line, started when the first seed wants one.
+/// A server of buckets, started when the first seed wants one.
 #[derive(Default)]
-pub(crate) struct Buckets(Option<(S3Server, Arc<Line>)>);
+pub(crate) struct Buckets(Option<S3Server>);
 
 /// Enough for the lake of one seed several times over.
 const DISK: &str = "size=2g";
@@ -64,13 +64,9 @@ impl Ground {
 
     /// With files in a bucket.
     pub(crate) async fn bucket(data: &Path, name: String, buckets: &mut Buckets) -> Self {
-        let (server, line) = buckets.0.get_or_insert_with(|| {
-            let server = S3Server::start();
-            let line = Arc::new(Line::start(server.port));
-            (server, line)
-        });
+        let server = buckets.0.get_or_insert_with(S3Server::start);
         server.make_bucket(&name).await;
-        let bucket = Bucket { line: Arc::clone(line), name };
+        let bucket = Bucket { line: Line::start(server.port), name };
         Self { bucket: Some(bucket), ..Self::plain(data) }
     }
 
@@ -160,7 +156,8 @@ impl Ground {
     /// Gives a disk of its own back. A seed that failed keeps it.
     pub(crate) fn clear(self) {
         if self.small {
-            let done = Command::new("umount").arg(&self.lake).status();
+            // A reader may hold a file of it for a moment longer.
+            let done = Command::new("umount").arg("--lazy").arg(&self.lake).status();
             assert!(done.is_ok_and(|status| status.success()), "could not give the disk back");
         }
     }

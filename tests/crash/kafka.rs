@@ -15,9 +15,6 @@ use super::{
 };
 use crate::broker::Broker;
 
-/// Whether Medlake has a source of this kind.
-pub(crate) const READ: bool = true;
-
 const PARTITIONS: i32 = 3;
 
 const KINDS: [Kind; 11] = [

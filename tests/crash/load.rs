@@ -35,6 +35,8 @@ pub(crate) struct Load {
     /// Slots that no writer uses.
     ends: AtomicI64,
     stop: AtomicBool,
+    /// Nobody writes anything but beats.
+    held: AtomicBool,
     pub(crate) transactions: AtomicU64,
     pub(crate) alterations: AtomicU64,
 }
@@ -55,6 +57,7 @@ impl Load {
             beaten: AtomicI64::new(0),
             ends: AtomicI64::new(1_000_000_000),
             stop: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             transactions: AtomicU64::new(0),
             alterations: AtomicU64::new(0),
         })
@@ -89,6 +92,18 @@ impl Load {
 
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets the writers write no more for a while, or go on.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
+    }
+
+    /// Waits until writers may write.
+    async fn may_write(&self) {
+        while self.held.load(Ordering::SeqCst) && !self.stopped() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn stopped(&self) -> bool {
@@ -143,6 +158,7 @@ impl Load {
         let mut generator = Generator::new(random, self.source.kinds());
         while let Some(mut session) = self.session().await {
             while !self.stopped() {
+                self.may_write().await;
                 let mut held = Vec::new();
                 for table in &self.tables {
                     held.push(table.read().await);
@@ -180,6 +196,7 @@ impl Load {
             while !self.stopped() {
                 let pause = generator.random.random_range(200..1_000);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
+                self.may_write().await;
                 let index = generator.random.random_range(0..self.tables.len());
                 let mut table = self.tables[index].write().await;
                 let Some(change) = generator.alteration(&table) else { continue };

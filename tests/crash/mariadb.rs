@@ -23,9 +23,6 @@ const BINLOG: [&str; 7] = [
     "--innodb-flush-log-at-trx-commit=1",
 ];
 
-/// Whether Medlake has a source of this kind.
-pub(crate) const READ: bool = true;
-
 /// The server of all seeds.
 pub(crate) struct Server {
     server: Mutex<DatabaseServer>,

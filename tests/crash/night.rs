@@ -8,16 +8,17 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
-use tokio::task::JoinSet;
+use tokio::{sync::Mutex, task::JoinSet};
 
 use super::{
-    compare,
+    compare::{self, Engines},
     embedded::Embedded,
     faults::{Buckets, Ground},
     kafka::{self, Kafka},
     load::{LAST, Load},
     mariadb::{self, MariaDb},
-    model::Key,
+    model::{Key, Table},
+    source::Source,
 };
 use crate::{
     platform::{Platform, Ports, Settings, binary},
@@ -30,7 +31,10 @@ const EVENTS: u32 = 4;
 /// Every so many seeds other engines read the lake too.
 const ENGINES: u64 = 5;
 
-/// How long a new row may take to be seen after a kill, whatever else is going on.
+/// How long a new row may take to be seen after a kill while writers write: on a machine that has much
+/// else to do they may be faster than what follows them. Then they are held.
+const UNDER_LOAD: Duration = Duration::from_secs(30);
+/// How long it may take when nobody writes.
 const RECOVERY: Duration = Duration::from_secs(300);
 
 /// What became of one seed, or of several.
@@ -39,6 +43,7 @@ pub(crate) struct Outcome {
     pub(crate) seed: u64,
     /// Where the lake is.
     pub(crate) ground: &'static str,
+    pub(crate) took: Duration,
     pub(crate) kills: u32,
     pub(crate) faults: u32,
     pub(crate) transactions: u64,
@@ -48,40 +53,61 @@ pub(crate) struct Outcome {
     pub(crate) recoveries: Vec<Duration>,
 }
 
-/// The servers of all seeds.
+/// The servers of all seeds. Those that may be killed have one seed at a time.
 pub(crate) struct Servers {
-    pub(crate) mariadb: Arc<mariadb::Server>,
-    pub(crate) kafka: Option<Arc<kafka::Server>>,
-    pub(crate) buckets: Buckets,
+    mariadb: Mutex<Arc<mariadb::Server>>,
+    kafka: Mutex<Arc<kafka::Server>>,
+    buckets: Mutex<Buckets>,
+    engines: Mutex<Option<Engines>>,
+}
+
+impl Servers {
+    pub(crate) async fn start() -> Self {
+        let kafka = tokio::task::spawn_blocking(kafka::Server::start);
+        let mariadb = Arc::new(mariadb::Server::start().await);
+        Self {
+            mariadb: Mutex::new(mariadb),
+            kafka: Mutex::new(Arc::new(kafka.await.unwrap())),
+            buckets: Mutex::default(),
+            engines: Mutex::default(),
+        }
+    }
 }
 
 /// # Errors
 /// What is not as it should be.
-pub(crate) async fn run(
-    seed: u64,
-    folder: &Path,
-    servers: &mut Servers,
-) -> Result<Outcome, String> {
+pub(crate) async fn run(seed: u64, folder: &Path, servers: &Servers) -> Result<Outcome, String> {
+    // Each seed has a database or a broker beside the embedded one, every fifth both: with all three
+    // the machine would have more to write than to compare.
+    let both = seed.is_multiple_of(5);
+    let mariadb = match both || seed.is_multiple_of(2) {
+        true => Some(servers.mariadb.lock().await),
+        false => None,
+    };
+    let kafka = match both || !seed.is_multiple_of(2) {
+        true => Some(servers.kafka.lock().await),
+        false => None,
+    };
+    let began = Instant::now();
     let mut random = StdRng::seed_from_u64(seed);
     let data = folder.join("data");
     let ground = match random.random_range(0..4) {
         0 => Ground::small(&data),
-        1 => Ground::bucket(&data, format!("crash-{seed}"), &mut servers.buckets).await,
+        1 => {
+            let mut buckets = servers.buckets.lock().await;
+            Ground::bucket(&data, format!("crash-{seed}"), &mut buckets).await
+        }
         _ => Ground::plain(&data),
     };
     let ports = Ports::free();
     let keyed = [Key::Int, Key::Text, Key::Composite];
     let mut loads = vec![Load::prepare(Box::new(Embedded::new(&data)), &keyed, seed).await];
-    // Each seed has a database or a broker beside the embedded one, every fifth both: with all three
-    // the machine would have more to write than to compare.
-    if mariadb::READ && (seed.is_multiple_of(2) || seed.is_multiple_of(5)) {
+    if let Some(server) = &mariadb {
         let all = [Key::Int, Key::Text, Key::Composite, Key::None];
-        let source = MariaDb::create(Arc::clone(&servers.mariadb), &format!("crash_{seed}")).await;
+        let source = MariaDb::create(Arc::clone(server), &format!("crash_{seed}")).await;
         loads.push(Load::prepare(Box::new(source), &all, seed).await);
     }
-    if let Some(server) =
-        servers.kafka.as_ref().filter(|_| !seed.is_multiple_of(2) || seed.is_multiple_of(5))
-    {
+    if let Some(server) = &kafka {
         let source = Kafka::create(Arc::clone(server), seed).await;
         loads.push(Load::prepare(Box::new(source), &keyed, seed).await);
     }
@@ -96,7 +122,7 @@ pub(crate) async fn run(
     let mut settings: Vec<(String, String)> =
         loads.iter().flat_map(|load| load.source.settings()).chain(ground.settings()).collect();
     let mut set = |key: &str, value: &str| settings.push((key.to_owned(), value.to_owned()));
-    set("MEDLAKE__LAKE__FLUSH_INTERVAL_MS", "700");
+    set("MEDLAKE__LAKE__FLUSH_INTERVAL_MS", "300");
     set("MEDLAKE__INGEST__CUT_ROWS", "500");
     set("MEDLAKE__SIMULATE__ORDERS_PER_SECOND", "5");
     set("MEDLAKE__SIMULATE__SEED", &seed.to_string());
@@ -112,7 +138,9 @@ pub(crate) async fn run(
     for _ in 0..EVENTS {
         night.something_happens(&mut random).await?;
     }
-    night.morning(tasks).await
+    let mut outcome = night.morning(tasks, servers).await?;
+    outcome.took = began.elapsed();
+    Ok(outcome)
 }
 
 struct Night<'a> {
@@ -148,7 +176,7 @@ impl Night<'_> {
             tokio::time::sleep(Duration::from_millis(random.random_range(0..to)))
         };
         // From the first instants of a start to well past a commit.
-        pause(random, 1_500).await;
+        pause(random, 800).await;
         let load = Arc::clone(&self.loads[random.random_range(0..self.loads.len())]);
         let harms = load.source.harms();
         let mut killed = true;
@@ -158,14 +186,14 @@ impl Night<'_> {
                 self.outcome.faults += 1;
                 killed = random.random_range(0..2) == 0;
                 load.source.harm(harms[random.random_range(0..harms.len())]).await;
-                pause(random, 1_200).await;
+                pause(random, 800).await;
             }
             _ => {
                 self.outcome.faults += 1;
                 killed = random.random_range(0..2) == 0;
                 let faults = self.ground.faults();
                 self.ground.begin(faults[random.random_range(0..faults.len())]).await;
-                pause(random, 2_000).await;
+                pause(random, 1_200).await;
             }
         }
         let ended = self.platform.as_mut().and_then(Platform::ended);
@@ -184,7 +212,7 @@ impl Night<'_> {
         self.restart(&[]);
         while random.random_range(0..3) == 0 {
             // Once more while it starts, or takes up what the last one left.
-            pause(random, 1_200).await;
+            pause(random, 600).await;
             self.kill();
             self.restart(&[]);
         }
@@ -223,12 +251,16 @@ impl Night<'_> {
                 }
             }
             behind = still;
-            if killed.elapsed() > RECOVERY {
+            for (load, _) in &behind {
+                load.hold(killed.elapsed() > UNDER_LOAD);
+            }
+            if killed.elapsed() > UNDER_LOAD + RECOVERY {
                 let names: Vec<&str> = behind.iter().map(|(load, _)| load.source.name()).collect();
                 return Err(format!("no new rows of {names:?} are seen"));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.loads.iter().for_each(|load| load.hold(false));
         Ok(())
     }
 
@@ -271,7 +303,11 @@ impl Night<'_> {
     }
 
     /// Everything comes to rest and is looked at.
-    async fn morning(mut self, mut tasks: JoinSet<()>) -> Result<Outcome, String> {
+    async fn morning(
+        mut self,
+        mut tasks: JoinSet<()>,
+        servers: &Servers,
+    ) -> Result<Outcome, String> {
         self.kill();
         for load in &self.loads {
             load.stop();
@@ -322,11 +358,10 @@ impl Night<'_> {
             platform.stop();
         }
         if self.ground.has_files() && self.outcome.seed.is_multiple_of(ENGINES) {
-            for load in &self.loads {
-                let (lake, tables) = (self.data.join("lake"), load.tables().await);
-                let source = load.source.as_ref();
-                self.outcome.values += compare::engines(&lake, source, &tables).await?;
-            }
+            let mut engines = servers.engines.lock().await;
+            let engines = engines.get_or_insert_with(Engines::start);
+            let tables = self.tables().await;
+            self.outcome.values += engines.compare(&self.data.join("lake"), &tables).await?;
         }
         for load in &self.loads {
             self.outcome.transactions += load.transactions.load(Ordering::Relaxed);
@@ -351,15 +386,17 @@ impl Night<'_> {
         Ok(())
     }
 
-    async fn compare(&self) -> Result<usize, String> {
-        let mut values = 0;
+    async fn tables(&self) -> Vec<(&dyn Source, Table)> {
+        let mut all = Vec::new();
         for load in &self.loads {
-            for table in load.tables().await.iter().chain([&load.beat]) {
-                values += compare::table(self.platform(), load.source.as_ref(), table).await?;
-                compare::quarantine(self.platform(), load.source.as_ref(), table).await?;
-            }
+            let tables = load.tables().await.into_iter().chain([load.beat.clone()]);
+            all.extend(tables.map(|table| (load.source.as_ref(), table)));
         }
-        Ok(values)
+        all
+    }
+
+    async fn compare(&self) -> Result<usize, String> {
+        compare::tables(self.platform(), &self.tables().await).await
     }
 
     /// `medlake lake ...`; what it says.

@@ -1,13 +1,14 @@
-"""Reads tables of a lake whole, with PyIceberg (through the catalog file) and DuckDB (through the
-metadata file), and prints, per table and reader, the rows as lists of texts in the order of the
-columns asked for.
-
-usage: read_rows.py LAKE_FOLDER TABLE:COLUMN,COLUMN...
+"""Reads tables of lakes whole, with PyIceberg (through the catalog file) and DuckDB (through the
+metadata file). Takes a request a line, {"lake": folder, "tables": {table: [column, ...]}}, and answers
+each with a line: per table and reader the rows as lists of texts in the order of the columns asked for,
+or {"error": ...}.
 """
 
 import json
+import os
 import pathlib
 import sys
+import traceback
 
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
@@ -38,19 +39,32 @@ def rows(table: pa.Table, columns: list[str]) -> list:
     return list(zip(*(plain(table[name]) for name in columns)))
 
 
-def main(lake: pathlib.Path, wanted: list[str]) -> None:
+def read(duck, lake: pathlib.Path, wanted: dict[str, list[str]]) -> dict:
     catalog = SqlCatalog("medlake", uri=f"sqlite:///{lake / 'catalog.db'}", warehouse=f"file://{lake / 'warehouse'}")
-    duck = duckdb_with_iceberg()
-    read = {}
-    for one in wanted:
-        name, columns = one.split(":")
-        columns = columns.split(",")
+    answer = {}
+    for name, columns in wanted.items():
         table = catalog.load_table(name)
         location = table.metadata_location.removeprefix("file://")
-        duckdb = duck.execute(f"select * from iceberg_scan('{location}')").fetch_arrow_table()
-        read[name] = {"pyiceberg": rows(table.scan().to_arrow(), columns), "duckdb": rows(duckdb, columns)}
-    json.dump(read, sys.stdout)
+        duckdb = duck.execute(f"select * from iceberg_scan('{location}')").to_arrow_table()
+        answer[name] = {"pyiceberg": rows(table.scan().to_arrow(), columns), "duckdb": rows(duckdb, columns)}
+    # What lies there may go from here on.
+    catalog.engine.dispose()
+    return answer
+
+
+def main() -> None:
+    # What libraries print does not get between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    duck = duckdb_with_iceberg()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = read(duck, pathlib.Path(request["lake"]).resolve(), request["tables"])
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]).resolve(), sys.argv[2:])
+    main()
