@@ -46,7 +46,7 @@ mod quarantine;
 mod snapshot;
 mod source;
 mod system;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod wake;
 

@@ -4,6 +4,8 @@ pub(crate) mod frames;
 pub(crate) mod log;
 mod rows;
 pub(crate) mod schema;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod targets;
 mod trim;
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ mod order;
 mod place;
 mod reader;
 mod record;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod targets;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},

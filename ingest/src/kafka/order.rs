@@ -52,7 +52,8 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Ended {
-    id: String,
+    /// None where the message cannot be read, which keeps its place among the others all the same.
+    id: Option<String>,
     changes: u64,
     /// The message that says so.
     record: Record,
@@ -123,11 +124,12 @@ impl Order {
     ) {
         let Ok(Message::Boundary(Boundary { id, counts })) = Message::read(record.value(), "")
         else {
-            self.ready.push_back(record);
+            self.ended.push_back(Ended { id: None, changes: 0, record, since: now });
             return;
         };
         let Some(counts) = counts else {
             // Its own place is passed with the end.
+            self.bytes -= record.size();
             let begun = self.begun.entry(prefix.to_owned()).or_default();
             // One whose end never comes is not waited for.
             if begun.len() == BEGUN {
@@ -146,7 +148,7 @@ impl Order {
         let id = found.unwrap_or_else(|| id.into_owned());
         let read = counts.iter().filter(|(table, _)| is_read(&format!("{prefix}.{table}")));
         let changes = read.map(|(_, count)| count).sum();
-        self.ended.push_back(Ended { id, changes, record, since: now });
+        self.ended.push_back(Ended { id: Some(id), changes, record, since: now });
     }
 
     /// The next messages to hand out, if their time has come. `must` is whether nothing else can come
@@ -158,7 +160,7 @@ impl Order {
         }
         let must = must || self.bytes > self.limit;
         if let Some(ended) = self.ended.front() {
-            let there = self.counts.get(&ended.id).copied().unwrap_or(0);
+            let there = ended.id.as_ref().and_then(|id| self.counts.get(id)).copied().unwrap_or(0);
             let whole = there >= ended.changes;
             if !whole && !must && now < ended.since + self.patience {
                 return None;
@@ -172,7 +174,7 @@ impl Order {
                     "a transaction is handed out before all of it has come"
                 );
             }
-            let mut unit = self.unit(&ended.id);
+            let mut unit = ended.id.map_or_else(Unit::default, |id| self.unit(&id));
             self.bytes -= ended.record.size();
             unit.records.push(ended.record);
             return Some(unit);
@@ -194,11 +196,12 @@ impl Order {
     fn unit(&mut self, id: &str) -> Unit {
         let mut found = Vec::new();
         for queue in self.queues.values_mut() {
-            // What belongs to none stays behind the change it came after.
+            // What belongs to none stays behind the change it came after, and what says it is before
+            // that, too.
             let mut place = 0;
             while let Some(head) = queue.front() {
                 match &head.transaction {
-                    Some((of, at)) if of == id => place = *at,
+                    Some((of, at)) if of == id => place = place.max(*at),
                     None if place > 0 => {}
                     _ => break,
                 }

@@ -279,6 +279,10 @@ impl Assembler {
                 if self.current.as_ref().is_some_and(|c| !c.events.is_empty() || c.handed_out) {
                     return Err(self.wrong("a transaction begins before the last one ended"));
                 }
+                // The client unpacks it, or hands out nothing of it.
+                if self.payload_end > 0 {
+                    return Err(self.wrong("a compressed transaction could not be unpacked"));
+                }
                 let begin = event::begin(&event).map_err(|_| self.wrong(short("a GTID")))?;
                 self.begin(Some(begin), event.timestamp);
             }

@@ -2,6 +2,8 @@
 //! (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_replication_binlog_event.html>) and
 //! MariaDB's own (<https://mariadb.com/kb/en/2-binlog-event-header/>).
 
+use mysql_async::binlog::events::{Event as Raw, GtidEvent};
+
 use super::{
     bytes::{Bytes, Short},
     place::{Gtid, Gtids, uuid_text},
@@ -51,6 +53,33 @@ pub(crate) struct Event {
     pub(crate) body: Vec<u8>,
     /// Whether a checksum was behind it.
     pub(crate) checked: bool,
+}
+
+/// The event as we read it.
+pub(crate) fn of(raw: &Raw) -> Result<Event, Short> {
+    let header = raw.header();
+    let kind = header.event_type_raw();
+    let mut body = raw.data().to_vec();
+    if kind == kind::GTID_TAGGED {
+        // Its own format is read by the client; what follows has the form of the others.
+        let gtid = raw.read_event::<GtidEvent>().map_err(|_| Short)?;
+        let tag = gtid.tag().map(|tag| tag.as_str().to_owned()).unwrap_or_default();
+        body = vec![0];
+        body.extend(gtid.sid());
+        body.extend(gtid.gno().to_le_bytes());
+        body.push(u8::try_from(tag.len()).map_err(|_| Short)?);
+        body.extend(tag.bytes());
+        body.extend([0; CLOCK]);
+        body.extend(gtid.immediate_commit_timestamp().to_le_bytes());
+    }
+    Ok(Event {
+        kind,
+        timestamp: header.timestamp(),
+        server: header.server_id(),
+        end: header.log_pos(),
+        checked: raw.checksum().is_some(),
+        body,
+    })
 }
 
 /// What the body of a rows event says before its rows.
@@ -106,6 +135,9 @@ pub(crate) struct Begin {
     pub(crate) committed_at_micros: Option<i64>,
 }
 
+/// Bytes of a GTID event that order transactions among themselves: a kind of clock, two of its times.
+const CLOCK: usize = 17;
+
 /// Reads a GTID event of `kind`.
 pub(crate) fn begin(event: &Event) -> Result<Begin, Short> {
     let mut bytes = Bytes::new(&event.body);
@@ -126,8 +158,8 @@ pub(crate) fn begin(event: &Event) -> Result<Begin, Short> {
             server = format!("{server}:{tag}");
         }
     }
-    // A kind of clock, two of its times, and since 8.0.1 the time of the commit in 55 bits.
-    let clock = event.kind != kind::GTID_TAGGED && bytes.take(17).is_ok();
+    // Since 8.0.1 the time of the commit in 55 bits.
+    let clock = bytes.take(CLOCK).is_ok();
     let committed = if clock { bytes.little(7).ok() } else { None };
     let committed_at_micros =
         committed.and_then(|micros| i64::try_from(micros & ((1 << 55) - 1)).ok());

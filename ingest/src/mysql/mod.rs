@@ -26,8 +26,12 @@ mod page;
 mod place;
 mod reader;
 pub(crate) mod rows;
+#[cfg(any(test, feature = "testing"))]
+mod samples;
 pub(crate) mod stream;
 mod table_map;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod targets;
 #[cfg(test)]
 mod tests;
 mod value;

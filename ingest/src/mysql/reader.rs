@@ -8,11 +8,7 @@ use std::{
 
 use futures::{FutureExt as _, StreamExt as _};
 use medlake_contract::{SourceId, TableName, TableSchema};
-use mysql_async::{
-    BinlogStream, BinlogStreamRequest, Conn, Sid,
-    binlog::events::{Event as Raw, GtidEvent},
-    prelude::Queryable as _,
-};
+use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Sid, prelude::Queryable as _};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
@@ -23,7 +19,7 @@ use super::{
     config::MysqlConfig,
     connect::{Asking, Flavour, broken, failed},
     error::MysqlError,
-    event::{Event, kind},
+    event::{self, kind},
     place::{Gtids, Place, file_number},
 };
 use crate::{
@@ -202,7 +198,11 @@ impl Reader {
             };
             match event {
                 Some(Ok(raw)) => {
-                    let event = self.event(&raw)?;
+                    let event = event::of(&raw).map_err(|_| {
+                        let problem = "an event is cut short".to_owned();
+                        let place = assembler.place().to_string();
+                        self.wrong(MysqlError::Binlog { place, problem })
+                    })?;
                     // A made up rotation comes before the server looks for the place; what follows it
                     // is from there.
                     if event.kind != kind::ROTATE
@@ -290,34 +290,6 @@ impl Reader {
             }
         }
         true
-    }
-
-    /// The event as we read it.
-    fn event(&self, raw: &Raw) -> Result<Event, IngestError> {
-        let header = raw.header();
-        let kind = header.event_type_raw();
-        let mut body = raw.data().to_vec();
-        if kind == kind::GTID_TAGGED {
-            // Its own format is read by the client; what follows has the form of the others.
-            let gtid = raw.read_event::<GtidEvent>().map_err(|_| {
-                let problem = "a tagged GTID is cut short".to_owned();
-                self.wrong(MysqlError::Binlog { place: self.place.to_string(), problem })
-            })?;
-            let tag = gtid.tag().map(|tag| tag.as_str().to_owned()).unwrap_or_default();
-            body = vec![0];
-            body.extend(gtid.sid());
-            body.extend(gtid.gno().to_le_bytes());
-            body.push(u8::try_from(tag.len()).unwrap_or(0));
-            body.extend(tag.bytes());
-        }
-        Ok(Event {
-            kind,
-            timestamp: header.timestamp(),
-            server: header.server_id(),
-            end: header.log_pos(),
-            checked: raw.checksum().is_some(),
-            body,
-        })
     }
 
     /// Asks the server for its binlog from `place` on, as a replica.

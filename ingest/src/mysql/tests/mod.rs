@@ -3,6 +3,7 @@
 mod bulk;
 mod column_types;
 mod copying;
+mod played;
 mod server;
 mod stream;
 mod whole;
