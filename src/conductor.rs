@@ -193,16 +193,29 @@ impl Conductor {
             let Some(comparison) = self.comparisons.iter_mut().find(|c| c.is_of(&copy)) else {
                 continue;
             };
+            if comparison.add(&copy) {
+                continue;
+            }
             match patiently(&self.cancel, || self.lake.differences(&copy).boxed()).await {
                 Ok(found) => comparison.note(&copy, found.as_ref()),
-                Err(error) => warn!(error = with_causes(&error), "could not compare rows"),
+                Err(error) => comparison.fail(&error),
             }
             if comparison.repair {
                 cut.copies.push(copy);
             }
         }
-        for comparison in std::mem::take(&mut self.comparisons) {
-            self.comparisons.extend(comparison.end(&self.ingest));
+        for mut comparison in std::mem::take(&mut self.comparisons) {
+            if !comparison.is_over(&self.ingest) {
+                self.comparisons.push(comparison);
+                continue;
+            }
+            if let Some(tally) = comparison.tally() {
+                match patiently(&self.cancel, || self.lake.against(&tally).boxed()).await {
+                    Ok(left) => comparison.note_all(left),
+                    Err(error) => comparison.fail(&error),
+                }
+            }
+            comparison.end(&mut self.ingest);
         }
     }
 

@@ -4,10 +4,11 @@
 use std::fmt::Write as _;
 
 use arrow::util::display::array_value_to_string;
-use medlake_contract::{ChangeBatch, Op, RowCopy, TableName};
+use medlake_contract::{ChangeBatch, CopyScope, Op, RowCopy, TableName, with_causes};
 use medlake_ingest::{Ingest, Monitor, Phase, quarantine_table, quarantined_in};
-use medlake_lake::Lake;
+use medlake_lake::{Lake, LakeError, Tally};
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::control::{Answer, Asked, Request};
 
@@ -23,6 +24,14 @@ pub(crate) struct Comparison {
     missing: u64,
     different: u64,
     extra: u64,
+    /// Rows that are not compared: changes touched them meanwhile, or they could not be read.
+    left_out: u64,
+    /// Why not all was compared.
+    failed: Option<String>,
+    /// The rows, of a table without a key that has many.
+    tally: Option<Tally>,
+    /// Whether a new copy is what repairs it.
+    by_copy: bool,
 }
 
 /// Does what was asked; gives what is not done at once.
@@ -66,6 +75,10 @@ pub(crate) async fn obey(
                     missing: 0,
                     different: 0,
                     extra: 0,
+                    left_out: 0,
+                    failed: None,
+                    tally: None,
+                    by_copy: false,
                 });
             }
             Err(error) => Answer::Failed(error.to_string()),
@@ -143,6 +156,9 @@ impl Comparison {
     /// Counts what differs in one chunk, and shows the first of it.
     pub(crate) fn note(&mut self, copy: &RowCopy, differences: Option<&ChangeBatch>) {
         self.rows += copy.rows.num_rows() as u64;
+        if let CopyScope::Range { except: Some(except), .. } = &copy.scope {
+            self.left_out += except.num_rows() as u64;
+        }
         let Some(differences) = differences else { return };
         for (row, op) in differences.ops().iter().enumerate() {
             let shown = self.missing + self.different + self.extra < SHOWN;
@@ -157,29 +173,89 @@ impl Comparison {
         }
     }
 
-    /// When no more chunks come: says what was found.
-    pub(crate) fn end(self, ingest: &Ingest) -> Option<Self> {
-        if ingest.is_comparing(&self.table) {
-            return Some(self);
+    /// Adds the rows of a copy that is only a part of what is to be compared; answers whether it is
+    /// one.
+    pub(crate) fn add(&mut self, copy: &RowCopy) -> bool {
+        let CopyScope::Part { first } = copy.scope else { return false };
+        let tally = match self.tally.take().filter(|_| !first) {
+            Some(tally) => Ok(tally),
+            None => Tally::new(&copy.table),
+        };
+        let added = tally.and_then(|mut tally| tally.add(&copy.rows).map(|()| tally));
+        match added {
+            Ok(tally) => {
+                self.rows = tally.rows();
+                self.tally = Some(tally);
+            }
+            Err(error) => self.fail(&error),
         }
-        let Self { table, repair, rows, missing, different, extra, answer, .. } = self;
-        let count = format!(
+        true
+    }
+
+    /// Something of it could not be compared.
+    pub(crate) fn fail(&mut self, error: &LakeError) {
+        let reason = with_causes(error);
+        warn!(table = %self.table, error = reason, "could not compare rows");
+        self.failed = Some(reason);
+    }
+
+    /// Whether no more chunks come; notes why, if not all came.
+    pub(crate) fn is_over(&mut self, ingest: &Ingest) -> bool {
+        match ingest.is_comparing(&self.table) {
+            Ok(going_on) => !going_on,
+            Err(reason) => {
+                self.failed = Some(reason);
+                true
+            }
+        }
+    }
+
+    /// The rows of all parts, once they are there.
+    pub(crate) fn tally(&mut self) -> Option<Tally> {
+        self.tally.take().filter(|_| self.failed.is_none())
+    }
+
+    /// Notes what came of the comparison of all parts.
+    pub(crate) fn note_all(&mut self, (missing, extra): (u64, u64)) {
+        (self.missing, self.extra) = (missing, extra);
+        if missing + extra > 0 {
+            let least = "it has no key and many rows: so many differ at least";
+            let _ = self.answer.try_send(Answer::Line(format!("{}: {least}", self.table)));
+            self.by_copy = true;
+        }
+    }
+
+    /// Says what was found, once all is compared.
+    pub(crate) fn end(self, ingest: &mut Ingest) {
+        let Self { table, repair, rows, missing, different, extra, left_out, answer, .. } = self;
+        let mut count = format!(
             "{table}: {rows} rows of the source compared, {missing} missing in the lake, {different} \
              different, {extra} that the source does not have"
         );
-        let same = missing + different + extra == 0;
-        let end = match (same, repair) {
-            (true, _) => Answer::Done,
-            (false, true) => Answer::Line(format!("{table} is repaired")),
-            (false, false) => Answer::Failed(format!("{table} differs from its source")),
-        };
-        let _ = answer.try_send(Answer::Line(count));
-        let repaired = matches!(end, Answer::Line(_));
-        let _ = answer.try_send(end);
-        if repaired {
-            let _ = answer.try_send(Answer::Done);
+        if left_out > 0 {
+            let _ = write!(
+                count,
+                "; {left_out} left out, as they changed meanwhile or could not be read"
+            );
         }
-        None
+        let _ = answer.try_send(Answer::Line(count));
+        let differs = missing + different + extra > 0;
+        let end = match self.failed {
+            Some(reason) => Answer::Failed(format!("{table} could not be compared: {reason}")),
+            None if !differs => Answer::Done,
+            None if !repair => Answer::Failed(format!("{table} differs from its source")),
+            None => {
+                let (done, how) = match self.by_copy {
+                    true => (ingest.resync(&table), "copied again"),
+                    false => (Ok(()), "repaired"),
+                };
+                if done.is_ok() {
+                    let _ = answer.try_send(Answer::Line(format!("{table} is {how}")));
+                }
+                done.map_or_else(|error| Answer::Failed(error.to_string()), |()| Answer::Done)
+            }
+        };
+        let _ = answer.try_send(end);
     }
 }
 
@@ -216,4 +292,86 @@ fn line(differences: &ChangeBatch, row: usize) -> String {
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, RecordBatch};
+    use medlake_contract::{Column, ColumnType, Identity, TableSchema};
+    use medlake_ingest::Resume;
+
+    use super::*;
+
+    fn comparison(repair: bool) -> (Comparison, mpsc::Receiver<Answer>) {
+        let (answer, answers) = mpsc::channel(8);
+        let comparison = Comparison {
+            table: "m.t".parse().unwrap(),
+            repair,
+            answer,
+            rows: 0,
+            missing: 0,
+            different: 0,
+            extra: 0,
+            left_out: 0,
+            failed: None,
+            tally: None,
+            by_copy: false,
+        };
+        (comparison, answers)
+    }
+
+    fn said(mut answers: mpsc::Receiver<Answer>) -> Vec<String> {
+        std::iter::from_fn(|| answers.try_recv().ok()).map(|answer| format!("{answer:?}")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_comparison_is_good_only_if_all_of_it_was_compared() {
+        let mut ingest = Ingest::open(Vec::new(), &Resume::default()).await.unwrap();
+        let columns = vec![Column::nullable("v", ColumnType::Int64)];
+        let table =
+            TableSchema::keyless("m.t".parse().unwrap(), columns, Identity::FullRow).unwrap();
+        let rows = RecordBatch::try_new(
+            Arc::clone(table.arrow_nullable()),
+            vec![Arc::new(Int64Array::from(vec![1, 2]))],
+        );
+        let copy = |scope| RowCopy {
+            table: Arc::new(table.clone()),
+            scope,
+            rows: rows.as_ref().unwrap().clone(),
+        };
+        let except = rows.as_ref().unwrap().clone();
+        let range = CopyScope::Range { after: None, to: None, except: Some(except) };
+
+        let (mut good, answers) = comparison(false);
+        assert!(!good.add(&copy(range.clone())));
+        good.note(&copy(range), None);
+        assert!(good.is_over(&ingest));
+        good.end(&mut ingest);
+        let said_of_good = said(answers);
+        assert!(said_of_good[0].contains("2 rows of the source compared"), "{said_of_good:?}");
+        assert!(said_of_good[0].contains("2 left out"), "{said_of_good:?}");
+        assert_eq!(said_of_good[1], "Done");
+
+        let (mut bad, answers) = comparison(true);
+        bad.fail(&LakeError::UnknownTable { table: "m.t".parse().unwrap() });
+        bad.end(&mut ingest);
+        let said_of_bad = said(answers);
+        assert!(
+            said_of_bad[1].starts_with("Failed(\"m.t could not be compared"),
+            "{said_of_bad:?}"
+        );
+
+        let (mut parts, answers) = comparison(false);
+        for first in [true, false, true, false] {
+            assert!(parts.add(&copy(CopyScope::Part { first })));
+        }
+        assert_eq!(parts.tally().unwrap().rows(), 4, "what came before they began again is gone");
+        parts.note_all((0, 1));
+        parts.end(&mut ingest);
+        let said_of_parts = said(answers);
+        assert!(said_of_parts[1].contains("4 rows") && said_of_parts[1].contains("1 that"));
+        assert_eq!(said_of_parts[2], "Failed(\"m.t differs from its source\")");
+    }
 }

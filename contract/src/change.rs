@@ -188,6 +188,13 @@ pub enum CopyScope {
     },
     /// All rows with one of these keys. A key that the copy lacks does not exist.
     Keys(RecordBatch),
+    /// Some of the rows of a table without a key, which are too many for one copy: all of them are
+    /// those of the copies from one that is the first, each in a set of its own and none of the
+    /// table's changes in between. Only of rows that are compared.
+    Part {
+        /// Whether the parts begin, or begin again.
+        first: bool,
+    },
 }
 
 /// Rows of a table as they are in the source at the end of a [`ChangeSet`]: an answer to what the

@@ -115,7 +115,8 @@ pub(crate) trait Rows: fmt::Debug + Send + 'static {
     /// are as they were at one moment between the call and its answer. Fewer than `limit`, with those
     /// that could not be read, are the last.
     ///
-    /// Of a table without a key, any `limit` of its rows: [`Self::more`] has the others.
+    /// Of a table without a key, any `limit` of its rows, all of which can be read: [`Self::more`] has
+    /// the others.
     fn chunk<'a>(
         &'a mut self,
         table: &'a TableSchema,

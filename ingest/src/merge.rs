@@ -284,11 +284,15 @@ impl Ingest {
     }
 
     /// Whether there is more to come of rows to be compared.
-    #[must_use]
-    pub fn is_comparing(&self, table: &TableName) -> bool {
+    ///
+    /// # Errors
+    /// With the reason when not all of them could be read.
+    pub fn is_comparing(&self, table: &TableName) -> Result<bool, String> {
+        if self.pages.iter().any(|(_, p)| p.compared.iter().any(|c| c.table.name() == table)) {
+            return Ok(true);
+        }
         let of = |r: &&Reading| r.source.id().as_str() == table.namespace();
-        self.sources.iter().find(of).is_some_and(|r| r.source.is_comparing(table))
-            || self.pages.iter().any(|(_, p)| p.compared.iter().any(|c| c.table.name() == table))
+        self.sources.iter().find(of).map_or(Ok(false), |r| r.source.is_comparing(table))
     }
 
     /// Reads changes again that are in quarantine; the next cuts release those that are good now.

@@ -66,8 +66,11 @@ pub(crate) trait Source: fmt::Debug + Send {
     }
 
     /// Whether there is more to come of rows to be compared.
-    fn is_comparing(&self, _table: &TableName) -> bool {
-        false
+    ///
+    /// # Errors
+    /// With the reason when not all of them could be read.
+    fn is_comparing(&self, _table: &TableName) -> Result<bool, String> {
+        Ok(false)
     }
 
     /// Reads changes again that are in quarantine, given by their ids and what could be read of their

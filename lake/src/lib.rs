@@ -80,6 +80,7 @@ pub use options::{Compression, FormatVersion, PartitionField, SortField, TableOp
 pub use read::{
     as_of::AsOf,
     feed::ChangeStream,
+    tally::Tally,
     view::{ReadView, TableInfo},
 };
 pub use warehouse::{S3Config, S3Credentials, Warehouse};

@@ -158,7 +158,7 @@ impl Source for EmbeddedSource {
         self.0.compare(table)
     }
 
-    fn is_comparing(&self, table: &TableName) -> bool {
+    fn is_comparing(&self, table: &TableName) -> Result<bool, String> {
         self.0.is_comparing(table)
     }
 

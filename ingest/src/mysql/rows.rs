@@ -174,28 +174,32 @@ impl MysqlRows {
         let result = sql.with(Params::Empty).run(asking.conn).await;
         let result = result.map_err(|error| self.failed(error))?;
         self.whole = Some(WholeTable { name: table.name().clone(), limit, result });
-        let (rows, bad) = match self.next_of_whole().await? {
-            Some(next) => next,
-            None => (RecordBatch::new_empty(Arc::clone(table.arrow_nullable())), Vec::new()),
-        };
-        Ok(Chunk { rows, at, bad })
+        let rows = self.next_of_whole().await?;
+        let rows =
+            rows.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(table.arrow_nullable())));
+        Ok(Chunk { rows, at, bad: Vec::new() })
     }
 
-    async fn next_of_whole(
-        &mut self,
-    ) -> Result<Option<(RecordBatch, Vec<Quarantined>)>, IngestError> {
+    /// The next rows. One that cannot be read has no key to be known by, so there is no way to leave
+    /// it out for now.
+    async fn next_of_whole(&mut self) -> Result<Option<RecordBatch>, IngestError> {
         let Some(mut whole) = self.whole.take() else { return Ok(None) };
         let Some(found) = self.found.get(&whole.name) else { return Ok(None) };
         let mut reading = Reading::new(&found.layout.schema);
         let taken = reading.take(found, &mut whole.result, whole.limit).await;
         taken.map_err(|error| self.failed(error))?;
         let Reading { rows, count, bad } = reading;
-        if count == 0 && bad.is_empty() {
+        if let Some(bad) = bad.into_iter().next() {
+            let source =
+                MysqlError::Rows { table: whole.name.table().to_owned(), problem: bad.reason };
+            return Err(IngestError::Mysql { at: self.id.clone(), source });
+        }
+        if count == 0 {
             return Ok(None);
         }
         let rows = self.batch(rows, &found.layout.schema, count)?;
         self.whole = Some(whole);
-        Ok(Some((rows, bad)))
+        Ok(Some(rows))
     }
 
     fn failed(&self, error: mysql_async::Error) -> IngestError {
@@ -325,18 +329,7 @@ impl Rows for MysqlRows {
     }
 
     fn more(&mut self) -> BoxFuture<'_, Result<Option<RecordBatch>, IngestError>> {
-        Box::pin(async move {
-            match self.next_of_whole().await? {
-                None => Ok(None),
-                Some((rows, bad)) if bad.is_empty() => Ok(Some(rows)),
-                Some((_, bad)) => {
-                    let problem = bad.first().map_or_else(String::new, |bad| bad.reason.clone());
-                    let table = bad.first().map_or_else(String::new, |bad| bad.table.to_string());
-                    let source = MysqlError::Rows { table, problem };
-                    Err(IngestError::Mysql { at: self.id.clone(), source })
-                }
-            }
-        })
+        Box::pin(self.next_of_whole())
     }
 
     fn split<'a>(

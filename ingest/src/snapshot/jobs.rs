@@ -266,10 +266,9 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         let chunk = match result {
             Ok(chunk) => chunk,
             Err(error) => {
-                let failure = self.failed_to_copy(&name, id, &error);
-                if let Some(reason) = failure {
-                    let remedy = format!("see to it, then `medlake ingest resync {name}`");
-                    self.stop_table(&name, reason, remedy);
+                let purpose = copying.purpose;
+                if let Some(reason) = self.failed_to_copy(&name, id, &error) {
+                    self.give_up(&name, purpose, reason, "see to it, then");
                 }
                 return;
             }
@@ -297,8 +296,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         };
         if !is_last && last_key.is_none() {
             let reason = "no row of a chunk of its rows could be read".to_owned();
-            let remedy = format!("mend the rows, then `medlake ingest resync {name}`");
-            self.stop_table(&name, reason, remedy);
+            let purpose = copying.purpose;
+            self.give_up(&name, purpose, reason, "mend the rows, then");
             return;
         }
         range.ended = is_last;

@@ -144,6 +144,8 @@ struct Table<P> {
     /// Whether its state is stored, or on its way.
     is_known: bool,
     copies: Vec<Copying<P>>,
+    /// Why rows that were to be compared are not.
+    uncompared: Option<String>,
     touched: Touched,
 }
 
@@ -155,6 +157,7 @@ impl<P> Table<P> {
             state,
             is_known,
             copies: Vec::new(),
+            uncompared: None,
             touched: Touched::default(),
         }
     }
@@ -162,6 +165,10 @@ impl<P> Table<P> {
     /// The copying that makes the table what it is in the source.
     fn storing(&self) -> Option<&Copying<P>> {
         self.copies.iter().find(|c| matches!(c.purpose, Purpose::First | Purpose::Again))
+    }
+
+    fn compares(&self) -> bool {
+        self.copies.iter().any(|c| c.purpose == Purpose::Compare)
     }
 
     /// Whether rows are being read, or wait to be handed out.
@@ -422,6 +429,9 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         let now = self.now();
         let Some(table) = self.tables.get_mut(name) else { return };
         tracing::error!(table = %name, reason, remedy, "is stopped");
+        if table.compares() {
+            table.uncompared = Some(format!("it is stopped: {reason}"));
+        }
         table.copies.clear();
         table.touched.clear();
         table.state = TableState {
@@ -435,6 +445,25 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             log.leave_out(name, true);
         }
         self.states_due.insert(name.clone());
+    }
+
+    /// Reads no more rows of a table for one purpose: a person was told of what they were for, or the
+    /// table is not what it should be without them.
+    fn give_up(&mut self, name: &TableName, purpose: Purpose, reason: String, remedy: &str) {
+        let Some(table) = self.tables.get_mut(name) else { return };
+        if matches!(purpose, Purpose::First | Purpose::Again) {
+            return self.stop_table(
+                name,
+                reason,
+                format!("{remedy} `medlake ingest resync {name}`"),
+            );
+        }
+        tracing::warn!(table = %name, reason, ?purpose, "rows are not read on");
+        table.copies.retain(|c| c.purpose != purpose);
+        if purpose == Purpose::Compare {
+            table.uncompared = Some(reason);
+            self.drop_whole(name);
+        }
     }
 
     /// Whether somebody may be asked for rows, or waits for an answer.
@@ -642,22 +671,18 @@ impl<L: Log, R: Rows<Place = L::Place>> Source for Database<L, R> {
             let table = table.schema.name().table().to_owned();
             Err(IngestError::Schema { at, table, problem: problem.to_owned() })
         };
-        if table.keys.is_none() {
-            return cannot(
-                "its rows have no key to be compared by; `medlake ingest resync` copies it",
-            );
-        }
         if table.state.phase != Phase::Streaming {
             return cannot("it is compared when it is streaming");
         }
+        table.uncompared = None;
         table.copies.retain(|c| c.purpose != Purpose::Compare);
         table.copies.push(Copying::new(Purpose::Compare, vec![Range::new(id, None, None)]));
         Ok(())
     }
 
-    fn is_comparing(&self, table: &TableName) -> bool {
-        let table = self.tables.get(table);
-        table.is_some_and(|t| t.copies.iter().any(|c| c.purpose == Purpose::Compare))
+    fn is_comparing(&self, table: &TableName) -> Result<bool, String> {
+        let Some(table) = self.tables.get(table) else { return Ok(false) };
+        table.uncompared.clone().map_or(Ok(table.compares()), Err)
     }
 
     fn retry(

@@ -321,13 +321,15 @@ fn nullable<P>(table: &Table<P>, rows: &RecordBatch) -> Result<RecordBatch, Arro
 }
 
 impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
-    /// The table's name, if there is such a table.
-    pub(super) fn storing_whole(&self) -> Option<TableName> {
-        let mut tables = self.tables.iter();
+    /// The next table without a key whose rows are wanted, and what for.
+    pub(super) fn next_whole(&self) -> Option<(TableName, Purpose)> {
         let now = self.looked_at;
-        let due = |t: &Table<L::Place>| {
-            t.keys.is_none() && t.storing().is_some_and(|c| !c.is_paused(now))
+        let wanted = |(name, table): (&TableName, &Table<L::Place>)| {
+            // Rows that are still being copied are not compared.
+            let copying = table.storing().or_else(|| table.copies.first())?;
+            let due = table.keys.is_none() && !copying.is_paused(now);
+            due.then(|| (name.clone(), copying.purpose))
         };
-        tables.find(|(_, t)| due(t)).map(|(name, _)| name.clone())
+        self.tables.iter().find_map(wanted)
     }
 }

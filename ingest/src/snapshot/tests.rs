@@ -72,7 +72,7 @@ impl Replica {
             let rows: Vec<Row> = (0..copy.rows.num_rows()).map(|r| values(&copy.rows, r)).collect();
             let table = self.keyed.entry(name.clone()).or_default();
             match &copy.scope {
-                CopyScope::Rows => {}
+                CopyScope::Rows | CopyScope::Part { .. } => {}
                 CopyScope::Keys(keys) => {
                     (0..keys.num_rows()).for_each(|r| drop(table.remove(&text(keys, r))));
                 }

@@ -1,15 +1,18 @@
 //! Tables without a key: all their rows as of one place of the log, in the place of all that was
-//! there. Changes from before the place are in the rows; those after it follow.
+//! there, or to be compared with it. Changes from before the place are in the rows; those after it
+//! follow.
 
 use std::sync::Arc;
 
 use arrow::{array::new_null_array, record_batch::RecordBatch};
-use medlake_contract::{ChangeBatch, ContractError, Op, TableName, TableSchema, with_causes};
+use medlake_contract::{
+    ChangeBatch, ContractError, CopyScope, Op, RowCopy, TableName, TableSchema, with_causes,
+};
 use tokio::time::Instant;
 
 use super::{
     Database,
-    copying::{End, FIRST_ROWS},
+    copying::{End, FIRST_ROWS, Purpose},
     jobs::Job,
 };
 use crate::{
@@ -23,6 +26,7 @@ pub(super) struct Whole<P, R> {
     /// Of this attempt: answers to an earlier one are nobody's.
     id: u64,
     table: TableName,
+    purpose: Purpose,
     stage: Stage<P, R>,
 }
 
@@ -111,7 +115,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         if self.whole.is_some() || (self.exact == Some(false) && self.low.is_none()) {
             return;
         }
-        let Some(table) = self.storing_whole() else { return };
+        let Some((table, purpose)) = self.next_whole() else { return };
         let Some(schema) = self.tables.get(&table).map(|t| Arc::clone(&t.schema)) else { return };
         let Some(mut rows) = self.rows.pop() else { return };
         let (limit, id) = (self.whole_rows(), self.id());
@@ -119,7 +123,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             let result = rows.chunk(&schema, None, None, limit).await;
             Job::Opened { rows, id, result }
         });
-        self.whole = Some(Whole { id, table, stage: Stage::Opening { low: self.low.clone() } });
+        self.whole =
+            Some(Whole { id, table, purpose, stage: Stage::Opening { low: self.low.clone() } });
     }
 
     /// The first rows came, or did not.
@@ -166,7 +171,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
 
     fn whole_failed(&mut self, rows: R, error: &IngestError) {
         self.rows.push(rows);
-        let Some(name) = self.whole.as_ref().map(|whole| whole.table.clone()) else { return };
+        let Some(Whole { table: name, purpose, .. }) = &self.whole else { return };
+        let (name, purpose) = (name.clone(), *purpose);
         // What was handed out already stays, for the next attempt to replace.
         self.drop_whole(&name);
         self.states_due.insert(name.clone());
@@ -176,18 +182,14 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         }
         let copies = self.tables.get_mut(&name).map(|t| &mut t.copies);
         let mut is_final = false;
-        for copying in copies.into_iter().flatten() {
+        for copying in copies.into_iter().flatten().filter(|c| c.purpose == purpose) {
             copying.pause(Instant::now(), self.settings.first_pause);
             copying.failures += u32::from(!error.kind().retryable());
             is_final |= copying.failures >= super::jobs::TRIES;
         }
         if is_final {
             let reason = format!("its rows could not be read: {reason}");
-            self.stop_table(
-                &name,
-                reason,
-                format!("see to it, then `medlake ingest resync {name}`"),
-            );
+            self.give_up(&name, purpose, reason, "see to it, then");
         }
     }
 
@@ -218,7 +220,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             return;
         }
         log.stop_at(None);
-        let Some(Whole { id, table, stage: Stage::Waiting(waiting) }) = self.whole.take() else {
+        let Some(Whole { id, table, purpose, stage: Stage::Waiting(waiting) }) = self.whole.take()
+        else {
             return;
         };
         if unclear {
@@ -227,13 +230,13 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         }
         let stage =
             Stage::Sending { rows: Some(waiting.rows), batch: Some(waiting.first), is_first: true };
-        self.whole = Some(Whole { id, table, stage });
+        self.whole = Some(Whole { id, table, purpose, stage });
     }
 
     /// Hands out the rows there are, and asks for more.
     pub(super) fn send_whole(&mut self) -> Option<Page> {
         let limit = self.whole_rows();
-        let Some(Whole { id, table: name, stage: Stage::Sending { batch, is_first, .. } }) =
+        let Some(Whole { id, table: name, purpose, stage: Stage::Sending { batch, is_first, .. } }) =
             &mut self.whole
         else {
             return None;
@@ -242,13 +245,23 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         let table = self.tables.get_mut(name)?;
         let mut page = Page::default();
         let was_first = std::mem::take(is_first);
-        let built = if was_first {
+        let is_whole = batch.num_rows() == 0 || was_first && batch.num_rows() < limit;
+        let compares = *purpose == Purpose::Compare;
+        let built = if compares {
+            let scope = match was_first && is_whole {
+                true => CopyScope::Range { after: None, to: None, except: None },
+                false => CopyScope::Part { first: was_first },
+            };
+            let table = Arc::clone(&table.schema);
+            page.compared.push(RowCopy { table, scope, rows: batch.clone() });
+            Ok(())
+        } else if was_first {
             truncate(&table.schema).map(|truncate| page.batches.push(truncate))
         } else {
             Ok(())
         };
         let built = built.and_then(|()| {
-            if batch.num_rows() > 0 {
+            if batch.num_rows() > 0 && !compares {
                 page.batches.push(ChangeBatch::inserts(Arc::clone(&table.schema), &batch)?);
             }
             Ok(())
@@ -258,11 +271,12 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             let reason = format!("its rows could not be put together: {error}");
             self.stop_table(&name, reason, format!("`medlake ingest resync {name}`"));
         } else {
-            table.state.copied_rows += batch.num_rows() as u64;
+            if !compares {
+                table.state.copied_rows += batch.num_rows() as u64;
+            }
             page.row_count = batch.num_rows();
             page.byte_count = batch.get_array_memory_size();
         }
-        let is_whole = batch.num_rows() == 0 || was_first && batch.num_rows() < limit;
         if let Some(Whole { stage: Stage::Sending { rows, .. }, .. }) = &mut self.whole
             && !is_whole
             && let Some(mut rows) = rows.take()
@@ -271,11 +285,18 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                 let result = rows.more().await;
                 Job::More { rows, id, result }
             });
-            page.open = true;
-            self.open = true;
+            page.open = !compares;
+            self.open = !compares;
             return Some(page);
         }
-        self.whole_ended(&name, &mut page);
+        if compares {
+            self.drop_whole(&name);
+            let copies = self.tables.get_mut(&name).map(|table| &mut table.copies);
+            copies.into_iter().for_each(|c| c.retain(|c| c.purpose != Purpose::Compare));
+            self.close(&mut page);
+        } else {
+            self.whole_ended(&name, &mut page);
+        }
         Some(page)
     }
 
@@ -287,7 +308,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         {
             let overtaken = table.copies.iter().flat_map(|c| c.overtakes.iter().cloned());
             page.released.extend(overtaken.map(|id| (name.clone(), id)));
-            table.copies.clear();
+            table.copies.retain(|c| c.purpose == Purpose::Compare);
             table.state.phase = Phase::Streaming;
             table.state.reason = None;
             table.state.since_micros = now;

@@ -12,7 +12,7 @@ use arrow::{
 use datafusion::{
     error::DataFusionError,
     logical_expr::{Expr, ident, lit},
-    prelude::SessionContext,
+    prelude::{DataFrame, SessionContext},
     scalar::ScalarValue,
 };
 use futures::TryStreamExt;
@@ -75,6 +75,10 @@ impl Lake {
         let codec = Arc::clone(table.codec());
         let keys = match &copy.scope {
             CopyScope::Range { .. } => return Ok((view, None)),
+            CopyScope::Part { .. } => {
+                let problem = "rows that are a part of a table's are tallied";
+                return Err(wrong_rows(&copy.table, problem.to_owned()));
+            }
             CopyScope::Rows => codec.keys(&copy.rows),
             CopyScope::Keys(keys) => codec.keys_of_columns(keys.columns()),
         };
@@ -95,7 +99,7 @@ impl Lake {
     }
 }
 
-fn unreadable(table: &TableSchema, source: ArrowError) -> LakeError {
+pub(crate) fn unreadable(table: &TableSchema, source: ArrowError) -> LakeError {
     LakeError::Arrow { doing: "compare rows", table: table.name().clone(), source }
 }
 
@@ -134,6 +138,11 @@ pub(crate) async fn rows(
     Ok(held)
 }
 
+/// A scan of all rows.
+pub(crate) fn all(view: &Arc<TableView>) -> Result<DataFrame, DataFusionError> {
+    SessionContext::new().read_table(Arc::new(LakeTable::new(Arc::clone(view))))
+}
+
 /// All rows between two keys.
 async fn range(
     view: &Arc<TableView>,
@@ -141,8 +150,7 @@ async fn range(
     to: Option<&RecordBatch>,
 ) -> Result<Vec<RecordBatch>, LakeError> {
     let scan = async {
-        let mut rows =
-            SessionContext::new().read_table(Arc::new(LakeTable::new(Arc::clone(view))))?;
+        let mut rows = all(view)?;
         if let Some(after) = after {
             rows = rows.filter(beyond(after)?)?;
         }

@@ -14,4 +14,5 @@ pub(crate) mod prune;
 pub(crate) mod reader;
 mod rows;
 mod scan;
+pub(crate) mod tally;
 pub(crate) mod view;

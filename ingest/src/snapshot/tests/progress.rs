@@ -71,3 +71,48 @@ async fn rows_that_wait_for_the_log_leave_it_memory_to_come_to_them() {
     assert!(!replica.is_streaming(), "they still wait");
     copied(&mut ingest, &mut replica, 1_000).await;
 }
+
+/// Rows without a key, as a reader gathers them who compares them with what he has.
+#[tokio::test]
+async fn tables_without_a_key_are_compared_as_they_are_where_the_log_is() {
+    for (exact, size) in [(true, 500), (false, 500), (true, 10)] {
+        let model = filled();
+        let bag: TableName = "m.bag".parse().unwrap();
+        let text = |n: i64| Some((n % 9).to_string());
+        let rows = (0..size).map(|n| vec![text(n), text(n / 3), None]);
+        model.state().tables.get_mut(&bag).unwrap().rows = rows.collect();
+        let mut replica = Replica::default();
+        let source = source(&model, 2, exact, 60);
+        let mut ingest = open(&model, &mut replica, source).await;
+        copied(&mut ingest, &mut replica, 1_000).await;
+        let mut random = StdRng::seed_from_u64(5);
+        ingest.compare(&bag).unwrap();
+        let mut rows: BTreeMap<Row, usize> = BTreeMap::new();
+        let mut parts = 0;
+        while ingest.is_comparing(&bag).unwrap() {
+            if parts == 0 {
+                write(&model, &mut random);
+            }
+            let limits = CutLimits { max_rows: 10, max_bytes: usize::MAX };
+            let cut = ingest.next(limits).await.unwrap();
+            replica.apply(&cut);
+            for copy in &cut.compared {
+                assert!(
+                    matches!(copy.scope, CopyScope::Part { first } if first == (parts == 0))
+                        || matches!(copy.scope, CopyScope::Range { .. }) && size == 10
+                );
+                parts += 1;
+                let new = (0..copy.rows.num_rows()).map(|row| values(&copy.rows, row));
+                new.for_each(|row| *rows.entry(row).or_default() += 1);
+            }
+        }
+        assert!(parts > 0 && (parts > 5) == (size > 100), "{parts} parts");
+        assert_eq!(rows, replica.bags[&bag]);
+        assert!(replica.is_streaming());
+
+        ingest.compare(&bag).unwrap();
+        ingest.stop(&bag, "a person wants so".to_owned(), String::new());
+        let reason = ingest.is_comparing(&bag).unwrap_err();
+        assert_eq!(reason, "it is stopped: a person wants so");
+    }
+}

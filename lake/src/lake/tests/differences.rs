@@ -4,6 +4,7 @@ use medlake_contract::{CopyScope, Identity, RowCopy};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::Tally;
 
 type Key = (i64, String);
 
@@ -153,4 +154,17 @@ async fn of_a_table_without_a_key_rows_are_counted() {
     lake.stage(&set(vec![changes])).unwrap();
     assert_eq!(rows(&lake.staged_view(), "mall.bag").await, ["1", "3", "null", "null"]);
     assert!(lake.differences(&copy).await.unwrap().is_none());
+
+    let mut tally = Tally::new(&table).unwrap();
+    tally.add(&bag(&[None, Some(3)])).unwrap();
+    assert_eq!(lake.against(&tally).await.unwrap(), (0, 2), "a null and a 1 too much");
+    tally.add(&bag(&[Some(1), None])).unwrap();
+    assert_eq!((tally.rows(), lake.against(&tally).await.unwrap()), (4, (0, 0)));
+    lake.publish();
+    lake.flush().await.unwrap();
+    assert_eq!(lake.against(&tally).await.unwrap(), (0, 0), "from files too");
+    tally.add(&bag(&[Some(3), Some(5)])).unwrap();
+    assert_eq!(lake.against(&tally).await.unwrap(), (2, 0));
+    let copy = RowCopy { scope: CopyScope::Part { first: true }, ..copy };
+    assert!(lake.differences(&copy).await.is_err(), "it is not all of the table");
 }
