@@ -21,7 +21,7 @@ pub(crate) async fn open(
 ) -> anyhow::Result<Ingest> {
     let settings = DatabaseSettings {
         quarantine_limit: config.ingest.quarantine_limit,
-        ..DatabaseSettings::new(budget.clone(), clock::machine())
+        ..DatabaseSettings::new(budget.clone(), config.data.join("spool"), clock::machine())
     };
     let mut sources = Vec::with_capacity(config.sources.len());
     for (name, source) in &config.sources {

@@ -65,7 +65,8 @@ async fn server(folder: &std::path::Path) -> anyhow::Result<(Server, String)> {
 }
 
 fn source(url: &str) -> anyhow::Result<AnySource> {
-    let settings = DatabaseSettings::new(Budget::new(256 << 20), Arc::new(|| 0));
+    let settings =
+        DatabaseSettings::new(Budget::new(256 << 20), std::env::temp_dir(), Arc::new(|| 0));
     Ok(AnySource::mysql("erp", &MysqlConfig::from_url(url)?, 1, settings))
 }
 

@@ -146,6 +146,17 @@ pub enum IngestError {
         #[source]
         source: MysqlError,
     },
+    /// Rows could not be kept in a file until all of them are read.
+    #[error("could not keep rows of source \"{at}\" in {folder}; it needs room for a whole table")]
+    Spool {
+        /// The source.
+        at: SourceId,
+        /// Where.
+        folder: String,
+        /// What went wrong.
+        #[source]
+        source: arrow::error::ArrowError,
+    },
     /// Rows that do not make a change batch: a defect of ours.
     #[error("could not build change batches of source \"{at}\"")]
     Batch {
@@ -180,6 +191,7 @@ impl IngestError {
                 Kind::Invalid
             }
             Self::Mysql { source, .. } => source.kind(),
+            Self::Spool { .. } => Kind::Exhausted,
             Self::Batch { .. } | Self::Arrow { .. } => Kind::Internal,
         }
     }

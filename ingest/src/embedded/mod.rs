@@ -69,7 +69,8 @@ impl EmbeddedSource {
         path: impl AsRef<Path>,
         wake: Wake,
     ) -> Result<Self, IngestError> {
-        let settings = DatabaseSettings::new(Budget::new(OWN_BUDGET), Arc::new(|| 0));
+        let folder = path.as_ref().parent().unwrap_or(Path::new("."));
+        let settings = DatabaseSettings::new(Budget::new(OWN_BUDGET), folder, Arc::new(|| 0));
         Self::open_with(id, path, wake, settings).await
     }
 

@@ -9,6 +9,7 @@ use tokio::{task::JoinError, time::Instant};
 use super::{
     Database, Table,
     copying::{End, Piece, Purpose, Range},
+    spool::Spool,
 };
 use crate::{
     IngestError,
@@ -48,10 +49,16 @@ pub(super) enum Job<L: Log, R: Rows<Place = L::Place>> {
         id: u64,
         result: Result<Chunk<L::Place>, IngestError>,
     },
-    /// More of them.
-    More {
+    /// All others of them.
+    Spooled {
         rows: R,
         id: u64,
+        result: Result<Spool, IngestError>,
+    },
+    /// Some of those.
+    More {
+        id: u64,
+        spool: Spool,
         result: Result<Option<RecordBatch>, IngestError>,
     },
 }
@@ -173,8 +180,15 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                 self.part(&table, result);
             }
             Job::End(result) => self.ended(result),
-            Job::Opened { rows, id, result } => self.opened(rows, id, result),
-            Job::More { rows, id, result } => self.more(rows, id, result),
+            Job::Opened { rows, id, result } => {
+                self.rows.push(rows);
+                self.opened(id, result);
+            }
+            Job::Spooled { rows, id, result } => {
+                self.rows.push(rows);
+                self.spooled(id, result);
+            }
+            Job::More { id, spool, result } => self.more(id, spool, result),
         }
     }
 

@@ -11,6 +11,7 @@ mod copying;
 mod jobs;
 pub(crate) mod keys;
 mod pages;
+mod spool;
 mod whole;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub(crate) mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -60,13 +62,15 @@ pub struct DatabaseSettings {
     pub copy_after_gap: bool,
     /// A table is stopped that has more changes in quarantine than this.
     pub quarantine_limit: u64,
+    /// The rows of a large table without a key are here until all of them are read.
+    pub folder: PathBuf,
     /// The clock.
     pub clock: Clock,
 }
 
 impl DatabaseSettings {
     /// Chunks of at most 100,000 rows, 16 MiB or a second; nothing is copied again by itself.
-    pub fn new(budget: Budget, clock: Clock) -> Self {
+    pub fn new(budget: Budget, folder: impl Into<PathBuf>, clock: Clock) -> Self {
         Self {
             budget,
             chunk_rows: 100_000,
@@ -75,6 +79,7 @@ impl DatabaseSettings {
             first_pause: Duration::from_millis(200),
             copy_after_gap: false,
             quarantine_limit: 1_000,
+            folder: folder.into(),
             clock,
         }
     }
@@ -118,7 +123,7 @@ pub(crate) struct Database<L: Log, R: Rows<Place = L::Place>> {
     schemas_due: Vec<SchemaChange>,
     states_due: BTreeSet<TableName>,
     /// A table without a key that is being copied.
-    whole: Option<Whole<L::Place, R>>,
+    whole: Option<Whole<L::Place>>,
     /// Whether the database says where its rows were read, as far as that is known.
     exact: Option<bool>,
     /// Where the log ended before what is asked for next, for a database that does not say.
@@ -424,6 +429,13 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         self.states_due.insert(name.clone());
     }
 
+    /// As a person wants. Rows that are being handed out are those of now, as the log waits for them.
+    fn copy_again(&mut self, name: &TableName) {
+        if !self.whole.as_ref().is_some_and(|whole| whole.stores(name)) {
+            self.copy(name, Purpose::Again, None);
+        }
+    }
+
     /// Takes in nothing of a table from now on.
     fn stop_table(&mut self, name: &TableName, reason: String, remedy: String) {
         let now = self.now();
@@ -500,7 +512,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         self.whole_before_page();
         let page = match &mut self.log {
             // What a table without a key is at one place, the log must not be past.
-            Some(log) if !self.whole.as_ref().is_some_and(Whole::is_opening) => {
+            Some(log) if !self.whole.as_ref().is_some_and(Whole::holds_log) => {
                 log.read(limits).await
             }
             _ => Ok(None),
@@ -651,14 +663,14 @@ impl<L: Log, R: Rows<Place = L::Place>> Source for Database<L, R> {
 
     fn resync(&mut self, table: &TableName) -> Result<(), IngestError> {
         self.must_have(table)?;
-        self.copy(table, Purpose::Again, None);
+        self.copy_again(table);
         Ok(())
     }
 
     fn resync_all(&mut self) -> Result<(), IngestError> {
         self.recopy = !self.running;
         for name in self.tables.keys().cloned().collect::<Vec<_>>() {
-            self.copy(&name, Purpose::Again, None);
+            self.copy_again(&name);
         }
         Ok(())
     }

@@ -165,6 +165,7 @@ fn settings(chunk_rows: usize) -> DatabaseSettings {
         first_pause: Duration::from_micros(100),
         copy_after_gap: true,
         quarantine_limit: 3,
+        folder: std::env::temp_dir(),
         clock: Arc::new(|| 1),
     }
 }

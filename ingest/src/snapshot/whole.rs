@@ -1,6 +1,7 @@
 //! Tables without a key: all their rows as of one place of the log, in the place of all that was
 //! there, or to be compared with it. Changes from before the place are in the rows; those after it
-//! follow.
+//! follow. Nothing is handed out before all rows are read: a table is replaced as a whole or not at
+//! all, and the database keeps its view of it no longer than reading takes.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::{
     Database,
     copying::{End, FIRST_ROWS, Purpose},
     jobs::Job,
+    spool::{self, Spool},
 };
 use crate::{
     IngestError, Phase,
@@ -22,26 +24,35 @@ use crate::{
 };
 
 /// One such table that is being copied.
-pub(super) struct Whole<P, R> {
+pub(super) struct Whole<P> {
     /// Of this attempt: answers to an earlier one are nobody's.
     id: u64,
     table: TableName,
     purpose: Purpose,
-    stage: Stage<P, R>,
+    stage: Stage<P>,
 }
 
-enum Stage<P, R> {
+enum Stage<P> {
     /// Its first rows are asked for; `low` is where the log ended before.
     Opening { low: Option<P> },
-    /// They wait for the log to come to where they were read.
-    Waiting(Waiting<P, R>),
+    /// They wait for the log to come to where they were read, and for the others.
+    Waiting(Waiting<P>),
     /// The log waits for them to be handed out.
-    Sending { rows: Option<R>, batch: Option<RecordBatch>, is_first: bool },
+    Sending { batch: Option<RecordBatch>, rest: Option<Spool>, is_first: bool },
 }
 
-struct Waiting<P, R> {
-    rows: R,
+/// The rows after the first.
+enum Rest {
+    None,
+    Reading,
+    There(Spool),
+}
+
+struct Waiting<P> {
     first: RecordBatch,
+    rest: Rest,
+    /// Whether the log is here: then it waits for the others.
+    is_here: bool,
     /// Everything before this place is in the rows.
     seen: P,
     /// Nothing after this place is.
@@ -53,14 +64,17 @@ struct Waiting<P, R> {
     touched: bool,
 }
 
-impl<P: Clone, R> Whole<P, R> {
-    pub(super) fn is_opening(&self) -> bool {
-        matches!(self.stage, Stage::Opening { .. })
+impl<P: Clone> Whole<P> {
+    /// Whether the log is not read on for now: what a table without a key is at one place, it must not
+    /// be past.
+    pub(super) fn holds_log(&self) -> bool {
+        !matches!(self.stage, Stage::Waiting(Waiting { is_here: false, .. }))
     }
 
-    /// Whether the log is not read on for now.
-    pub(super) fn holds_log(&self) -> bool {
-        !matches!(self.stage, Stage::Waiting(_))
+    /// Whether the rows of a table are on their way to where they are stored.
+    pub(super) fn stores(&self, name: &TableName) -> bool {
+        let is_sending = matches!(self.stage, Stage::Sending { is_first: false, .. });
+        is_sending && self.table == *name && self.purpose != Purpose::Compare
     }
 
     pub(super) fn waits_for_end(&self) -> bool {
@@ -90,14 +104,9 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
     /// What is known of the rows of a table is no longer right.
     pub(super) fn drop_whole(&mut self, name: &TableName) {
         if let Some(whole) = self.whole.take_if(|whole| whole.table == *name) {
-            match whole.stage {
-                Stage::Opening { .. } => {}
-                Stage::Waiting(Waiting { rows, .. }) => self.rows.push(rows),
-                Stage::Sending { rows, .. } => {
-                    self.rows.extend(rows);
-                    // Ended or not, the transaction it was handed out in is.
-                    self.open = false;
-                }
+            if let Stage::Sending { .. } = whole.stage {
+                // Ended or not, the transaction it was handed out in is.
+                self.open = false;
             }
             if let Some(log) = &mut self.log {
                 log.stop_at(None);
@@ -128,35 +137,30 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
     }
 
     /// The first rows came, or did not.
-    pub(super) fn opened(
-        &mut self,
-        rows: R,
-        of: u64,
-        result: Result<Chunk<L::Place>, IngestError>,
-    ) {
-        let Some(Whole { stage: Stage::Opening { low }, .. }) =
+    pub(super) fn opened(&mut self, of: u64, result: Result<Chunk<L::Place>, IngestError>) {
+        let Some(Whole { table, stage: Stage::Opening { low }, .. }) =
             self.whole.as_ref().filter(|whole| whole.id == of)
         else {
-            self.rows.push(rows);
             return;
         };
-        let low = low.clone();
+        let (table, low) = (table.clone(), low.clone());
         let chunk = match result {
             Ok(chunk) => chunk,
-            Err(error) => return self.whole_failed(rows, &error),
+            Err(error) => return self.whole_failed(&error),
         };
         self.exact.get_or_insert(chunk.at.is_some());
         let Some(seen) = chunk.at.clone().or(low) else {
             self.exact = Some(false);
-            self.rows.push(rows);
             self.whole = None;
             return;
         };
         let until = chunk.at.map_or(End::After(self.looks), End::At);
         let stops = self.log.as_mut().is_some_and(|log| log.stop_at(Some(&seen)));
+        let has_more = chunk.rows.num_rows() >= self.whole_rows();
         let waiting = Waiting {
-            rows,
             first: chunk.rows,
+            rest: if has_more { Rest::Reading } else { Rest::None },
+            is_here: false,
             seen,
             until,
             stops,
@@ -166,14 +170,43 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         if let Some(whole) = &mut self.whole {
             whole.stage = Stage::Waiting(waiting);
         }
+        // The connection that has just come back has the others.
+        if let Some(schema) = self.tables.get(&table).map(|t| Arc::clone(&t.schema))
+            && let Some(mut rows) = has_more.then(|| self.rows.pop()).flatten()
+        {
+            let place = self.spool(of);
+            self.jobs.spawn(async move {
+                let result = place.fill(&mut rows, schema).await;
+                Job::Spooled { rows, id: of, result }
+            });
+        }
         self.whole_after_page();
     }
 
-    fn whole_failed(&mut self, rows: R, error: &IngestError) {
-        self.rows.push(rows);
+    fn spool(&self, id: u64) -> spool::Place {
+        let name = format!("{}-{id}.rows", self.id);
+        spool::Place { at: self.id.clone(), folder: self.settings.folder.clone(), name }
+    }
+
+    /// The other rows are there, or did not come.
+    pub(super) fn spooled(&mut self, of: u64, result: Result<Spool, IngestError>) {
+        let Some(Whole { stage: Stage::Waiting(waiting), .. }) =
+            self.whole.as_mut().filter(|whole| whole.id == of)
+        else {
+            return;
+        };
+        match result {
+            Ok(spool) => {
+                waiting.rest = Rest::There(spool);
+                self.whole_after_page();
+            }
+            Err(error) => self.whole_failed(&error),
+        }
+    }
+
+    fn whole_failed(&mut self, error: &IngestError) {
         let Some(Whole { table: name, purpose, .. }) = &self.whole else { return };
         let (name, purpose) = (name.clone(), *purpose);
-        // What was handed out already stays, for the next attempt to replace.
         self.drop_whole(&name);
         self.states_due.insert(name.clone());
         let reason = with_causes(error);
@@ -209,35 +242,47 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
     pub(super) fn whole_after_page(&mut self) {
         let Some(Whole { stage: Stage::Waiting(waiting), .. }) = &mut self.whole else { return };
         let Some(log) = &mut self.log else { return };
-        if !log.reached(&waiting.seen) {
+        if !waiting.is_here {
+            if !log.reached(&waiting.seen) {
+                return;
+            }
+            // A page that the log did not end at the place may have changes of both sides of it.
+            let unclear = waiting.touched && (waiting.was_past || !waiting.stops);
+            let Some(until) = waiting.until.place() else { return };
+            if !unclear && !log.reached(until) {
+                log.stop_at(Some(until));
+                return;
+            }
+            log.stop_at(None);
+            if unclear {
+                self.whole = None;
+                return;
+            }
+            waiting.is_here = true;
+        }
+        if let Rest::Reading = waiting.rest {
             return;
         }
-        // A page that the log did not end at the place may have changes of both sides of it.
-        let unclear = waiting.touched && (waiting.was_past || !waiting.stops);
-        let Some(until) = waiting.until.place() else { return };
-        if !unclear && !log.reached(until) {
-            log.stop_at(Some(until));
-            return;
+        if let Some(Whole { id, table, purpose, stage: Stage::Waiting(waiting) }) =
+            self.whole.take()
+        {
+            let rest = match waiting.rest {
+                Rest::There(spool) => Some(spool),
+                Rest::None | Rest::Reading => None,
+            };
+            let stage = Stage::Sending { batch: Some(waiting.first), rest, is_first: true };
+            self.whole = Some(Whole { id, table, purpose, stage });
         }
-        log.stop_at(None);
-        let Some(Whole { id, table, purpose, stage: Stage::Waiting(waiting) }) = self.whole.take()
-        else {
-            return;
-        };
-        if unclear {
-            self.rows.push(waiting.rows);
-            return;
-        }
-        let stage =
-            Stage::Sending { rows: Some(waiting.rows), batch: Some(waiting.first), is_first: true };
-        self.whole = Some(Whole { id, table, purpose, stage });
     }
 
     /// Hands out the rows there are, and asks for more.
     pub(super) fn send_whole(&mut self) -> Option<Page> {
-        let limit = self.whole_rows();
-        let Some(Whole { id, table: name, purpose, stage: Stage::Sending { batch, is_first, .. } }) =
-            &mut self.whole
+        let Some(Whole {
+            id,
+            table: name,
+            purpose,
+            stage: Stage::Sending { batch, rest, is_first },
+        }) = &mut self.whole
         else {
             return None;
         };
@@ -245,7 +290,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         let table = self.tables.get_mut(name)?;
         let mut page = Page::default();
         let was_first = std::mem::take(is_first);
-        let is_whole = batch.num_rows() == 0 || was_first && batch.num_rows() < limit;
+        let is_whole = batch.num_rows() == 0 || rest.is_none();
         let compares = *purpose == Purpose::Compare;
         let built = if compares {
             let scope = match was_first && is_whole {
@@ -266,7 +311,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             }
             Ok(())
         });
-        let (id, name) = (*id, name.clone());
+        let (id, name, rest) = (*id, name.clone(), rest.take());
         if let Err(error) = built {
             let reason = format!("its rows could not be put together: {error}");
             self.stop_table(&name, reason, format!("`medlake ingest resync {name}`"));
@@ -277,13 +322,11 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             page.row_count = batch.num_rows();
             page.byte_count = batch.get_array_memory_size();
         }
-        if let Some(Whole { stage: Stage::Sending { rows, .. }, .. }) = &mut self.whole
-            && !is_whole
-            && let Some(mut rows) = rows.take()
-        {
-            self.jobs.spawn(async move {
-                let result = rows.more().await;
-                Job::More { rows, id, result }
+        if let Some(mut spool) = rest.filter(|_| !is_whole && self.is_sending()) {
+            let place = self.spool(id);
+            self.jobs.spawn_blocking(move || {
+                let result = place.next(&mut spool);
+                Job::More { id, spool, result }
             });
             page.open = !compares;
             self.open = !compares;
@@ -322,23 +365,22 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
     /// More rows came, or there are none, or they did not come.
     pub(super) fn more(
         &mut self,
-        connection: R,
         of: u64,
+        spool: Spool,
         result: Result<Option<RecordBatch>, IngestError>,
     ) {
-        let Some(Whole { table, stage: Stage::Sending { rows, batch, .. }, .. }) =
+        let Some(Whole { table, stage: Stage::Sending { rest, batch, .. }, .. }) =
             self.whole.as_mut().filter(|whole| whole.id == of)
         else {
-            self.rows.push(connection);
             return;
         };
         match result {
             Ok(more) => {
-                *rows = Some(connection);
+                *rest = Some(spool);
                 let schema = self.tables.get(table).map(|t| Arc::clone(t.schema.arrow_nullable()));
                 *batch = more.or_else(|| schema.map(RecordBatch::new_empty));
             }
-            Err(error) => self.whole_failed(connection, &error),
+            Err(error) => self.whole_failed(&error),
         }
     }
 }

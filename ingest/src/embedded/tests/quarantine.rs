@@ -38,7 +38,7 @@ async fn a_quarantined_change_is_read_again_overtaken_or_one_too_many() {
     let mut service = Service::new().await;
     let pair = "shop.pair".parse().unwrap();
     let mut settings =
-        DatabaseSettings::new(Budget::new(8 << 20), Arc::new(|| 1_700_000_000_000_000));
+        DatabaseSettings::new(Budget::new(8 << 20), "spool", Arc::new(|| 1_700_000_000_000_000));
     settings.quarantine_limit = 2;
     let wake = Wake::Polled(Duration::from_millis(1));
     let source = EmbeddedSource::open_with("shop", &service.path, wake, settings).await.unwrap();

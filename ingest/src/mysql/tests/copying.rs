@@ -77,7 +77,8 @@ async fn tables_that_change_are_copied_by_a_reader_that_is_stopped_anywhere() {
     }
     let mut random = StdRng::seed_from_u64(9);
     let mut stored = Replica::default();
-    let mut settings = DatabaseSettings::new(Budget::new(64 << 20), Arc::new(|| 1));
+    let mut settings =
+        DatabaseSettings::new(Budget::new(64 << 20), std::env::temp_dir(), Arc::new(|| 1));
     settings.chunk_rows = 300;
     let mut wanted: Option<BTreeMap<TableName, Vec<Row>>> = None;
     let end = tokio::time::Instant::now() + Duration::from_secs(60);

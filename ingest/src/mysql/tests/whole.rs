@@ -98,7 +98,8 @@ async fn rows_that_were_there_and_changes_since_make_one_source() {
             "insert into k values ('one', 1), ('one', 1), (null, 2)",
         ])
         .await;
-    let settings = DatabaseSettings::new(Budget::new(64 << 20), Arc::new(|| 1_700_000_000_000_000));
+    let settings =
+        DatabaseSettings::new(Budget::new(64 << 20), std::env::temp_dir(), Arc::new(|| 1));
     let source = AnySource::mysql("erp", &server.config(), 2, settings);
     let mut ingest = Ingest::open(vec![source], &Resume::default()).await.unwrap();
     let mut copied = [0, 0];

@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) log: Vec<Vec<Event>>,
     /// The log does not go back further than this.
     pub(super) purged: usize,
+    /// So often rows are read before failures begin.
+    pub(super) passes: u32,
     /// Selects fail as long as this is not 0.
     pub(super) failures: u32,
     /// How often others may do something before it is known where the log ends.
@@ -107,7 +109,22 @@ fn key_of(table: &TableSchema, key: &RecordBatch, row: usize) -> (i64, String) {
     order(table, &vec![Some(text)])
 }
 
+fn unread(source: sqlx::Error) -> IngestError {
+    IngestError::Database { at: SourceId::new("m"), doing: "read the rows", source }
+}
+
 impl Model {
+    fn try_to_read(&self) -> Result<(), IngestError> {
+        let mut state = self.state();
+        if state.passes > 0 {
+            state.passes -= 1;
+        } else if state.failures > 0 {
+            state.failures -= 1;
+            return Err(unread(sqlx::Error::PoolTimedOut));
+        }
+        Ok(())
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -380,22 +397,14 @@ impl ModelRows {
         wanted: impl Fn(&Row) -> bool,
     ) -> Result<(Vec<Row>, Place), IngestError> {
         self.pass().await;
+        self.model.try_to_read()?;
         let answer = {
-            let mut state = self.model.state();
-            let fail = |source| IngestError::Database {
-                at: SourceId::new("m"),
-                doing: "read the rows",
-                source,
-            };
-            if state.failures > 0 {
-                state.failures -= 1;
-                return Err(fail(sqlx::Error::PoolTimedOut));
-            }
+            let state = self.model.state();
             let held = &state.tables[table.name()];
             let place = |c: &Column| held.schema.columns().iter().position(|h| h.name == c.name);
             let places: Option<Vec<usize>> = table.columns().iter().map(place).collect();
             let Some(places) = places else {
-                return Err(fail(sqlx::Error::ColumnNotFound("of a table".to_owned())));
+                return Err(unread(sqlx::Error::ColumnNotFound("of a table".to_owned())));
             };
             let rows = held.rows.iter().filter(|row| wanted(row));
             let mut rows: Vec<Row> =
@@ -450,6 +459,7 @@ impl Rows for ModelRows {
     fn more(&mut self) -> BoxFuture<'_, Result<Option<RecordBatch>, IngestError>> {
         async move {
             self.pass().await;
+            self.model.try_to_read()?;
             if self.rest.is_empty() {
                 return Ok(None);
             }

@@ -116,3 +116,38 @@ async fn tables_without_a_key_are_compared_as_they_are_where_the_log_is() {
         assert_eq!(reason, "it is stopped: a person wants so");
     }
 }
+
+#[tokio::test]
+async fn a_table_without_a_key_is_replaced_as_a_whole_or_not_at_all() {
+    let model = filled();
+    let bag: TableName = "m.bag".parse().unwrap();
+    let rows = (0..500).map(|n: i64| vec![Some((n % 9).to_string()), Some(n.to_string()), None]);
+    model.state().tables.get_mut(&bag).unwrap().rows = rows.collect();
+    let mut replica = Replica::default();
+    let mut ingest = open(&model, &mut replica, source(&model, 1, true, 20)).await;
+    copied(&mut ingest, &mut replica, 1_000).await;
+    let mut copies = 0;
+    for passes in [0, 1, 3, 24, 25] {
+        ingest.resync(&bag).unwrap();
+        (model.state().passes, model.state().failures) = (passes, 2);
+        loop {
+            let limits = CutLimits { max_rows: 10, max_bytes: usize::MAX };
+            let cut = ingest.next(limits).await.unwrap();
+            replica.apply(&cut);
+            if cut.open {
+                copies += 1;
+                // A person who wants it again has it.
+                ingest.resync(&bag).unwrap();
+                continue;
+            }
+            let held: usize = replica.bags[&bag].values().sum();
+            assert_eq!(held, 500, "after {passes} answers");
+            if replica.is_streaming() {
+                break;
+            }
+        }
+        assert_eq!(model.state().failures, 0);
+    }
+    assert_eq!(copies, 5 * 25, "each copy was handed out once");
+    replica.assert_is(&model, "in the end");
+}
