@@ -52,6 +52,12 @@ impl Quarantine {
         self.held.get(table).map(|held| held.keys().cloned().collect()).unwrap_or_default()
     }
 
+    /// The ids of those of one row.
+    pub(crate) fn of_key(&self, table: &TableName, key: &str) -> BTreeSet<String> {
+        let held = self.held.get(table).into_iter().flatten();
+        held.filter(|(_, of)| of.as_deref() == Some(key)).map(|(id, _)| id.clone()).collect()
+    }
+
     /// Releases what the changes of a page overtake: they say all there is to say of their rows. What
     /// the page itself puts into quarantine may be newer, and stays.
     pub(crate) fn overtake(&self, page: &mut Page) {

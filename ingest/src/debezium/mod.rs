@@ -344,6 +344,13 @@ impl Decoder {
         known.and_then(|table| table.key_text(key?, &self.placeholder)).or_else(|| key_text(key))
     }
 
+    /// Whether a text is the whole key of a row of a table.
+    pub(crate) fn is_key(&self, table: &TableName, text: &str) -> bool {
+        let keys = self.tables.get(table).and_then(|table| Keys::of(&table.schema).ok());
+        let text = serde_json::from_str(text).ok();
+        keys.zip(text).is_some_and(|(keys, text)| keys.parse(&text).is_ok())
+    }
+
     /// Two tables of a source must not go into one of the lake.
     fn check_origin(
         &self,

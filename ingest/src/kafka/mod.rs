@@ -3,6 +3,7 @@
 //! What was handed out is in the position, the next offset of each partition, which is stored with
 //! the rows: offsets committed in Kafka follow for others to watch and are never read.
 
+mod again;
 mod config;
 mod error;
 mod order;
@@ -20,29 +21,32 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt};
-use medlake_contract::{Kind, Position, SourceId, TableName, TableSchema};
+use medlake_contract::{ChangeBatch, Kind, Position, SourceId, TableName, TableSchema};
 use rdkafka::{
     TopicPartitionList,
     consumer::{CommitMode, Consumer},
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-pub use self::{
-    config::{ClientSettings, KafkaConfig, Topics, Transactions},
-    error::KafkaSourceError,
-};
 use self::{
+    again::Again,
     order::{Order, TRANSACTION_TOPIC, Unit},
     place::Place,
     reader::{Client, News, Reader, Shared, lock},
     record::Record,
+};
+pub use self::{
+    config::{ClientSettings, KafkaConfig, Topics, Transactions},
+    error::KafkaSourceError,
 };
 use crate::{
     AnySource, Budget, CutLimits, IngestError,
     budget::Held,
     debezium::{Change, Decoder, Message, Problem, RowKeys, Taken},
     quarantine::Quarantine,
-    source::{Acknowledge, Gauges, Page, Phase, Quarantined, Resume, Source, TableState},
+    source::{
+        Acknowledge, Gauges, Page, Phase, Quarantined, QuarantinedRow, Resume, Source, TableState,
+    },
 };
 
 /// The client that reads at present.
@@ -81,6 +85,8 @@ pub struct KafkaSource {
     quarantine: Quarantine,
     /// What left the quarantine because its table is taken in anew.
     released: Vec<(TableName, String)>,
+    /// What is read again, before anything else.
+    again: VecDeque<Again>,
     /// Tables that were stopped before anything of them could be read.
     unread: BTreeMap<TableName, TableState>,
     newest_micros: i64,
@@ -142,6 +148,7 @@ impl KafkaSource {
             states: Vec::new(),
             quarantine: Quarantine::new(quarantine_limit),
             released: Vec::new(),
+            again: VecDeque::new(),
             unread: BTreeMap::new(),
             newest_micros: 0,
             down: None,
@@ -245,7 +252,8 @@ impl KafkaSource {
     fn read_page(&mut self, limits: CutLimits) -> Result<Option<Page>, IngestError> {
         self.start()?;
         let mut page = Page { states: std::mem::take(&mut self.states), ..Page::default() };
-        let done = self.fill(&mut page, limits);
+        let is_again = self.read_again(&mut page)?;
+        let done = if is_again { Ok(()) } else { self.fill(&mut page, limits) };
         if let Err(error) = done {
             // What is in the page is good: it goes out first, and the error comes again.
             if page.row_count == 0 && page.quarantined.is_empty() && page.schemas.is_empty() {
@@ -255,10 +263,7 @@ impl KafkaSource {
             tracing::debug!(%error, "after a page");
         }
         self.measure();
-        page.batches = self
-            .decoder
-            .finish()
-            .map_err(|source| IngestError::Batch { at: self.id.clone(), source })?;
+        page.batches.extend(self.finish_batches()?);
         page.released = std::mem::take(&mut self.released);
         self.quarantine.overtake(&mut page);
         self.count_quarantine(&mut page);
@@ -278,6 +283,11 @@ impl KafkaSource {
         page.held = self.held.split(self.held_bytes.saturating_sub(waiting));
         self.held_bytes = self.held_bytes.min(waiting);
         Ok(Some(page))
+    }
+
+    fn finish_batches(&mut self) -> Result<Vec<ChangeBatch>, IngestError> {
+        let wrong = |source| IngestError::Batch { at: self.id.clone(), source };
+        self.decoder.finish().map_err(wrong)
     }
 
     /// Fills a page until a limit is reached, until nothing more is there, or until a table changes.
@@ -524,7 +534,8 @@ impl Source for KafkaSource {
 
     fn wait(&mut self) -> BoxFuture<'_, ()> {
         async move {
-            if !self.heard.is_empty() || !self.left.is_empty() || self.order.has_ready() {
+            let is_left = !self.left.is_empty() || !self.again.is_empty();
+            if !self.heard.is_empty() || is_left || self.order.has_ready() {
                 return;
             }
             let Some(news) = &mut self.news else { return };
@@ -572,6 +583,14 @@ impl Source for KafkaSource {
             return Ok(());
         }
         Err(self.wrong(KafkaSourceError::NoRows { table: table.to_string() }))
+    }
+
+    fn retry(
+        &mut self,
+        table: &TableName,
+        changes: &[QuarantinedRow],
+    ) -> Result<usize, IngestError> {
+        Ok(self.read_later(table, changes))
     }
 
     fn gauges(&self) -> Arc<Gauges> {

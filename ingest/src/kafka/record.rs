@@ -38,6 +38,24 @@ impl Record {
         }
     }
 
+    /// A message that was put aside: its [`Self::place`], and what [`Self::framed`] made of it.
+    pub(crate) fn kept(place: &str, framed: &[u8]) -> Option<Self> {
+        let mut parts = place.rsplitn(3, '/');
+        let offset = parts.next()?.parse().ok()?;
+        let partition = parts.next()?.parse().ok()?;
+        let topic = Arc::from(parts.next()?);
+        let (length, bytes) = framed.split_first_chunk()?;
+        let (key, value) = match u32::from_be_bytes(*length) {
+            u32::MAX => (None, bytes),
+            length => {
+                let (key, value) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
+                (Some(key), value)
+            }
+        };
+        let value = Some(value).filter(|value| !value.is_empty());
+        Some(Self::new(topic, (partition, offset), 0, key, value))
+    }
+
     pub(crate) fn key(&self) -> Option<&[u8]> {
         self.bytes.get(..self.key?)
     }
@@ -61,5 +79,23 @@ impl Record {
     pub(crate) fn framed(&self) -> Vec<u8> {
         let length = self.key.map_or(u32::MAX, |k| u32::try_from(k).unwrap_or(u32::MAX));
         [&length.to_be_bytes()[..], &self.bytes].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_message_is_the_message() {
+        for (key, value) in
+            [(Some(&b"k"[..]), Some(&b"value"[..])), (None, Some(b"v")), (Some(b""), None)]
+        {
+            let record = Record::new(Arc::from("a/b.c"), (3, 17), 5, key, value);
+            let kept = Record::kept(&record.place(), &record.framed()).unwrap();
+            assert_eq!((kept.key(), kept.value(), kept.place()), (key, value, record.place()));
+        }
+        assert!(Record::kept("t/0/x", b"\xff\xff\xff\xff").is_none());
+        assert!(Record::kept("t/0/1", b"\0\0\0\x02k").is_none());
     }
 }

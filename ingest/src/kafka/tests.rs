@@ -266,6 +266,76 @@ fn a_topic_of_which_nothing_can_be_read_is_stopped_too() {
     assert_eq!((page.row_count, page.states[0].phase), (1, Phase::Streaming));
 }
 
+/// The rows of the quarantine as the lake has them.
+fn kept(pages: &[Page]) -> Vec<QuarantinedRow> {
+    let all = pages.iter().flat_map(|page| &page.quarantined);
+    all.map(|q| QuarantinedRow {
+        table: q.table.clone(),
+        id: q.id.clone(),
+        op: q.op.clone(),
+        key: q.key.clone(),
+        raw: q.raw.clone(),
+    })
+    .collect()
+}
+
+#[test]
+fn messages_are_read_again_row_by_row() {
+    let mut played = played(config(), &["p.db.t"]);
+    let row = |id: i64, n: &str| {
+        let value = format!(
+            r#"{{"op":"c","after":{{"id":{id},"n":{n}}},"source":{{"connector":"mysql","db":"db","table":"t","ts_ms":5}}}}"#
+        );
+        (format!(r#"{{"id":{id}}}"#), value)
+    };
+    let rows = [(1, "1"), (2, "1.5"), (3, "2.5"), (3, "\"x\""), (4, "3.5"), (4, "4.5")];
+    for (id, n) in rows {
+        let (key, value) = row(id, n);
+        played.send(Some(&key), Some(&value));
+    }
+    played.send(Some("k"), Some("{broken"));
+    // More than the source may have of one table would stop it.
+    played.source.quarantine = Quarantine::new(100);
+    let pages = played.read_all();
+    let quarantined = kept(&pages);
+    assert_eq!(quarantined.len(), 6);
+    let name: TableName = "his.t".parse().unwrap();
+    assert_eq!(played.source.retry(&name, &quarantined).unwrap(), 5);
+    assert!(played.read().is_none(), "nothing has changed");
+
+    // Whoever starts again says what the column is.
+    let table = crate::DeclaredTable {
+        key: Vec::new(),
+        columns: [("n".to_owned(), "double".to_owned())].into(),
+    };
+    let mut better = config();
+    better.debezium.tables = [("t".to_owned(), table)].into();
+    let resume = Resume {
+        positions: [(SourceId::new("his"), pages.last().unwrap().position.clone().unwrap())].into(),
+        tables: pages[0].schemas.iter().map(|s| Arc::clone(&s.table)).collect(),
+        states: pages[0].states.clone(),
+        quarantined,
+    };
+    let mut again = self::played(better, &["p.db.t"]);
+    again.source.quarantine = Quarantine::new(100);
+    futures::executor::block_on(again.source.resume(&resume)).unwrap();
+    assert_eq!(again.source.retry(&name, &resume.quarantined).unwrap(), 5);
+    let all: Vec<Page> = again.read_all();
+    let released: Vec<Vec<&str>> = all.iter().map(ids).collect();
+    assert_eq!(released, [vec!["p.db.t/0/1"], vec!["p.db.t/0/4", "p.db.t/0/5"]]);
+    assert_eq!(all[0].schemas.len(), 1, "the column is a number with a fraction now");
+    assert_eq!(all.iter().map(|p| p.row_count).collect::<Vec<_>>(), [1, 2]);
+    assert!(all.iter().all(|p| p.position.is_none()), "reading got no further");
+    // What could not be read is there still, and a later message of its row overtakes it.
+    assert_eq!(again.source.quarantine.len(&name), 3);
+    assert_eq!(again.source.retry(&name, &resume.quarantined).unwrap(), 5);
+    again.offset = 7;
+    let (key, value) = row(3, "7.5");
+    again.send(Some(&key), Some(&value));
+    let page = again.read().unwrap();
+    assert_eq!((page.row_count, ids(&page)), (1, vec!["p.db.t/0/2", "p.db.t/0/3"]));
+}
+
 /// A change of a transaction.
 fn of(transaction: &str, place: u64, id: i64) -> String {
     format!(
