@@ -3,14 +3,16 @@
 //!
 //! - **backlog**: row changes a second from a binlog to rows that are seen, half of them updates, and
 //!   peak memory; beside it Debezium's embedded engine, which only makes JSON of the same binlog.
+//! - **slow storage**: the same into a bucket that takes a megabyte a second.
 //! - **snapshot**: existing rows a second.
 //! - **recovery**: `kill -9` until a row is seen that was committed later.
 //! - **freshness**: a commit until a poller of the SQL door sees it. The poller asks for one small
 //!   table over HTTP again and again, so its round trip is part of the figure; it is shown beside.
 //! - **messages**: Debezium's, from a real Kafka broker to rows that are seen, with schemas and without.
 //!
-//! `mysql` or `kafka` after `--` measures one of them alone. `MEDLAKE_BENCH_CHANGES` and
-//! `MEDLAKE_BENCH_ROWS` set the size.
+//! `mysql` or `kafka` after `--` measures one of them alone, `backlog` or `snapshot` one part of the
+//! former, without Debezium beside it. `MEDLAKE_BENCH_CHANGES` and `MEDLAKE_BENCH_ROWS` set the size,
+//! `MEDLAKE_BENCH_ROUNDS` how many rounds there are.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a measurement")]
 
@@ -18,12 +20,18 @@
 #[expect(dead_code, reason = "a measurement needs less of it than the tests")]
 mod broker;
 mod kafka;
+#[path = "../tests/crash/line.rs"]
+#[expect(dead_code, reason = "a measurement needs less of it than the tests")]
+mod line;
 #[path = "../tests/platform.rs"]
 #[expect(dead_code, reason = "a measurement needs less of it than the tests")]
 mod platform;
+#[path = "../lake/tests/s3_server.rs"]
+mod s3_server;
 #[path = "../lake/tests/servers.rs"]
 #[expect(dead_code, reason = "a measurement needs less of it than the tests")]
 mod servers;
+mod slow;
 #[path = "../tests/sources.rs"]
 #[expect(dead_code, reason = "a measurement needs less of it than the tests")]
 mod sources;
@@ -38,10 +46,11 @@ use std::{
 use platform::{Platform, Ports};
 use serde_json::Value;
 use servers::{DatabaseServer, Kind};
+use slow::Slow;
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
 use tokio::task::JoinSet;
 
-const ROUNDS: usize = 3;
+const ROUNDS: u64 = 3;
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
 const BINLOG: [&str; 10] = [
@@ -73,19 +82,25 @@ async fn main() {
     let changes = setting("MEDLAKE_BENCH_CHANGES", 2_000_000);
     let rows = setting("MEDLAKE_BENCH_ROWS", 5_000_000);
     println!("medlake ingest bench, {} cores", std::thread::available_parallelism().unwrap());
-    if is_wanted("mysql") {
-        backlog(changes).await;
+    if is_wanted(&["mysql", "backlog"]) {
+        backlog(changes, is_wanted(&["mysql"])).await;
+    }
+    if is_wanted(&["mysql", "snapshot"]) {
         snapshot(rows).await;
     }
-    if is_wanted("kafka") {
+    if is_wanted(&["kafka"]) {
         kafka::backlog(changes).await;
     }
 }
 
-/// Whether a kind of source is named on the command line, or none is.
-fn is_wanted(kind: &str) -> bool {
+/// Whether one of these is named on the command line, or none is.
+fn is_wanted(names: &[&str]) -> bool {
     let mut named = std::env::args().skip(1).filter(|word| !word.starts_with('-')).peekable();
-    named.peek().is_none() || named.any(|word| word == kind)
+    named.peek().is_none() || named.any(|word| names.contains(&word.as_str()))
+}
+
+fn rounds() -> usize {
+    usize::try_from(setting("MEDLAKE_BENCH_ROUNDS", ROUNDS)).unwrap()
 }
 
 #[expect(clippy::disallowed_methods, reason = "a measurement is told its size by its environment")]
@@ -184,7 +199,7 @@ fn debezium(server: &DatabaseServer, folder: &Path, count: u64) -> Option<f64> {
     Some(events.parse::<f64>().ok()? / seconds.parse::<f64>().ok()?)
 }
 
-async fn backlog(changes: u64) {
+async fn backlog(changes: u64, beside_debezium: bool) {
     let mut server = DatabaseServer::start_with(Kind::MariaDb, &BINLOG).await;
     execute(&server, &tables()).await;
     let folder = tempfile::tempdir().unwrap();
@@ -208,7 +223,9 @@ async fn backlog(changes: u64) {
     });
     let place = offsets.clone();
     let server = tokio::task::spawn_blocking(move || {
-        debezium(&server, &place, 0);
+        if beside_debezium {
+            debezium(&server, &place, 0);
+        }
         server
     });
     let mut server = server.await.unwrap();
@@ -221,6 +238,9 @@ async fn backlog(changes: u64) {
     let data = folder.path().join("data");
     assert!(copied(&data, &settings).await.stop().success());
     std::fs::rename(&data, &before).unwrap();
+    let slow = Slow::start(&settings).await;
+    let far = folder.path().join("far");
+    assert!(copied(&far, &slow.settings).await.stop().success());
 
     let half = changes / 2;
     let started = Instant::now();
@@ -230,13 +250,13 @@ async fn backlog(changes: u64) {
     execute(&server, &["replace into pulse values (1, 1)".to_owned()]).await;
     println!("backlog of {changes} row changes of 15 columns, made in {:.1?}", started.elapsed());
 
+    let last = "select max(n) from erp.pulse where writer = 1";
     let (mut ours, mut peak) = (Vec::new(), 0);
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         copy_folder(&before, &data);
         let mut platform = Platform::launch(&data, Ports::free(), &["--no-simulate"], &settings);
         until(&mut platform, "select 1", &Value::from(1)).await;
         let started = Instant::now();
-        let last = "select max(n) from erp.pulse where writer = 1";
         until(&mut platform, last, &Value::from(1)).await;
         ours.push(changes as f64 / started.elapsed().as_secs_f64());
         peak = peak.max(platform.peak_memory_bytes());
@@ -247,12 +267,16 @@ async fn backlog(changes: u64) {
     }
     let ours = median(&mut ours);
     println!("  medlake, binlog to seen rows {ours:.0} changes/s, peak memory {} MiB", peak >> 20);
+    slow.measure(&far, changes, last).await;
+    if !beside_debezium {
+        return;
+    }
 
     server.more.push(FOR_DEBEZIUM.to_owned());
     server.server.kill();
     server.restart().await;
     let mut theirs = Vec::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let place = folder.path().join(format!("debezium{round}"));
         copy_folder(&offsets, &place);
         theirs.push(debezium(&server, &place, changes).unwrap());
@@ -270,7 +294,7 @@ async fn snapshot(rows: u64) {
     let settings = source(&server);
     let folder = tempfile::tempdir().unwrap();
     let mut rates = Vec::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let data = folder.path().join(format!("round{round}"));
         let started = Instant::now();
         let platform = copied(&data, &settings).await;
@@ -282,12 +306,12 @@ async fn snapshot(rows: u64) {
             println!("  peak memory {} MiB", platform.peak_memory_bytes() >> 20);
         }
         drop(platform);
-        if round + 1 < ROUNDS {
+        if round + 1 < rounds() {
             std::fs::remove_dir_all(&data).unwrap();
         }
     }
     println!("  {:.0} rows/s, start of the process included", median(&mut rates));
-    let data = folder.path().join(format!("round{}", ROUNDS - 1));
+    let data = folder.path().join(format!("round{}", rounds() - 1));
     recovery(&server, &data, &settings).await;
     freshness(&server, &data, &settings).await;
 }
@@ -325,7 +349,7 @@ async fn recovery(server: &DatabaseServer, data: &Path, settings: &[(String, Str
     let seen = "select max(n) from erp.pulse where writer = 1";
     let mut times = Vec::new();
     let mut platform = Platform::launch(data, ports, &["--no-simulate"], settings);
-    for _ in 0..=ROUNDS {
+    for _ in 0..=rounds() {
         let after = commits.lock().unwrap().last().map_or(0, |(n, _)| *n);
         let started = Instant::now();
         while platform.ask(seen).await.and_then(|n| n.as_i64()).is_none_or(|n| n <= after) {

@@ -13,10 +13,11 @@ use rdkafka::{
 use serde_json::Value;
 
 use super::{
-    PATIENCE, ROUNDS,
+    PATIENCE,
     broker::Broker,
     median,
     platform::{Platform, Ports},
+    rounds,
 };
 
 const PARTITIONS: u64 = 3;
@@ -40,7 +41,7 @@ pub(crate) async fn backlog(changes: u64) {
         );
         let folder = tempfile::tempdir().unwrap();
         let (mut limits, mut rates, mut costs, mut peak) = (vec![], vec![], vec![], 0);
-        for round in 0..ROUNDS {
+        for round in 0..rounds() {
             limits.push(read(&broker, &topic, changes));
             let data = folder.path().join(format!("round{round}"));
             let platform = take_in(&broker, &topic, &data, changes, &mut rates).await;

@@ -147,6 +147,6 @@ impl Session for Writer {
         table: &'a Table,
         change: &'a Alter,
     ) -> BoxFuture<'a, Result<(), Failed>> {
-        async move { Err(Failed(format!("{} is not altered: {change:?}", table.name))) }.boxed()
+        async { run(&mut self.0, Dialect::Sqlite.alter(table, change)).await }.boxed()
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     BucketCut,
     /// The server of the bucket does not answer.
     BucketStalled,
+    /// The bucket is far away.
+    BucketSlow,
 }
 
 /// The lake's folder, maybe on a small disk of its own, and maybe with its files in a bucket.
@@ -47,6 +49,9 @@ pub(crate) struct Buckets(Option<S3Server>);
 
 /// Enough for the lake of one seed several times over.
 const DISK: &str = "size=2g";
+
+/// Bytes a second of a bucket that is far away.
+const FAR: u32 = 200_000;
 
 impl Ground {
     /// In a folder of the machine's own disk, for a lake in `data`.
@@ -100,7 +105,9 @@ impl Ground {
         match (self.small, &self.bucket) {
             (true, _) => &[Fault::FolderGone, Fault::CatalogLocked, Fault::DiskFull],
             (_, None) => &[Fault::FolderGone, Fault::CatalogLocked],
-            (_, Some(_)) => &[Fault::BucketCut, Fault::BucketStalled, Fault::CatalogLocked],
+            (_, Some(_)) => {
+                &[Fault::BucketCut, Fault::BucketStalled, Fault::BucketSlow, Fault::CatalogLocked]
+            }
         }
     }
 
@@ -130,6 +137,7 @@ impl Ground {
             }
             Fault::BucketCut => self.bucket.iter().for_each(|bucket| bucket.line.cut()),
             Fault::BucketStalled => self.bucket.iter().for_each(|bucket| bucket.line.stall()),
+            Fault::BucketSlow => self.bucket.iter().for_each(|bucket| bucket.line.slow_down(FAR)),
             Fault::DiskFull => {
                 let mut file = File::create(self.filler()).unwrap();
                 for size in [1 << 20, 1 << 12, 1] {

@@ -1,16 +1,21 @@
-//! The line between Medlake and a server, which can be cut and can stand still.
+//! The line between Medlake and a server, which can be cut, can stand still, and can be a slow one.
 
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
+    time::{Duration, Instant},
 };
 
 #[derive(Debug, Default)]
 struct State {
     cut: bool,
     stalled: bool,
+    /// Bytes a second, both ways and of all connections together.
+    rate: Option<u32>,
+    /// When those that passed have passed at that rate.
+    passed: Option<Instant>,
     open: Vec<TcpStream>,
 }
 
@@ -62,9 +67,15 @@ impl Line {
         self.shared.0.lock().unwrap().stalled = true;
     }
 
+    /// Lets no more through than so many bytes a second.
+    pub(crate) fn slow_down(&self, rate: u32) {
+        self.shared.0.lock().unwrap().rate = Some(rate);
+    }
+
     pub(crate) fn heal(&self) {
         let mut state = self.shared.0.lock().unwrap();
         (state.cut, state.stalled) = (false, false);
+        state.rate = None;
         self.shared.1.notify_all();
     }
 }
@@ -74,7 +85,16 @@ fn carry(mut from: TcpStream, mut to: TcpStream, shared: &(Mutex<State>, Condvar
     let mut bytes = vec![0; 1 << 16];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         let state = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(shared.1.wait_while(state, |state| state.stalled && !state.cut));
+        let state = shared.1.wait_while(state, |state| state.stalled && !state.cut);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let takes =
+            state.rate.map(|rate| Duration::from_secs(1) * u32::try_from(count).unwrap() / rate);
+        state.passed = takes.map(|takes| state.passed.map_or(now, |p| p.max(now)) + takes);
+        let wait = state.passed.map(|passed| passed - now);
+        drop(state);
+        #[expect(clippy::disallowed_methods, reason = "a thread that does nothing else")]
+        wait.into_iter().for_each(thread::sleep);
         if to.write_all(&bytes[..count]).is_err() {
             break;
         }

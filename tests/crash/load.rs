@@ -9,7 +9,10 @@ use std::{
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tokio::{sync::RwLock, task::JoinSet};
+use tokio::{
+    sync::{RwLock, RwLockWriteGuard},
+    task::JoinSet,
+};
 
 use super::{
     model::{Action, Alter, Generator, Key, Step, Table, Transaction, Value},
@@ -210,6 +213,20 @@ impl Load {
                 }
             }
         }
+    }
+
+    /// Changes a table as a migration of a service does: nobody writes while it is made, nor until
+    /// what is answered is dropped.
+    pub(crate) async fn migrate(&self, random: &mut StdRng) -> RwLockWriteGuard<'_, Table> {
+        let index = random.random_range(0..self.tables.len());
+        let random = StdRng::seed_from_u64(random.random());
+        let mut generator = Generator::new(random, self.source.kinds());
+        let mut table = self.tables[index].write().await;
+        let change = generator.addition(&table);
+        self.source.connect().await.unwrap().alter(&table, &change).await.unwrap();
+        table.alter(&change);
+        self.alterations.fetch_add(1, Ordering::Relaxed);
+        table
     }
 
     /// Whether an alteration whose answer was lost came about. A widened column whose answer was

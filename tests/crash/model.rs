@@ -369,6 +369,12 @@ impl Generator {
         }
     }
 
+    /// A new last column.
+    pub(crate) fn addition(&mut self, table: &Table) -> Alter {
+        let kinds = self.kinds.clone();
+        Alter::Add { column: table.next_column(self.pick(&kinds)), at: table.columns.len() }
+    }
+
     fn value(&mut self, kind: Kind, nullable: bool) -> Value {
         if nullable && self.one_in(8) {
             return Value::Null;

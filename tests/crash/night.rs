@@ -33,7 +33,7 @@ const ENGINES: u64 = 5;
 
 /// How long a new row may take to be seen after a kill while writers write: on a machine that has much
 /// else to do they may be faster than what follows them. Then they are held.
-const UNDER_LOAD: Duration = Duration::from_secs(30);
+const UNDER_LOAD: Duration = Duration::from_secs(8);
 /// How long it may take when nobody writes.
 const RECOVERY: Duration = Duration::from_secs(300);
 
@@ -209,6 +209,13 @@ impl Night<'_> {
         if well {
             self.heal().await;
         }
+        // As a service does it that starts in another version; its triggers are those of before until
+        // it has started.
+        let service = Arc::clone(&self.loads[0]);
+        let migrated = match random.random_range(0..3) {
+            0 => Some(service.migrate(random).await),
+            _ => None,
+        };
         self.restart(&[]);
         while random.random_range(0..3) == 0 {
             // Once more while it starts, or takes up what the last one left.
@@ -217,7 +224,9 @@ impl Night<'_> {
             self.restart(&[]);
         }
         self.heal().await;
-        self.recovered(!well).await
+        let recovered = self.recovered(!well).await;
+        drop(migrated);
+        recovered
     }
 
     async fn heal(&mut self) {

@@ -206,10 +206,12 @@ impl Dialect {
         }
     }
 
-    /// MariaDB's own; nothing is altered elsewhere.
     pub(crate) fn alter(self, table: &Table, change: &Alter) -> String {
         let name = &table.name;
         match change {
+            Alter::Add { column, .. } if self == Self::Sqlite => {
+                format!("alter table {name} add column {}", self.column(column))
+            }
             Alter::Add { column, at } => {
                 let place = format!("after {}", table.columns[at - 1].name);
                 format!("alter table {name} add column {} {place}", self.column(column))
