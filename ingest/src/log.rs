@@ -106,9 +106,12 @@ pub(crate) trait Rows: fmt::Debug + Send + 'static {
     /// A place in the log of the same database.
     type Place: Clone + fmt::Debug + fmt::Display + Send + Sync + 'static;
 
-    /// The tables that are to be taken in, as they are now; and those that cannot be, with the
-    /// reason and the remedy.
-    fn tables(&mut self) -> BoxFuture<'_, Result<FoundTables, IngestError>>;
+    /// The tables that are to be taken in, as they were at a place, or as they are now where the
+    /// database cannot tell; and those that cannot be, with the reason and the remedy.
+    fn tables<'a>(
+        &'a mut self,
+        at: &'a Self::Place,
+    ) -> BoxFuture<'a, Result<FoundTables, IngestError>>;
 
     /// Up to `limit` rows after the key `after`, in the order of
     /// [`CopyScope::Range`](medlake_contract::CopyScope::Range), none of them after the key `to`. They

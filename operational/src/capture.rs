@@ -4,10 +4,15 @@
 //! An image is a JSON array of the table's columns in order. Integers stay integers of 64 bits, a
 //! `REAL` is text that reads back to the same double (`Inf` and `-Inf` too), a `BLOB` is hexadecimal
 //! text, and null is null.
-//! The triggers are generated from the tables as they are, after every migration.
+//! The triggers are generated from the tables as they are, after every migration. What a migration made
+//! of a table stands in the change table too, right where it happened: whoever reads on from before knows
+//! by which columns each image is written.
 
-use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+mod history;
 
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+pub(crate) use self::history::remember;
 use crate::OperationalError;
 
 /// The declared column types that readers of the change table understand.
@@ -20,55 +25,102 @@ const INTERNAL_PREFIXES: [&str; 6] = ["_", "cdc_", "sqlx_", "sqlite_", "outbox",
 struct Column {
     name: String,
     declared: String,
+    required: bool,
+    /// Its place in the primary key, from 1; 0 when it is not in it.
+    key: i64,
+    has_default: bool,
 }
 
-/// Makes the capture triggers fit the tables: creates, replaces and drops as needed.
-pub(crate) async fn install(connection: &mut SqliteConnection) -> Result<(), OperationalError> {
-    let mut tx = connection.begin_with("begin immediate").await?;
-    let tables: Vec<String> =
-        sqlx::query_scalar("select name from sqlite_schema where type = 'table' order by name")
-            .fetch_all(&mut *tx)
-            .await?;
+/// A captured table as it is.
+#[derive(Debug, Clone)]
+struct Table {
+    name: String,
+    columns: Vec<Column>,
+}
+
+/// Makes the capture triggers fit the tables: creates, replaces and drops as needed; and says in the
+/// change table what became of tables. `written` is whether rows may have changed without triggers.
+pub(crate) async fn install(
+    connection: &mut SqliteConnection,
+    written: bool,
+) -> Result<(), OperationalError> {
+    let tables = tables(connection).await?;
     let mut wanted = Vec::new();
-    for table in tables.into_iter().filter(|t| captured(t)) {
-        let columns: Vec<(String, String)> = sqlx::query_as(
-            "select name, type from pragma_table_xinfo(?1) where hidden = 0 order by cid",
-        )
-        .bind(&table)
-        .fetch_all(&mut *tx)
-        .await?;
-        let columns: Vec<Column> = columns
-            .into_iter()
-            .map(|(name, declared)| Column { name, declared: declared.to_ascii_uppercase() })
-            .collect();
-        for column in &columns {
+    for Table { name, columns } in &tables {
+        for column in columns {
             if !KNOWN_TYPES.contains(&column.declared.as_str()) {
                 return Err(OperationalError::Undeclared {
-                    table,
+                    table: name.clone(),
                     column: column.name.clone(),
                     declared: column.declared.clone(),
                 });
             }
         }
-        wanted.extend(triggers(&table, &columns));
+        wanted.extend(triggers(name, columns));
     }
-    let present: Vec<(String, String)> = sqlx::query_as(
+    let present = present(connection).await?;
+    for (name, _) in present.iter().filter(|trigger| !wanted.contains(trigger)) {
+        drop_trigger(connection, name).await?;
+    }
+    for (_, sql) in wanted.iter().filter(|trigger| !present.contains(trigger)) {
+        sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut *connection).await?;
+    }
+    history::record(connection, &tables, written).await
+}
+
+/// Takes the triggers away: a migration cannot drop a column that one of them names.
+pub(crate) async fn remove(connection: &mut SqliteConnection) -> Result<(), OperationalError> {
+    for (name, _) in present(connection).await? {
+        drop_trigger(connection, &name).await?;
+    }
+    Ok(())
+}
+
+/// Name and statement of the triggers there are.
+async fn present(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<(String, String)>, OperationalError> {
+    Ok(sqlx::query_as(
         "select name, sql from sqlite_schema where type = 'trigger' and name like 'cdc\\_%' escape '\\'",
     )
-    .fetch_all(&mut *tx)
-    .await?;
-    for (name, sql) in &present {
-        if !wanted.iter().any(|(n, s)| n == name && s == sql) {
-            let drop = format!("drop trigger {}", quote(name));
-            sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *tx).await?;
-        }
+    .fetch_all(connection)
+    .await?)
+}
+
+async fn drop_trigger(
+    connection: &mut SqliteConnection,
+    name: &str,
+) -> Result<(), OperationalError> {
+    let drop = format!("drop trigger {}", quote(name));
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(connection).await?;
+    Ok(())
+}
+
+/// The captured tables, in the order of their names.
+async fn tables(connection: &mut SqliteConnection) -> Result<Vec<Table>, OperationalError> {
+    let names: Vec<String> =
+        sqlx::query_scalar("select name from sqlite_schema where type = 'table' order by name")
+            .fetch_all(&mut *connection)
+            .await?;
+    let mut tables = Vec::new();
+    for name in names.into_iter().filter(|t| captured(t)) {
+        let columns: Vec<(String, String, bool, i64, bool)> = sqlx::query_as(
+            "select name, upper(type), \"notnull\", pk, dflt_value is not null
+             from pragma_table_xinfo(?1) where hidden = 0 order by cid",
+        )
+        .bind(&name)
+        .fetch_all(&mut *connection)
+        .await?;
+        let column = |(name, declared, required, key, has_default)| Column {
+            name,
+            declared,
+            required,
+            key,
+            has_default,
+        };
+        tables.push(Table { name, columns: columns.into_iter().map(column).collect() });
     }
-    for (name, sql) in wanted {
-        if !present.iter().any(|(n, s)| *n == name && *s == sql) {
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await?;
-        }
-    }
-    Ok(tx.commit().await?)
+    Ok(tables)
 }
 
 fn captured(table: &str) -> bool {

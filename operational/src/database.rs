@@ -87,8 +87,15 @@ impl Database {
                 .acquire_timeout(BUSY_TIMEOUT)
         };
         let writer = pool(1).connect_with(options.clone()).await?;
-        migrate::apply(&mut *writer.acquire().await?, name, migrations).await?;
-        capture::install(&mut *writer.acquire().await?).await?;
+        let mut tx = writer.begin_with("begin immediate").await?;
+        capture::remember(&mut tx).await?;
+        let missing = migrate::missing(&mut tx, name, migrations).await?;
+        if !missing.is_empty() {
+            capture::remove(&mut tx).await?;
+        }
+        let written = migrate::apply(&mut tx, missing).await?;
+        capture::install(&mut tx, written).await?;
+        tx.commit().await?;
         let readers = pool(READERS).connect_with(options.pragma("query_only", "on")).await?;
         Ok(Self { name, path, writer, readers, on_commit })
     }

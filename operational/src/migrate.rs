@@ -1,4 +1,4 @@
-use sqlx::{Connection, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use crate::OperationalError;
 
@@ -17,19 +17,18 @@ const JOURNAL: &str = "create table if not exists _migration (
     applied_at text not null default current_timestamp
 )";
 
-/// Applies what the database lacks, all in one transaction.
+/// What the database lacks.
 ///
 /// The whole text of each applied step is kept and compared: a checksum that can also be read.
-pub(crate) async fn apply(
+pub(crate) async fn missing(
     connection: &mut SqliteConnection,
     database: &'static str,
     migrations: &'static [Migration],
-) -> Result<(), OperationalError> {
-    let mut tx = connection.begin_with("begin immediate").await?;
-    sqlx::query(JOURNAL).execute(&mut *tx).await?;
+) -> Result<&'static [Migration], OperationalError> {
+    sqlx::query(JOURNAL).execute(&mut *connection).await?;
     let applied: Vec<(i64, String)> =
         sqlx::query_as("select version, sql from _migration order by version")
-            .fetch_all(&mut *tx)
+            .fetch_all(connection)
             .await?;
     for (at, (version, sql)) in applied.iter().enumerate() {
         let problem = match migrations.get(at) {
@@ -39,13 +38,29 @@ pub(crate) async fn apply(
         };
         return Err(OperationalError::Migration { database, version: *version, problem });
     }
-    for migration in &migrations[applied.len()..] {
-        sqlx::raw_sql(migration.sql).execute(&mut *tx).await?;
+    Ok(&migrations[applied.len()..])
+}
+
+/// Applies these steps. Answers whether they wrote any rows.
+pub(crate) async fn apply(
+    connection: &mut SqliteConnection,
+    migrations: &'static [Migration],
+) -> Result<bool, OperationalError> {
+    let mut written = false;
+    for migration in migrations {
+        let before = rows_written(connection).await?;
+        sqlx::raw_sql(migration.sql).execute(&mut *connection).await?;
+        written |= rows_written(connection).await? > before;
         sqlx::query("insert into _migration (version, sql) values (?1, ?2)")
             .bind(migration.version)
             .bind(migration.sql)
-            .execute(&mut *tx)
+            .execute(&mut *connection)
             .await?;
     }
-    Ok(tx.commit().await?)
+    Ok(written)
+}
+
+/// How many rows this connection has written. What a change of columns does to rows does not count.
+async fn rows_written(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select total_changes()").fetch_one(connection).await
 }

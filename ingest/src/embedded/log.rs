@@ -8,12 +8,12 @@ use super::{
     Bounds, bounds,
     decode::Decoder,
     fail, frames, is_complete,
-    schema::{self, CapturedTable},
+    schema::{self, CapturedTable, Mark},
     stored,
     trim::Trimmer,
 };
 use crate::{
-    CutLimits, IngestError, Wake,
+    CutLimits, IngestError, TableState, Wake,
     log::Log,
     source::{Acknowledge, Gauges, Page},
 };
@@ -36,8 +36,6 @@ pub(super) struct EmbeddedLog {
     connection: SqliteConnection,
     trimmer: Trimmer,
     tables: Arc<Vec<CapturedTable>>,
-    /// `pragma schema_version` of these tables.
-    schema_version: i64,
     left_out: BTreeSet<TableName>,
     wake: Wake,
     gauges: Arc<Gauges>,
@@ -53,23 +51,33 @@ impl EmbeddedLog {
         trimmer: Trimmer,
         wake: Wake,
     ) -> Result<Self, IngestError> {
-        let mut connection = options.connect().await.map_err(fail(&id, "open the database"))?;
-        let schema_version =
-            number(&mut connection, SCHEMA).await.map_err(fail(&id, "read the schema"))?;
-        let tables = Arc::new(schema::tables(&id, &mut connection).await?);
-        Ok(Self {
+        let connection = options.connect().await.map_err(fail(&id, "open the database"))?;
+        let mut log = Self {
             id,
             options: options.clone(),
             connection,
             trimmer,
-            tables,
-            schema_version,
+            tables: Arc::default(),
             left_out: BTreeSet::new(),
             wake,
             gauges: Gauges::new("embedded"),
             at: ChangePlace(0),
             read_version: None,
-        })
+        };
+        log.tables = log.tables_at(ChangePlace(u64::MAX)).await?;
+        Ok(log)
+    }
+
+    /// The tables as they were at a place.
+    pub(super) async fn tables_at(
+        &mut self,
+        place: ChangePlace,
+    ) -> Result<Arc<Vec<CapturedTable>>, IngestError> {
+        let fail = fail(&self.id, "read the schema");
+        let mut read = self.connection.begin().await.map_err(&fail)?;
+        let tables = schema::tables_at(&self.id, &mut read, stored(place.0)).await?;
+        read.commit().await.map_err(&fail)?;
+        Ok(Arc::new(tables))
     }
 
     async fn bounds(&mut self) -> Result<Bounds, IngestError> {
@@ -85,46 +93,40 @@ impl EmbeddedLog {
         if self.read_version == Some(version) {
             return Ok(None);
         }
-        loop {
-            if let Some(schemas) = self.moved().await? {
-                return Ok(Some(Page { schemas, ..Page::default() }));
-            }
-            // A row that cannot be decoded spoils what it is decoded into: then each is tried by itself.
-            let changes = match self.read_changes(limits, version, false).await {
-                Err(error) if is_of_a_row(&error) => self.read_changes(limits, version, true).await,
-                done => done,
-            };
-            match changes? {
-                Changes::Some(page) => return Ok(Some(*page)),
-                Changes::None => return Ok(None),
-                Changes::OfOtherTables => {}
-            }
+        // A row that cannot be decoded spoils what it is decoded into: then each is tried by itself.
+        match self.read_changes(limits, version, false).await {
+            Err(error) if is_of_a_row(&error) => self.read_changes(limits, version, true).await,
+            done => done,
         }
     }
 
-    /// What became of the tables, when a migration changed any. Rows of changes from before it are
-    /// shorter, and are filled with nulls.
-    async fn moved(&mut self) -> Result<Option<Vec<SchemaChange>>, IngestError> {
-        let fail = fail(&self.id, "read the schema");
-        let mut read = self.connection.begin().await.map_err(&fail)?;
-        let version = number(&mut read, SCHEMA).await.map_err(&fail)?;
-        if version == self.schema_version {
-            return Ok(None);
-        }
-        let tables = schema::tables(&self.id, &mut read).await?;
-        read.commit().await.map_err(&fail)?;
-        let mut changes = Vec::new();
-        for table in &tables {
-            let before = self.tables.iter().find(|t| t.name == table.name);
-            if before.is_none_or(|before| before.schema != table.schema) {
-                let renamed = before.map_or_else(Vec::new, |before| renamed(before, table));
-                changes.push(SchemaChange { table: Arc::clone(&table.schema), renamed });
+    /// Takes in what became of the tables at the cursor.
+    fn moved(&mut self, marks: Vec<(i64, Mark)>) -> Page {
+        let mut tables = Vec::clone(&self.tables);
+        let mut page = Page::default();
+        for (change_id, Mark { table: name, before, after, reread }) in marks {
+            tables.retain(|t| t.name != name);
+            if let Some(after) = after {
+                let is_new = before.is_none();
+                let renamed = before.as_ref().map_or_else(Vec::new, |b| renamed(b, &after));
+                if before.is_none_or(|before| before.schema != after.schema) {
+                    let table = Arc::clone(&after.schema);
+                    page.schemas.push(SchemaChange { table, renamed });
+                }
+                if reread && !is_new {
+                    page.reread.push(after.schema.name().clone());
+                }
+                tables.push(after);
+            } else if let Some(before) = before {
+                let reason = "it was dropped; the rows are those it had".to_owned();
+                let remedy = "drop it from the lake, too, should nobody need it".to_owned();
+                let name = before.schema.name().clone();
+                page.states.push(TableState::stopped(name, reason, remedy));
             }
+            self.at = ChangePlace(change_id.unsigned_abs());
         }
-        // From here to the end nothing is waited for.
         self.tables = Arc::new(tables);
-        self.schema_version = version;
-        Ok((!changes.is_empty()).then_some(changes))
+        page
     }
 
     async fn read_changes(
@@ -132,7 +134,7 @@ impl EmbeddedLog {
         limits: CutLimits,
         version: i64,
         careful: bool,
-    ) -> Result<Changes, IngestError> {
+    ) -> Result<Option<Page>, IngestError> {
         let fail = fail(&self.id, "read the changes");
         let mut decoder = Decoder::new(self.id.clone(), Arc::clone(&self.tables));
         let mut quarantined = Vec::new();
@@ -144,9 +146,6 @@ impl EmbeddedLog {
         let mut chunk_rows = frames::CHUNK_ROWS;
         // All chunks see the same commits, so the end of the last one is the end of a transaction.
         let mut read = self.connection.begin().await.map_err(&fail)?;
-        if number(&mut read, SCHEMA).await.map_err(&fail)? != self.schema_version {
-            return Ok(Changes::OfOtherTables);
-        }
         'chunks: loop {
             let from = last.map_or(stored(self.at.0), |(change_id, _)| change_id);
             let chunk = sqlx::query_scalar::<_, Option<Vec<u8>>>(frames::SQL)
@@ -162,12 +161,27 @@ impl EmbeddedLog {
                 chunk => chunk.map_err(&fail)?,
             };
             let Some(chunk) = chunk else { break };
+            let mut marks = Vec::new();
             for change in frames::Frames::new(&chunk) {
                 let change = change.map_err(|problem| IngestError::Frame {
                     at: self.id.clone(),
                     change_id: last.map_or(from, |(change_id, _)| change_id),
                     problem,
                 })?;
+                // What became of tables is a page of its own: the one before ends here.
+                if change.table == Mark::TABLE && last.is_none() {
+                    let image = change.after.unwrap_or_default();
+                    let mark = Mark::read(&self.id, change.change_id, image)?;
+                    marks.push((change.change_id, mark));
+                    continue;
+                }
+                if !marks.is_empty() {
+                    break;
+                }
+                if change.table == Mark::TABLE {
+                    cut = true;
+                    break 'chunks;
+                }
                 if last.is_none_or(|(_, tx_id)| tx_id != change.tx_id) {
                     if last.is_some()
                         && (row_count >= limits.max_rows || byte_count >= limits.max_bytes)
@@ -188,12 +202,16 @@ impl EmbeddedLog {
                     None => decoder.push(&change)?,
                 }
             }
+            if !marks.is_empty() {
+                read.commit().await.map_err(&fail)?;
+                return Ok(Some(self.moved(marks)));
+            }
             tokio::task::yield_now().await;
         }
         let Some((change_id, tx_id)) = last else {
             read.commit().await.map_err(&fail)?;
             self.read_version = Some(version);
-            return Ok(Changes::None);
+            return Ok(None);
         };
         let committed_at_micros =
             sqlx::query_scalar("select committed_at from cdc_transaction where tx_id = ?")
@@ -216,20 +234,11 @@ impl EmbeddedLog {
         };
         self.at = ChangePlace(change_id.unsigned_abs());
         self.read_version = (!cut).then_some(version);
-        Ok(Changes::Some(Box::new(page)))
+        Ok(Some(page))
     }
 }
 
-/// What there is after the cursor.
-enum Changes {
-    Some(Box<Page>),
-    None,
-    /// A migration was there first.
-    OfOtherTables,
-}
-
 pub(crate) const DATA: &str = "pragma data_version";
-pub(crate) const SCHEMA: &str = "pragma schema_version";
 
 pub(crate) async fn number(
     connection: &mut SqliteConnection,
@@ -322,6 +331,7 @@ impl Log for EmbeddedLog {
                 let newest = Position::ChangeId(bounds.newest);
                 return Err(IngestError::Ahead { at: id, position, newest });
             }
+            self.tables = self.tables_at(*at).await?;
             self.at = *at;
             self.read_version = None;
             Ok(())

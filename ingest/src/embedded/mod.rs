@@ -19,6 +19,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection, sqlite::SqliteConnec
 
 use crate::{
     AnySource, Budget, CutLimits, DatabaseSettings, IngestError, Wake,
+    log::Log as _,
     snapshot::Database,
     source::{Acknowledge, Gauges, Page, QuarantinedRow, Resume, Source},
 };
@@ -37,7 +38,7 @@ pub(crate) const ROW_BUFFER: usize = 1024;
 
 /// An embedded SQLite database whose triggers record each row change.
 ///
-/// The database has three tables besides its own:
+/// The database has four tables besides its own:
 /// - `cdc_transaction(tx_id, committed_at)`: a row for each writing transaction, `committed_at` in
 ///   microseconds since 1970 (UTC).
 /// - `cdc_change(change_id, tx_id, table_name, op, before, after)`: a row for each changed row, in
@@ -45,13 +46,16 @@ pub(crate) const ROW_BUFFER: usize = 1024;
 ///   bytes are hexadecimal text, reals are text of 17 significant digits, a row from before a
 ///   column was added is shorter.
 /// - `cdc_trimmed(only_row, trimmed_to)`: the newest change ever deleted from `cdc_change`.
+/// - `cdc_schema(schema_id, change_id, table_name, before, after, reread)`: what a table's columns were
+///   and are, from which change on; see `after` of its changes, `[table, before, after, reread]`.
 ///
 /// SQLite has one writer at a time, so the order of `change_id` is the order of commits, and what
 /// one statement sees ends with a whole transaction. A position is the last `change_id` of one.
 ///
 /// Rows are copied only where the changes cannot give them: at first contact, when the change table does
-/// not go back to the beginning, and of a table that comes later. Columns that a migration adds while
-/// changes are read are there from the next change on. A change that cannot be read goes to quarantine.
+/// not go back to where reading ended, of a table that comes later, and where a migration wrote rows.
+/// What a migration makes of a table stands in the change table, as a change of the table `cdc_schema`:
+/// each image is read by the columns its table had then. A change that cannot be read goes to quarantine.
 ///
 /// Tables whose names start with `cdc_`, `sqlx_`, `sqlite_`, `_`, `outbox` or `idempotency` are the
 /// service's own business and are not captured.
@@ -96,6 +100,8 @@ impl EmbeddedSource {
         let options = options.read_only(true);
         let log = EmbeddedLog::open(id.clone(), &options, trimmer, wake).await?;
         let rows = EmbeddedRows::open(id, &options).await?;
+        // The rows are right here: whatever was trimmed, they are what it made of them.
+        let settings = DatabaseSettings { copy_after_gap: true, ..settings };
         Ok(Self(Database::new(log, vec![rows], settings)))
     }
 }
@@ -117,7 +123,18 @@ impl Source for EmbeddedSource {
 
     fn resume<'a>(&'a mut self, resume: &'a Resume) -> BoxFuture<'a, Result<(), IngestError>> {
         async move {
-            // What the database has is what the lake is given before anything is read.
+            // What the database had there is what the lake is given before anything is read.
+            let position = resume.positions.get(self.0.id());
+            let Some(log) = self.0.log() else { return Ok(()) };
+            let place = match position {
+                Some(position) => log.place_of(position)?,
+                None => match log.whole().await? {
+                    Some(place) => place,
+                    None => log.end().await?,
+                },
+            };
+            let now = log.tables_at(place).await?;
+            self.0.know(now.iter().map(|t| Arc::clone(&t.schema)).collect());
             let now = self.0.tables();
             let is_here = |t: &Arc<TableSchema>| now.iter().any(|n| n.name() == t.name());
             let mut tables = resume.tables.clone();

@@ -22,6 +22,7 @@ use super::{
     decode, fail,
     log::ChangePlace,
     schema::{self, CapturedTable},
+    stored,
 };
 use crate::{
     IngestError,
@@ -137,9 +138,15 @@ fn key_sql(table: &TableSchema) -> (String, String) {
 impl Rows for EmbeddedRows {
     type Place = ChangePlace;
 
-    fn tables(&mut self) -> BoxFuture<'_, Result<FoundTables, IngestError>> {
+    fn tables<'a>(
+        &'a mut self,
+        at: &'a ChangePlace,
+    ) -> BoxFuture<'a, Result<FoundTables, IngestError>> {
         async move {
-            let tables = schema::tables(&self.id, &mut self.connection).await?;
+            let fail = fail(&self.id, "read the schema");
+            let mut read = self.connection.begin().await.map_err(&fail)?;
+            let tables = schema::tables_at(&self.id, &mut read, stored(at.0)).await?;
+            read.commit().await.map_err(&fail)?;
             let tables = tables.into_iter().map(|t| t.schema).collect();
             Ok(FoundTables { tables, refused: Vec::new() })
         }

@@ -1,7 +1,8 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use medlake_contract::{Column, ColumnType, SourceId, TableName, TableSchema};
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use serde::Deserialize;
+use sqlx::SqliteConnection;
 
 use crate::IngestError;
 
@@ -53,44 +54,104 @@ pub(crate) async fn names(connection: &mut SqliteConnection) -> Result<Vec<Strin
     Ok(names)
 }
 
-/// The captured tables of a database, by name.
+/// The captured tables of a database as they were at a place: by the columns they have then, the changes
+/// after it are written.
+pub(crate) async fn tables_at(
+    at: &SourceId,
+    connection: &mut SqliteConnection,
+    place: i64,
+) -> Result<Vec<CapturedTable>, IngestError> {
+    let database =
+        |source| IngestError::Database { at: at.clone(), doing: "read the schema", source };
+    let mut shapes = shapes(connection).await.map_err(database)?;
+    let exists = "select exists (select 1 from sqlite_schema where name = 'cdc_schema')";
+    if sqlx::query_scalar(exists).fetch_one(&mut *connection).await.map_err(database)? {
+        let sql = "select table_name, before from cdc_schema
+                   where change_id > ? order by schema_id desc";
+        let undone: Vec<(String, Option<String>)> =
+            sqlx::query_as(sql).bind(place).fetch_all(connection).await.map_err(database)?;
+        for (table, before) in undone {
+            let before = before.as_deref().map(serde_json::from_str).transpose();
+            let before = before.map_err(|error| IngestError::Schema {
+                at: at.clone(),
+                table: table.clone(),
+                problem: format!("what it was cannot be read: {error}"),
+            })?;
+            match before {
+                Some(before) => drop(shapes.insert(table, before)),
+                None => drop(shapes.remove(&table)),
+            }
+        }
+    }
+    shapes.into_iter().map(|(name, shape)| captured(at, name, &shape)).collect()
+}
+
+/// The captured tables of a database as they are, by name.
+#[cfg(test)]
 pub(crate) async fn tables(
     at: &SourceId,
     connection: &mut SqliteConnection,
 ) -> Result<Vec<CapturedTable>, IngestError> {
-    let database =
-        |source| IngestError::Database { at: at.clone(), doing: "read the schema", source };
-    let names = names(connection).await.map_err(database)?;
-    let mut tables = Vec::with_capacity(names.len());
-    for name in names {
-        let rows = sqlx::query(AssertSqlSafe(format!("pragma table_xinfo({})", quoted(&name))))
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(database)?;
-        let mut columns = Vec::with_capacity(rows.len());
-        for row in &rows {
-            // Computed columns are not in the images.
-            if row.try_get::<i64, _>("hidden").map_err(database)? != 0 {
-                continue;
-            }
-            columns.push(Declared {
-                name: row.try_get("name").map_err(database)?,
-                ty: row.try_get("type").map_err(database)?,
-                required: row.try_get::<i64, _>("notnull").map_err(database)? != 0,
-                key: row.try_get("pk").map_err(database)?,
-            });
-        }
-        let schema = table_schema(at, &name, &columns).map_err(|problem| IngestError::Schema {
-            at: at.clone(),
-            table: name.clone(),
-            problem,
-        })?;
-        tables.push(CapturedTable { name, schema: Arc::new(schema) });
-    }
-    Ok(tables)
+    tables_at(at, connection, i64::MAX).await
 }
 
-/// One row of `pragma table_xinfo`.
+async fn shapes(
+    connection: &mut SqliteConnection,
+) -> Result<BTreeMap<String, Vec<Declared>>, sqlx::Error> {
+    let mut shapes = BTreeMap::new();
+    for name in names(connection).await? {
+        // Computed columns are not in the images.
+        let sql = "select name, type, \"notnull\", pk from pragma_table_xinfo(?)
+                   where hidden = 0 order by cid";
+        let columns: Vec<(String, String, bool, i64)> =
+            sqlx::query_as(sql).bind(&name).fetch_all(&mut *connection).await?;
+        let column = |(name, ty, required, key)| Declared { name, ty, required, key };
+        shapes.insert(name, columns.into_iter().map(column).collect());
+    }
+    Ok(shapes)
+}
+
+fn captured(at: &SourceId, name: String, shape: &[Declared]) -> Result<CapturedTable, IngestError> {
+    match table_schema(at, &name, shape) {
+        Ok(schema) => Ok(CapturedTable { name, schema: Arc::new(schema) }),
+        Err(problem) => Err(IngestError::Schema { at: at.clone(), table: name, problem }),
+    }
+}
+
+/// What became of a table, as it stands in the change table right where it happened.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    pub(crate) table: String,
+    /// As it was, if it was there.
+    pub(crate) before: Option<CapturedTable>,
+    pub(crate) after: Option<CapturedTable>,
+    /// Whether its rows are not what its changes say.
+    pub(crate) reread: bool,
+}
+
+impl Mark {
+    /// The table whose changes are these.
+    pub(crate) const TABLE: &'static str = "cdc_schema";
+
+    pub(crate) fn read(at: &SourceId, change_id: i64, image: &[u8]) -> Result<Self, IngestError> {
+        type Image = (String, Option<Vec<Declared>>, Option<Vec<Declared>>, i64);
+        let read = serde_json::from_slice::<Image>(image);
+        let (table, before, after, reread) = read.map_err(|error| IngestError::Change {
+            at: at.clone(),
+            table: Self::TABLE.to_owned(),
+            change_id,
+            problem: format!("cannot be read: {error}"),
+        })?;
+        let captured = |shape: Option<Vec<Declared>>| {
+            shape.map(|shape| captured(at, table.clone(), &shape)).transpose()
+        };
+        let (before, after) = (captured(before)?, captured(after)?);
+        Ok(Self { table, before, after, reread: reread != 0 })
+    }
+}
+
+/// A column as it is declared; stored as a JSON array of these.
+#[derive(Debug, Deserialize)]
 struct Declared {
     name: String,
     ty: String,

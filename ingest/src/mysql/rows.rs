@@ -296,7 +296,7 @@ fn take(found: &Found, row: Row, rows: &mut Image) -> Result<(), (String, Option
 impl Rows for MysqlRows {
     type Place = Place;
 
-    fn tables(&mut self) -> BoxFuture<'_, Result<FoundTables, IngestError>> {
+    fn tables<'a>(&'a mut self, _at: &'a Place) -> BoxFuture<'a, Result<FoundTables, IngestError>> {
         Box::pin(self.find())
     }
 

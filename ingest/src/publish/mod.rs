@@ -144,7 +144,8 @@ impl Publisher {
         outbox.look(cursor.published_to()).await?;
         producer.make(outbox.topics()).await?;
         if !cursor.has_rows() {
-            let count = outbox.copy(&producer, &cursor, (self.clock)()).await?;
+            let (at, tables) = (cursor.published_to(), outbox.names());
+            let count = outbox.copy(&producer, &cursor, at, &tables, (self.clock)()).await?;
             cursor.copied().await?;
             tracing::info!(
                 service = self.service,
@@ -184,7 +185,9 @@ impl Publisher {
             health.rows += batch.rows;
             health.bytes += batch.bytes;
             health.transactions += batch.transactions;
-            health.committed_at_micros = Some(batch.committed_at);
+            if batch.transactions > 0 {
+                health.committed_at_micros = Some(batch.committed_at);
+            }
         });
     }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Arc,
 };
 
 use futures::TryStreamExt;
@@ -21,8 +20,8 @@ use crate::{
         BUSY_TIMEOUT, ROW_BUFFER, bounds,
         decode::RawChange,
         frames::{self, Frames},
-        log::{DATA, SCHEMA, number},
-        schema::{self, CapturedTable},
+        log::{DATA, number},
+        schema::{self, CapturedTable, Mark},
     },
 };
 
@@ -52,9 +51,8 @@ pub(super) struct Outbox {
     service: SourceId,
     prefix: String,
     connection: SqliteConnection,
-    tables: BTreeMap<String, Arc<Table>>,
-    /// `pragma schema_version` of these tables.
-    schema_version: Option<i64>,
+    /// As they are at the cursor.
+    tables: BTreeMap<String, Table>,
     /// `pragma data_version` when the change table was last read to its end.
     read_version: Option<i64>,
     measured_version: Option<i64>,
@@ -87,13 +85,12 @@ impl Outbox {
             prefix: prefix.to_owned(),
             connection,
             tables: BTreeMap::new(),
-            schema_version: None,
             read_version: None,
             measured_version: None,
         })
     }
 
-    /// Reads what the tables are, and whether the change table has what comes after `published_to`.
+    /// Reads what the tables were at `published_to`, and whether the change table has what comes after.
     pub(super) async fn look(&mut self, published_to: i64) -> Result<(), PublishError> {
         let fail = failed("read the change table");
         let mut read = self.connection.begin().await.map_err(&fail)?;
@@ -106,18 +103,18 @@ impl Outbox {
         if published_to > newest {
             return Err(PublishError::Ahead { published_to, newest });
         }
-        let version = number(&mut read, SCHEMA).await.map_err(&fail)?;
-        if self.schema_version == Some(version) {
-            return read.commit().await.map_err(&fail);
-        }
-        let captured = schema::tables(&self.service, &mut read).await;
+        let captured = schema::tables_at(&self.service, &mut read, published_to).await;
         read.commit().await.map_err(&fail)?;
         self.tables.clear();
         for captured in captured.map_err(|error| PublishError::Tables(Box::new(error)))? {
-            let table = Table::new(&self.prefix, self.service.as_str(), captured)?;
-            self.tables.insert(table.captured.name.clone(), Arc::new(table));
+            self.add(captured)?;
         }
-        self.schema_version = Some(version);
+        Ok(())
+    }
+
+    fn add(&mut self, captured: CapturedTable) -> Result<(), PublishError> {
+        let table = Table::new(&self.prefix, self.service.as_str(), captured)?;
+        self.tables.insert(table.captured.name.clone(), table);
         Ok(())
     }
 
@@ -139,18 +136,24 @@ impl Outbox {
         Ok(Some(i64::try_from(newest).unwrap_or(i64::MAX)))
     }
 
-    /// Publishes the rows there are, as of one moment. Answers how many.
+    /// Publishes the rows of these tables as they are now, all as of one moment, and that everything up
+    /// to `change_id` is published then. Answers how many.
     pub(super) async fn copy(
         &mut self,
         producer: &Producer,
         cursor: &Cursor,
+        change_id: i64,
+        tables: &BTreeSet<String>,
         now: i64,
     ) -> Result<u64, PublishError> {
         let fail = failed("copy the rows");
         let mut read = self.connection.begin().await.map_err(&fail)?;
+        let present = schema::tables_at(&self.service, &mut read, i64::MAX).await;
+        let present = present.map_err(|error| PublishError::Tables(Box::new(error)))?;
         let (mut count, mut open) = (0, 0);
         producer.begin()?;
-        for table in self.tables.values() {
+        for captured in present.into_iter().filter(|t| tables.contains(&t.name)) {
+            let table = &Table::new(&self.prefix, self.service.as_str(), captured)?;
             let (image, name) = (table.captured.image_sql(), schema::quoted(&table.captured.name));
             let sql = format!("select {image} from {name}");
             let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut *read);
@@ -161,7 +164,7 @@ impl Outbox {
                     op: ChangeOp::Read,
                     before: None,
                     after: Some(&row),
-                    change_id: cursor.published_to(),
+                    change_id,
                     committed_at: now,
                     place: None,
                     now_millis: now.div_euclid(1000),
@@ -176,8 +179,38 @@ impl Outbox {
             }
         }
         read.commit().await.map_err(&fail)?;
-        producer.commit(cursor.published_to(), cursor.of()).await?;
+        producer.commit(change_id, cursor.of()).await?;
         Ok(count)
+    }
+
+    /// What the tables are called.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.tables.keys().cloned().collect()
+    }
+
+    /// Takes in what became of tables. Rows that changed without a change are published as they are
+    /// now: what became of them since is still to come, and makes of them what they are.
+    async fn moved(
+        &mut self,
+        marks: Vec<(i64, Mark)>,
+        producer: &mut Producer,
+        cursor: &Cursor,
+        now: i64,
+    ) -> Result<Batch, PublishError> {
+        let (mut last, mut reread) = (cursor.published_to(), BTreeSet::new());
+        for (change_id, mark) in marks {
+            self.tables.remove(&mark.table);
+            if let Some(after) = mark.after {
+                self.add(after)?;
+            }
+            if mark.reread {
+                reread.insert(mark.table);
+            }
+            last = change_id;
+        }
+        producer.make(self.topics()).await?;
+        let rows = self.copy(producer, cursor, last, &reread, now).await?;
+        Ok(Batch { change_id: last, rows, ..Batch::default() })
     }
 
     /// Publishes transactions after the cursor, if there are any.
@@ -192,18 +225,15 @@ impl Outbox {
         if self.read_version == Some(version) {
             return Ok(None);
         }
-        self.look(cursor.published_to()).await?;
-        producer.make(self.topics()).await?;
         let mut batch = Batch { change_id: cursor.published_to(), ..Batch::default() };
         match self.send(producer, &mut batch, now).await {
-            Ok(to_end) if batch.rows > 0 => {
-                producer.commit(batch.change_id, cursor.of()).await?;
-                self.read_version = to_end.then_some(version);
-                Ok(Some(batch))
-            }
-            Ok(to_end) => {
-                self.read_version = to_end.then_some(version);
-                Ok(None)
+            Ok(Sent::Moved(marks)) => self.moved(marks, producer, cursor, now).await.map(Some),
+            Ok(sent) => {
+                if batch.rows > 0 {
+                    producer.commit(batch.change_id, cursor.of()).await?;
+                }
+                self.read_version = matches!(sent, Sent::All).then_some(version);
+                Ok((batch.rows > 0).then_some(batch))
             }
             Err(error) => {
                 if batch.rows > 0 {
@@ -215,24 +245,21 @@ impl Outbox {
         }
     }
 
-    /// Sends whole transactions. Answers whether these were all.
+    /// Sends whole transactions.
     async fn send(
         &mut self,
         producer: &Producer,
         batch: &mut Batch,
         now: i64,
-    ) -> Result<bool, PublishError> {
+    ) -> Result<Sent, PublishError> {
         let fail = failed("read the changes");
         let service = self.service.as_str().to_owned();
         let transactions = format!("{}.transaction", self.prefix);
         let mut read = self.connection.begin().await.map_err(&fail)?;
-        if Some(number(&mut read, SCHEMA).await.map_err(&fail)?) != self.schema_version {
-            return Ok(false);
-        }
         let mut open: Option<Open> = None;
         let mut chunk_rows = frames::CHUNK_ROWS;
         let mut from = batch.change_id;
-        let whole = 'chunks: loop {
+        let sent = 'chunks: loop {
             let chunk = sqlx::query_scalar::<_, Option<Vec<u8>>>(frames::SQL)
                 .bind(from)
                 .bind(chunk_rows)
@@ -245,13 +272,24 @@ impl Outbox {
                 }
                 chunk => chunk.map_err(&fail)?,
             };
-            let Some(chunk) = chunk else { break true };
+            let Some(chunk) = chunk else { break Sent::All };
             let changes = Frames::new(&chunk).collect::<Result<Vec<_>, _>>();
             let changes = changes.map_err(|problem| PublishError::Change {
                 table: "cdc_change".to_owned(),
                 change_id: from,
                 problem: problem.to_owned(),
             })?;
+            let is_mark = |change: &RawChange<'_>| change.table == Mark::TABLE;
+            if batch.rows == 0 && changes.first().is_some_and(is_mark) {
+                let marks = changes.iter().take_while(|change| is_mark(change)).map(|change| {
+                    let image = change.after.unwrap_or_default();
+                    let mark = Mark::read(&self.service, change.change_id, image)?;
+                    Ok((change.change_id, mark))
+                });
+                let marks = marks.collect::<Result<_, _>>();
+                let marks = marks.map_err(|error| PublishError::Tables(Box::new(error)))?;
+                break Sent::Moved(marks);
+            }
             let times: BTreeMap<i64, i64> = {
                 let ids = [changes.first(), changes.last()].map(|c| c.map_or(0, |c| c.tx_id));
                 let sql =
@@ -265,8 +303,8 @@ impl Outbox {
                         batch.end(&open, from);
                         producer.send(&transactions, &open.end(&service)).await?;
                     }
-                    if batch.rows >= BATCH_ROWS {
-                        break 'chunks false;
+                    if batch.rows >= BATCH_ROWS || is_mark(change) {
+                        break 'chunks Sent::Some;
                     }
                     if batch.rows == 0 {
                         producer.begin()?;
@@ -296,8 +334,18 @@ impl Outbox {
             producer.send(&transactions, &open.end(&service)).await?;
         }
         read.commit().await.map_err(&fail)?;
-        Ok(whole)
+        Ok(sent)
     }
+}
+
+/// What was sent.
+enum Sent {
+    /// Transactions, and there are more.
+    Some,
+    /// All that there were.
+    All,
+    /// Nothing: this is what became of tables first.
+    Moved(Vec<(i64, Mark)>),
 }
 
 impl Batch {

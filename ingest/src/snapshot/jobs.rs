@@ -110,21 +110,26 @@ async fn find<L: Log, R: Rows<Place = L::Place>>(
             None => log.end().await?,
         };
         // Asked for afterwards: columns that change in between change in the log too.
-        let found = rows.tables().await?;
+        let found = rows.tables(&at).await?;
         add_new(&mut tables, &found);
         log.start(&at, &tables).await?;
         return Ok(Contact { found, whole: is_whole, gap: None });
     };
     let at = log.place_of(&position)?;
-    let found = rows.tables().await?;
+    let found = rows.tables(&at).await?;
     add_new(&mut tables, &found);
     let gap = match log.start(&at, &tables).await {
         Ok(()) => return Ok(Contact { found, whole: false, gap: None }),
-        Err(error) if error.kind() == Kind::Conflict && copy_after_gap => error.to_string(),
+        Err(error) if error.kind() == Kind::Conflict && copy_after_gap => error,
         Err(error) => return Err(error),
     };
     let at = log.end().await?;
-    let found = rows.tables().await?;
+    // What is stored never goes back.
+    if log.position(&at, u64::MAX) < position {
+        return Err(gap);
+    }
+    let gap = gap.to_string();
+    let found = rows.tables(&at).await?;
     // Whatever became of the tables in between is not in the log.
     log.start(&at, &found.tables).await?;
     Ok(Contact { found, whole: false, gap: Some(gap) })

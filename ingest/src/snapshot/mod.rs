@@ -306,6 +306,22 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         Ok(())
     }
 
+    /// The log, while no task has it.
+    pub(crate) fn log(&mut self) -> Option<&mut L> {
+        self.log.as_mut()
+    }
+
+    /// The tables are these to begin with, and not those that the log knew at first.
+    pub(crate) fn know(&mut self, tables: Vec<Arc<TableSchema>>) {
+        let now = self.now();
+        let table = |schema: Arc<TableSchema>| {
+            let name = schema.name().clone();
+            let state = TableState::new(name.clone(), Phase::Streaming, now);
+            (name, Table::new(schema, state, false))
+        };
+        self.tables = tables.into_iter().map(table).collect();
+    }
+
     /// Connects and goes to the cursor, and waits for that: for databases that are never far away.
     pub(crate) async fn start_now(&mut self) -> Result<(), IngestError> {
         self.start();

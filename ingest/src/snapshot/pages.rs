@@ -47,6 +47,12 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         for TableState { table, reason, remedy, .. } in std::mem::take(&mut page.states) {
             self.stop_table(&table, reason.unwrap_or_default(), remedy.unwrap_or_default());
         }
+        for name in std::mem::take(&mut page.reread) {
+            if self.tables.get(&name).is_some_and(|t| t.state.phase != Phase::Stopped) {
+                let reason = "its rows changed in a way that the log does not tell".to_owned();
+                self.copy(&name, Purpose::Again, Some(reason));
+            }
+        }
         self.take_in_batches(&mut page);
         self.quarantine.overtake(&mut page);
         self.open = page.open;

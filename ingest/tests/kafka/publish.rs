@@ -36,6 +36,9 @@ const TABLES: &str = "
         table_name text not null, op text not null, before text, after text);
     create table cdc_trimmed (
         only_row integer primary key check (only_row = 1), trimmed_to integer not null);
+    create table cdc_schema (
+        schema_id integer primary key autoincrement, change_id integer not null,
+        table_name text not null, before text, after text, reread integer not null);
     create table item (
         item_id INTEGER primary key, n INTEGER not null, label TEXT, rate REAL, active BOOLEAN,
         day DATE, at TIMESTAMP, payload BLOB);
@@ -64,9 +67,16 @@ impl Shop {
             .unwrap();
         let mut shop = Self { _folder: folder, path, connection };
         shop.sql(TABLES).await;
+        shop.capture("").await;
+        shop
+    }
+
+    /// Makes the triggers; `more` is a column that `item` has by now.
+    async fn capture(&mut self, more: &str) {
         let item = "X.item_id, X.n, X.label, iif(X.rate is null, null, format('%!.17g', X.rate)),
             X.active, X.day, X.at, iif(X.payload is null, null, hex(X.payload))";
-        for (table, columns) in [("item", item), ("pair", "X.left_id, X.right_id, X.n")] {
+        let item = format!("{item}{more}");
+        for (table, columns) in [("item", item.as_str()), ("pair", "X.left_id, X.right_id, X.n")] {
             let image = |row| format!("json_array({})", columns.replace('X', row));
             for (event, op, before, after) in [
                 ("insert", "c", "null".to_owned(), image("new")),
@@ -74,15 +84,50 @@ impl Shop {
                 ("delete", "d", image("old"), "null".to_owned()),
             ] {
                 let into = "insert into cdc_change (tx_id, table_name, op, before, after)";
-                shop.sql(&format!(
-                    "create trigger cdc_{table}_{event} after {event} on {table} begin
+                self.sql(&format!(
+                    "drop trigger if exists cdc_{table}_{event};
+                     create trigger cdc_{table}_{event} after {event} on {table} begin
                      {into} values ((select max(tx_id) from cdc_transaction), '{table}', '{op}',
                         {before}, {after}); end"
                 ))
                 .await;
             }
         }
-        shop
+    }
+
+    /// A migration adds a column to `item` and writes rows that no trigger sees. Answers where it stands.
+    async fn migrate(&mut self) -> i64 {
+        let columns = [
+            ("item_id", "INTEGER", false, 1),
+            ("n", "INTEGER", true, 0),
+            ("label", "TEXT", false, 0),
+            ("rate", "REAL", false, 0),
+            ("active", "BOOLEAN", false, 0),
+            ("day", "DATE", false, 0),
+            ("at", "TIMESTAMP", false, 0),
+            ("payload", "BLOB", false, 0),
+            ("extra", "TEXT", false, 0),
+        ];
+        let [before, after] =
+            [&columns[..8], &columns[..]].map(|shape| serde_json::to_string(shape).unwrap());
+        let triggers =
+            ["insert", "update", "delete"].map(|on| format!("drop trigger cdc_item_{on};"));
+        self.sql("begin immediate").await;
+        self.sql(&triggers.concat()).await;
+        self.sql(&format!(
+            "alter table item add column extra TEXT;
+             update item set extra = 'by hand ' || item_id, label = null where item_id % 3 = 0;
+             insert into cdc_transaction (committed_at) values (0);
+             insert into cdc_change (tx_id, table_name, op, after)
+                 values ((select max(tx_id) from cdc_transaction), 'cdc_schema', 'c',
+                     json_array('item', json('{before}'), json('{after}'), 1));
+             insert into cdc_schema (change_id, table_name, before, after, reread)
+                 values ((select max(change_id) from cdc_change), 'item', '{before}', '{after}', 1)"
+        ))
+        .await;
+        self.capture(", X.extra").await;
+        self.sql("commit").await;
+        self.number("select max(change_id) from cdc_change").await
     }
 
     async fn sql(&mut self, sql: &str) {
@@ -95,6 +140,12 @@ impl Shop {
              {sql}; commit;"
         ))
         .await;
+    }
+
+    async fn exists(&mut self, table: &str) -> bool {
+        let found =
+            sqlx::query_scalar("select exists (select 1 from sqlite_schema where name = ?)");
+        found.bind(table).fetch_one(&mut self.connection).await.unwrap()
     }
 
     async fn number(&mut self, sql: &'static str) -> i64 {
@@ -155,18 +206,21 @@ impl Publishing {
     }
 }
 
-async fn until(what: &str, progress: &PublishProgress, there: impl Fn(&PublishProgress) -> bool) {
+async fn until_all_is_published(progress: &PublishProgress, shop: &mut Shop) {
+    let newest = "select max(change_id) from (select change_id from cdc_change
+                      union all select trimmed_to from cdc_trimmed)";
+    let newest = shop.number(newest).await;
+    let told = "select coalesce(max(published_to), -1) from cdc_published";
     let wait = async {
-        while !there(progress) {
+        while progress.read().failing.is_some()
+            || !shop.exists("cdc_published").await
+            || shop.number(told).await < newest
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let done = tokio::time::timeout(LIMIT, wait).await;
-    assert!(done.is_ok(), "not {what}: {:?}", progress.read());
-}
-
-async fn until_all_is_published(progress: &PublishProgress) {
-    until("published", progress, |p| p.read().caught_up && p.read().lag_rows == Some(0)).await;
+    assert!(done.is_ok(), "not published to {newest}: {:?}", progress.read());
 }
 
 /// Tables as whoever takes in the cuts has them: rows by key, as text.
@@ -214,7 +268,12 @@ fn texts(rows: &RecordBatch, row: usize) -> Vec<String> {
         true => "null".to_owned(),
         false => array_value_to_string(column, row).unwrap(),
     };
-    rows.columns().iter().map(text).collect()
+    let mut texts: Vec<String> = rows.columns().iter().map(text).collect();
+    // Rows from before a column came do not have it.
+    while texts.last().is_some_and(|text| text == "null") {
+        texts.pop();
+    }
+    texts
 }
 
 fn key(table: &TableSchema, rows: &RecordBatch, row: usize) -> Vec<String> {
@@ -299,7 +358,7 @@ async fn what_is_published_is_read_back_as_it_was_written() {
     let config = PublishConfig::new(&broker.address, "med");
     let mut publishing = Publishing { config, path: shop.path.clone(), tasks: JoinSet::new() };
     let progress = publishing.start();
-    until_all_is_published(&progress).await;
+    until_all_is_published(&progress, &mut shop).await;
 
     let kafka = KafkaConfig {
         discovery_s: 1,
@@ -313,6 +372,7 @@ async fn what_is_published_is_read_back_as_it_was_written() {
         tables.keep(&next(&mut back, CutLimits::default()).await);
     }
 
+    let mut migrated = 0;
     // It is killed at any moment, and so is the broker; each transaction is there once, and whole.
     for round in 0..12 {
         for _ in 0..rng.random_range(1..40) {
@@ -324,7 +384,12 @@ async fn what_is_published_is_read_back_as_it_was_written() {
         if round == 5 {
             broker.kill_and_restart();
         }
-        publishing.start();
+        let progress = publishing.start();
+        if round == 8 {
+            until_all_is_published(&progress, &mut shop).await;
+            migrated = shop.migrate().await;
+            until_all_is_published(&progress, &mut shop).await;
+        }
         while let Some(cut) = back.try_next(CutLimits::default()).await.unwrap() {
             tables.keep(&cut);
             assert_eq!(tables.sum(), 0, "seed {seed}: part of a transaction");
@@ -347,7 +412,7 @@ async fn what_is_published_is_read_back_as_it_was_written() {
     publishing.kill().await;
     broker.restart();
     let progress = publishing.start();
-    until_all_is_published(&progress).await;
+    until_all_is_published(&progress, &mut shop).await;
     assert_eq!(shop.number("select max(change_id) from cdc_change").await, newest);
     publishing.kill().await;
 
@@ -364,11 +429,12 @@ async fn what_is_published_is_read_back_as_it_was_written() {
     let done = tokio::time::timeout(LIMIT, all).await;
     assert!(done.is_ok(), "seed {seed}: {tables:?}\n{expected:?}");
     assert_eq!(columns(&back), expected_columns);
-    each_change_is_there_once(&broker, newest);
+    each_change_is_there_once(&broker, newest, migrated);
 }
 
-/// In the topics themselves: every change once, in order, and as many as the transactions say.
-fn each_change_is_there_once(broker: &Broker, newest: i64) {
+/// In the topics themselves: every change once, in order, and as many as the transactions say; and copied
+/// rows before all changes and where a migration wrote them.
+fn each_change_is_there_once(broker: &Broker, newest: i64, migrated: i64) {
     let mut counted: BTreeMap<(String, String), u64> = BTreeMap::new();
     let mut changes = BTreeSet::new();
     for table in ["item", "pair"] {
@@ -386,7 +452,7 @@ fn each_change_is_there_once(broker: &Broker, newest: i64) {
                 deleted = Some(key);
             }
             if payload["op"] == "r" {
-                assert_eq!(last, None, "a copied row after a change");
+                assert!(last.is_none() || change == migrated, "a copied row after {last:?}");
                 assert_eq!(payload["source"]["snapshot"], "true");
                 assert!(payload["transaction"].is_null());
                 continue;
@@ -401,7 +467,8 @@ fn each_change_is_there_once(broker: &Broker, newest: i64) {
         }
     }
     let first = *changes.first().unwrap();
-    assert!(changes.into_iter().eq(first..=newest), "every change is there");
+    let all = (first..=newest).filter(|change| *change != migrated);
+    assert!(changes.into_iter().eq(all), "every change is there");
     let mut said = BTreeMap::new();
     let mut begun = None;
     for (_, value) in messages(broker, "med.transaction") {

@@ -300,3 +300,117 @@ async fn an_edited_migration_and_an_unknown_type_are_refused() {
     let refused = open(other.path(), UNKNOWN).await.unwrap_err().to_string();
     assert!(refused.contains("price.amount") && refused.contains("DECIMAL"), "{refused}");
 }
+
+/// What stands in the change table of what became of tables, without the changes before.
+async fn marks(database: &Database) -> Vec<Value> {
+    let marks: Vec<String> = sqlx::query_scalar(
+        "select after from cdc_change where table_name = 'cdc_schema' order by change_id",
+    )
+    .fetch_all(&mut *database.read().await.unwrap())
+    .await
+    .unwrap();
+    marks.iter().map(|mark| serde_json::from_str(mark).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_a_migration_makes_of_a_table_stands_where_it_happened() {
+    const FIRST: &[Migration] = &[Migration {
+        version: 1,
+        sql: "create table a (id INTEGER primary key, x TEXT, y TEXT, z TEXT);
+              create table b (id INTEGER primary key, x TEXT);
+              create table gone (id INTEGER primary key);
+              create table cdc_transaction (tx_id integer primary key autoincrement, committed_at TIMESTAMP not null);
+              create table cdc_change (change_id integer primary key autoincrement, tx_id integer not null,
+                  table_name text not null, op text not null, before text, after text);",
+    }];
+    const DROPPED: &[Migration] = &[
+        FIRST[0],
+        Migration {
+            version: 2,
+            sql: "alter table a drop column y; alter table a add column more INTEGER;
+                  drop table gone; create table late (id INTEGER primary key);",
+        },
+    ];
+    const WRITTEN: &[Migration] =
+        &[DROPPED[0], DROPPED[1], Migration { version: 3, sql: "update b set x = 'other'" }];
+    const DEFAULT: &[Migration] = &[
+        WRITTEN[0],
+        WRITTEN[1],
+        WRITTEN[2],
+        Migration { version: 4, sql: "alter table late add column n INTEGER not null default 3" },
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(folder.path(), FIRST).await.unwrap();
+    assert_eq!(marks(&database).await, Vec::<Value>::new(), "they were never otherwise");
+    let mut tx = database.begin(7).await.unwrap();
+    run(&mut tx, "insert into a values (1, 'x', 'y', 'z'); insert into b values (1, 'x')").await;
+    tx.commit().await.unwrap();
+    database.close().await;
+
+    let database = open(folder.path(), DROPPED).await.unwrap();
+    let id = json!(["id", "INTEGER", false, 1]);
+    let text = |name| json!([name, "TEXT", false, 0]);
+    let a = json!([id, text("x"), text("z"), ["more", "INTEGER", false, 0]]);
+    let expected = [
+        // Another column came: it may be the one that went, under another name.
+        json!(["a", [id, text("x"), text("y"), text("z")], a, 1]),
+        json!(["late", null, [id], 0]),
+        json!(["gone", [id], null, 0]),
+    ];
+    assert_eq!(marks(&database).await, expected);
+    let mut tx = database.begin(8).await.unwrap();
+    run(&mut tx, "update a set z = 'new'").await;
+    tx.commit().await.unwrap();
+    let all: Vec<(i64, i64, String)> =
+        sqlx::query_as("select change_id, tx_id, table_name from cdc_change order by change_id")
+            .fetch_all(&mut *database.read().await.unwrap())
+            .await
+            .unwrap();
+    let names: Vec<&str> = all.iter().map(|(_, _, name)| name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "cdc_schema", "cdc_schema", "cdc_schema", "a"]);
+    assert_eq!(all.iter().map(|(_, tx, _)| *tx).collect::<Vec<_>>(), [1, 1, 2, 2, 2, 3]);
+    let noted: Vec<(i64, String)> =
+        sqlx::query_as("select change_id, table_name from cdc_schema order by schema_id")
+            .fetch_all(&mut *database.read().await.unwrap())
+            .await
+            .unwrap();
+    let noted: Vec<_> = noted.iter().map(|(at, name)| (*at, name.as_str())).collect();
+    assert_eq!(noted, [(0, "a"), (0, "b"), (0, "gone"), (3, "a"), (4, "late"), (5, "gone")]);
+    database.close().await;
+    // Nothing becomes of them when nothing is migrated.
+    let database = open(folder.path(), DROPPED).await.unwrap();
+    assert_eq!(marks(&database).await.len(), 3);
+    database.close().await;
+
+    let database = open(folder.path(), WRITTEN).await.unwrap();
+    let again: Vec<_> =
+        marks(&database).await[3..].iter().map(|m| (m[0].clone(), m[3].clone())).collect();
+    let all = ["a", "b", "late"].map(|table| (json!(table), json!(1)));
+    assert_eq!(again, all, "no trigger saw which rows were written");
+    database.close().await;
+
+    let database = open(folder.path(), DEFAULT).await.unwrap();
+    let marks = marks(&database).await;
+    assert_eq!((marks.len(), &marks[6][0], &marks[6][3]), (7, &json!("late"), &json!(1)));
+}
+
+#[tokio::test]
+async fn the_history_of_an_older_database_begins_before_it_is_migrated() {
+    const NEXT: &[Migration] =
+        &[TABLES[0], Migration { version: 2, sql: "alter table thing drop column flag" }];
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(folder.path(), TABLES).await.unwrap();
+    let mut tx = database.begin(1).await.unwrap();
+    run(&mut tx, "drop table cdc_schema; insert into thing (thing_id, flag) values (1, 1)").await;
+    tx.commit().await.unwrap();
+    database.close().await;
+    let database = open(folder.path(), NEXT).await.unwrap();
+    let marks = marks(&database).await;
+    assert_eq!(marks.len(), 1);
+    let names = |columns: &Value| -> Vec<String> {
+        columns.as_array().unwrap().iter().map(|c| c[0].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&marks[0][1]), ["thing_id", "name", "flag", "ratio", "day", "at", "bytes"]);
+    assert_eq!(names(&marks[0][2]), ["thing_id", "name", "ratio", "day", "at", "bytes"]);
+    assert_eq!(marks[0][3], 0, "what is left is what the changes say");
+}

@@ -160,7 +160,7 @@ async fn values_of_all_types_are_those_of_a_select() {
         assert!(stops.is_empty(), "{stops:?}");
         let schema = schema_of(&pages, "t");
         let mut rows = MysqlRows::new(id(), config.clone());
-        let found = rows.tables().await.unwrap();
+        let found = rows.tables(log.at()).await.unwrap();
         assert_eq!(found.refused, []);
         assert_eq!(found.tables[0].columns(), schema.columns());
         assert_eq!(found.tables[0], schema);

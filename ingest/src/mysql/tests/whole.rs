@@ -164,7 +164,7 @@ async fn a_server_proves_who_it_is() {
         config.tls = tls;
         let mut log = started(&config).await;
         let mut rows = MysqlRows::new(id(), config.clone());
-        assert!(rows.tables().await.unwrap().refused.is_empty());
+        assert!(rows.tables(log.at()).await.unwrap().refused.is_empty());
         assert!(log.read(CutLimits::default()).await.unwrap().is_none());
     }
 }

@@ -427,7 +427,7 @@ impl ModelRows {
 impl Rows for ModelRows {
     type Place = Place;
 
-    fn tables(&mut self) -> BoxFuture<'_, Result<FoundTables, IngestError>> {
+    fn tables<'a>(&'a mut self, _at: &'a Place) -> BoxFuture<'a, Result<FoundTables, IngestError>> {
         let tables = self.model.state().tables.values().map(|t| Arc::clone(&t.schema)).collect();
         std::future::ready(Ok(FoundTables { tables, refused: Vec::new() })).boxed()
     }
