@@ -77,7 +77,8 @@ pub(crate) trait Log: fmt::Debug + Send + 'static {
     fn tables(&self) -> Vec<Arc<TableSchema>>;
 
     /// As [`Source::read`](crate::source::Source::read); the position of its pages is left out. States
-    /// are those of tables that it takes no changes of from here on ([`TableState::stopped`]).
+    /// are those of tables that it takes no changes of from here on ([`TableState::stopped`]), or whose rows
+    /// have to be copied again, for the reason they give.
     ///
     /// [`TableState::stopped`]: crate::TableState::stopped
     fn read(&mut self, limits: CutLimits) -> BoxFuture<'_, Result<Option<Page>, IngestError>>;

@@ -1,6 +1,7 @@
 //! Makes pages of whole transactions out of events.
 
 mod define;
+mod prepared;
 mod survey;
 
 #[cfg(test)]
@@ -26,12 +27,11 @@ use super::{
     table_map,
 };
 use crate::{CutLimits, IngestError, source::Page};
+use prepared::Prepared;
 use survey::{HELD_BYTES, Survey};
 
 /// Table maps that are remembered; a server numbers them anew when it starts.
 const MAPS: usize = 4096;
-/// Bytes of transactions that are prepared (XA) and neither committed nor taken back.
-const PREPARED_BYTES: usize = 64 << 20;
 
 /// A page, and where reading it ends.
 #[derive(Debug)]
@@ -67,7 +67,9 @@ pub(crate) struct Assembler {
     surveyed: bool,
     /// Events are to be read once more.
     again: bool,
-    prepared: HashMap<String, Vec<Event>>,
+    prepared: Prepared,
+    /// Where reading goes on; what is before is read again for what it prepares.
+    recalls: Option<Place>,
     /// Where the transaction ends whose events came in one, compressed.
     payload_end: u32,
     /// A page is to end here.
@@ -160,7 +162,8 @@ impl Assembler {
             skip,
             surveyed: skip > 0,
             again: false,
-            prepared: HashMap::new(),
+            prepared: Prepared::default(),
+            recalls: None,
             payload_end: 0,
             stop_at: None,
             ready: VecDeque::new(),
@@ -206,6 +209,7 @@ impl Assembler {
     /// only further on.
     pub(crate) fn holds(&self) -> Holds {
         match self.current {
+            _ if self.recalls.is_some() => Holds::Nothing,
             Some(_) => Holds::Nothing,
             None if self.draft.is_due() => Holds::News,
             None if self.draft.moved || self.draft.has_news() => Holds::Place,
@@ -275,6 +279,7 @@ impl Assembler {
             {
                 self.place.gtids = event::gtid_list(&event.body).ok();
             }
+            _ if self.recalls.is_some() => self.recalled(&event)?,
             kind::MARIADB_GTID | kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED => {
                 if self.current.as_ref().is_some_and(|c| !c.events.is_empty() || c.handed_out) {
                     return Err(self.wrong("a transaction begins before the last one ended"));
@@ -363,7 +368,7 @@ impl Assembler {
                 return self.commit(event.end);
             }
             ("XA", "ROLLBACK") => {
-                self.prepared.remove(&event::xa_name(after_words(sql, 2)));
+                self.roll_back_prepared(&event::xa_name(after_words(sql, 2)));
                 return self.commit(event.end);
             }
             ("XA", _) => return Ok(()),
@@ -386,7 +391,21 @@ impl Assembler {
         if self.end_survey()? {
             return Ok(());
         }
-        let Some(current) = self.current.take() else { return Ok(()) };
+        let Some(current) = self.ends(end) else { return Ok(()) };
+        self.draft.moved = true;
+        self.draft.transactions += 1;
+        self.draft.committed_at_micros =
+            self.draft.committed_at_micros.max(current.committed_at_micros);
+        let stops = self.stop_at.take_if(|place| self.place.reached(place)).is_some();
+        if current.handed_out || stops || self.is_full() {
+            self.end_page(false)?;
+        }
+        Ok(())
+    }
+
+    /// Goes to the end of the transaction that goes on.
+    fn ends(&mut self, end: u32) -> Option<Current> {
+        let current = self.current.take()?;
         if let Some(gtids) = &mut self.place.gtids
             && let Some(gtid) = current.begin.as_ref().and_then(|b| b.gtid.as_ref())
         {
@@ -397,15 +416,8 @@ impl Assembler {
         if end > 0 {
             self.place.offset = u64::from(end);
         }
-        self.draft.moved = true;
-        self.draft.transactions += 1;
-        self.draft.committed_at_micros =
-            self.draft.committed_at_micros.max(current.committed_at_micros);
-        let stops = self.stop_at.take_if(|place| self.place.reached(place)).is_some();
-        if current.handed_out || stops || self.is_full() {
-            self.end_page(false)?;
-        }
-        Ok(())
+        self.place.since = self.prepared.since();
+        Some(current)
     }
 
     fn is_full(&self) -> bool {
@@ -435,42 +447,6 @@ impl Assembler {
             }
             _ => self.stop_all("a transaction too large to be held back was rolled back in part"),
         }
-    }
-
-    /// Holds a prepared transaction back until it is committed.
-    fn prepare(&mut self, name: String, end: u32) -> Result<(), IngestError> {
-        let held: usize = self.prepared.values().flatten().map(|e| e.body.len()).sum();
-        let too_large = "an XA transaction was prepared that is too large to be held back";
-        if let Some(current) = &mut self.current {
-            let is_held = !current.handed_out && current.survey != Survey::Long;
-            if !is_held || held + current.event_bytes > PREPARED_BYTES {
-                self.stop_all(too_large);
-            } else {
-                let events = mem::take(&mut current.events);
-                self.prepared.insert(name, events);
-            }
-            if !self.current.as_ref().is_some_and(|c| c.handed_out) {
-                self.rewind();
-            }
-        }
-        self.commit(end)
-    }
-
-    fn commit_prepared(&mut self, name: &str) -> Result<(), IngestError> {
-        let Some(events) = self.prepared.remove(name) else {
-            self.stop_all("an XA transaction was committed that was prepared before reading began");
-            return Ok(());
-        };
-        // All of it is here: no survey is needed.
-        for map in events.iter().filter(|event| event.kind == kind::TABLE_MAP) {
-            if let Some(change) = self.map(&map.body)? {
-                self.change(change)?;
-            }
-        }
-        if let Some(current) = &mut self.current {
-            current.survey = Survey::Done;
-        }
-        self.replay(events)
     }
 
     fn replay(&mut self, events: Vec<Event>) -> Result<(), IngestError> {

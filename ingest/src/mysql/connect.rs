@@ -126,8 +126,7 @@ impl Asking {
         let mut place = Place {
             file: row.get(0).unwrap_or_default(),
             offset: row.get(1).unwrap_or_default(),
-            gtids: None,
-            server: None,
+            ..Place::default()
         };
         if let Flavour::MySql { .. } = self.flavour {
             // Empty with GTIDs off, and before the first transaction: then the file says all.
@@ -156,7 +155,7 @@ impl Asking {
         };
         let place = value("binlog_snapshot_file").zip(value("binlog_snapshot_position"));
         Ok(place.and_then(|(file, offset)| {
-            Some(Place { file, offset: offset.parse().ok()?, gtids: None, server: None })
+            Some(Place { file, offset: offset.parse().ok()?, ..Place::default() })
         }))
     }
 

@@ -29,7 +29,8 @@ struct Rows {
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     pub(crate) schemas: Vec<SchemaChange>,
-    pub(crate) stops: Vec<TableState>,
+    /// Tables that are stopped, or to be copied again.
+    pub(crate) states: Vec<TableState>,
     tables: Vec<Rows>,
     quarantined: Vec<Quarantined>,
     rows: usize,
@@ -93,7 +94,7 @@ impl Draft {
     /// Whether there is anything in it that somebody may wait for. Tables that change, change often,
     /// and one change may be all of theirs.
     pub(crate) fn is_due(&self) -> bool {
-        self.rows > 0 || !self.stops.is_empty() || !self.quarantined.is_empty()
+        self.rows > 0 || !self.states.is_empty() || !self.quarantined.is_empty()
     }
 
     /// Begins the page with what a table is from here on. That is as good as here when the page has
@@ -102,7 +103,7 @@ impl Draft {
         let name = change.table.name();
         if self.tables.iter().any(|t| t.schema.name() == name && !t.ops.is_empty())
             || self.quarantined.iter().any(|q| q.table == *name)
-            || self.stops.iter().any(|s| s.table == *name)
+            || self.states.iter().any(|s| s.table == *name)
         {
             return false;
         }
@@ -168,7 +169,7 @@ impl Draft {
         let draft = std::mem::take(self);
         let mut page = Page {
             schemas: draft.schemas,
-            states: draft.stops,
+            states: draft.states,
             quarantined: draft.quarantined,
             row_count: draft.rows,
             byte_count: draft.bytes,

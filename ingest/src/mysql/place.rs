@@ -3,13 +3,17 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 /// A place in a binlog: the end of a whole transaction.
 ///
 /// Its text is `FILE:OFFSET`, then the GTIDs of all before it if they are known (`-` when there are
-/// none), then `@` and the server whose file it is: `mysql-bin.000003:4711 0-1001-12 @1001`.
+/// none), then `@` and the server whose file it is: `mysql-bin.000003:4711 0-1001-12 @1001`. When
+/// transactions are prepared there (XA) and not ended, `^` and the place follow where reading has to
+/// begin to have them too.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Place {
     pub(crate) file: String,
     pub(crate) offset: u64,
     pub(crate) gtids: Option<Gtids>,
     pub(crate) server: Option<String>,
+    /// From here on prepared transactions are needed.
+    pub(crate) since: Option<Box<Self>>,
 }
 
 impl Place {
@@ -38,6 +42,9 @@ impl fmt::Display for Place {
         if let Some(server) = &self.server {
             write!(f, " @{server}")?;
         }
+        if let Some(since) = &self.since {
+            write!(f, " ^{since}")?;
+        }
         Ok(())
     }
 }
@@ -46,13 +53,18 @@ impl FromStr for Place {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
+        let (text, since) = match text.split_once(" ^") {
+            Some((_, since)) if since.contains('^') => return Err(()),
+            Some((text, since)) => (text, Some(Box::new(since.parse()?))),
+            None => (text, None),
+        };
         let mut words = text.split(' ');
         let (file, offset) = words.next().and_then(|w| w.rsplit_once(':')).ok_or(())?;
         let offset = offset.parse().map_err(|_| ())?;
         if file.is_empty() {
             return Err(());
         }
-        let mut place = Self { file: file.to_owned(), offset, gtids: None, server: None };
+        let mut place = Self { file: file.to_owned(), offset, since, ..Self::default() };
         for word in words {
             match word.strip_prefix('@') {
                 Some(server) if place.server.is_none() => place.server = Some(server.to_owned()),
@@ -282,6 +294,7 @@ mod tests {
             "mysql-bin.000003:4711 0-1001-12,3-7-9 @1001",
             "a:b.000003:4711 - @1001",
             "mysql-bin.000003:4711 @1001",
+            "mysql-bin.000003:4711 0-1001-12 @1001 ^mysql-bin.000002:4 0-1001-1",
             &format!("binlog.000003:4711 {set} @{SERVER}"),
         ] {
             let place: Place = text.parse().unwrap();
@@ -292,10 +305,21 @@ mod tests {
             offset: 4711,
             gtids: Some("0-1001-12".parse().unwrap()),
             server: Some("1001".to_owned()),
+            since: None,
         };
         assert_eq!(place.to_string(), "mysql-bin.000003:4711 0-1001-12 @1001");
-        for wrong in ["", "x", ":4", "a:x", "a:1 0-1", "a:1 0-1-2,x:1", "a:1 @1 0-1-2", "a:1 x:1-2"]
-        {
+        for wrong in [
+            "",
+            "x",
+            ":4",
+            "a:x",
+            "a:1 0-1",
+            "a:1 0-1-2,x:1",
+            "a:1 @1 0-1-2",
+            "a:1 x:1-2",
+            "a:1 ^x",
+            "a:1 ^a:1 ^a:1",
+        ] {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::{FutureExt as _, StreamExt as _};
-use medlake_contract::{SourceId, TableName, TableSchema};
+use medlake_contract::{Kind, SourceId, TableName, TableSchema};
 use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Sid, prelude::Queryable as _};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -122,7 +122,15 @@ impl Reader {
         opened: oneshot::Sender<()>,
         pages: mpsc::Sender<Result<Ahead, IngestError>>,
     ) {
-        if let Err(error) = self.read(opened, &pages).await {
+        let mut opened = Some(opened);
+        let since = self.place.since.as_deref();
+        let mut done = self.read(&mut opened, &pages, since).await;
+        let is_gone = |error: &IngestError| error.kind() == Kind::Conflict;
+        if since.is_some() && opened.is_some() && done.as_ref().is_err_and(is_gone) {
+            // What was prepared is gone, and what is after the place may not be.
+            done = self.read(&mut opened, &pages, None).await;
+        }
+        if let Err(error) = done {
             // Nobody is there to be told when this fails.
             let _ = pages.send(Err(error)).await;
         }
@@ -130,22 +138,22 @@ impl Reader {
 
     async fn read(
         &self,
-        opened: oneshot::Sender<()>,
+        opened: &mut Option<oneshot::Sender<()>>,
         pages: &mpsc::Sender<Result<Ahead, IngestError>>,
+        since: Option<&Place>,
     ) -> Result<(), IngestError> {
         let mut asking = Asking::connect(&self.at, &self.config).await?;
         asking.check().await?;
         asking.recognise(&self.place).await?;
         let server = asking.identity().await?;
         let flavour = asking.flavour;
-        let mut stream = self.open(flavour, &self.place).await?;
-        let mut place = self.place.clone();
-        place.server = Some(server);
+        let mut stream = self.open(flavour, since.unwrap_or(&self.place)).await?;
+        let place = Place { server: Some(server), since: None, ..self.place.clone() };
         let mut assembler = Assembler::new(
             self.at.clone(),
             self.config.filter(),
             flavour,
-            place,
+            place.clone(),
             self.skip,
             &self.tables,
         );
@@ -155,7 +163,9 @@ impl Reader {
             wishes.renewed.iter().for_each(|table| assembler.renew(table));
         }
         assembler.stop_at(self.stop_at.clone());
-        let mut opened = Some(opened);
+        if let Some(since) = since {
+            assembler.recall(since, place);
+        }
         let mut since_yield = 0_u32;
         let mut measure_at = Instant::now();
         loop {

@@ -22,7 +22,7 @@ use crate::{
     CutLimits, IngestError,
     budget::Budget,
     log::Log,
-    source::{Acknowledge, Gauges, Page},
+    source::{Acknowledge, Gauges, Page, Phase},
 };
 
 /// The binlog of a server.
@@ -147,7 +147,7 @@ impl MysqlLog {
         page.batches.retain(|batch| !wishes.leaves_out(batch.table().name()));
         page.quarantined.retain(|change| !wishes.leaves_out(&change.table));
         // The reader leaves them out by itself; the next one, after a failure, is to do so too.
-        for stop in &page.states {
+        for stop in page.states.iter().filter(|state| state.phase == Phase::Stopped) {
             wishes.stopped(&stop.table);
         }
         page

@@ -452,6 +452,20 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         }
     }
 
+    /// As the log wants.
+    fn copy_for(&mut self, name: &TableName, reason: Option<String>) {
+        if self.tables.get(name).is_none_or(|table| table.state.phase == Phase::Stopped) {
+            return;
+        }
+        tracing::warn!(table = %name, reason, "is copied again");
+        self.copy(name, Purpose::Again, reason);
+        // What the log has, selects see a moment later.
+        let (now, pause) = (Instant::now(), self.settings.first_pause);
+        for copying in self.tables.get_mut(name).into_iter().flat_map(|table| &mut table.copies) {
+            copying.pause(now, pause);
+        }
+    }
+
     /// Takes in nothing of a table from now on.
     fn stop_table(&mut self, name: &TableName, reason: String, remedy: String) {
         let now = self.now();

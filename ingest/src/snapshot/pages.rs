@@ -44,8 +44,13 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         for change in &page.schemas {
             self.schema_moved(change);
         }
-        for TableState { table, reason, remedy, .. } in std::mem::take(&mut page.states) {
-            self.stop_table(&table, reason.unwrap_or_default(), remedy.unwrap_or_default());
+        for TableState { table, phase, reason, remedy, .. } in std::mem::take(&mut page.states) {
+            match phase {
+                Phase::Snapshotting => self.copy_for(&table, reason),
+                _ => {
+                    self.stop_table(&table, reason.unwrap_or_default(), remedy.unwrap_or_default());
+                }
+            }
         }
         for name in std::mem::take(&mut page.reread) {
             if self.tables.get(&name).is_some_and(|t| t.state.phase != Phase::Stopped) {

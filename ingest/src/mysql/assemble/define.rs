@@ -147,7 +147,7 @@ impl Assembler {
         match layout::table_name(&self.source, table) {
             Ok(table) => {
                 let Refused { reason, remedy } = refused;
-                self.draft.stops.push(TableState::stopped(table, reason, remedy));
+                self.draft.states.push(TableState::stopped(table, reason, remedy));
             }
             // It has no name a state could have.
             Err(name) => {

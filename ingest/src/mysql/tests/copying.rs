@@ -26,8 +26,12 @@ async fn rows(server: &Server, table: &str) -> Vec<Row> {
 async fn write(server: Arc<Server>, seed: u64, transactions: u32) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut conn = server.conn().await;
-    for _ in 0..transactions {
-        let mut sql = String::from("start transaction");
+    for number in 0..transactions {
+        let xa = random.random_ratio(1, 10).then(|| format!("'{seed}-{number}'"));
+        let mut sql = match &xa {
+            Some(name) => format!("xa start {name}"),
+            None => "start transaction".to_owned(),
+        };
         for _ in 0..random.random_range(1..6) {
             let (id, v) = (random.random_range(0..4_000_i64), random.random_range(0..9));
             let other = random.random_range(0..4_000_i64);
@@ -48,7 +52,16 @@ async fn write(server: Arc<Server>, seed: u64, transactions: u32) {
             sql.push_str("; ");
             sql.push_str(&change);
         }
-        sql.push_str("; commit");
+        match xa {
+            Some(name) => {
+                let end = if random.random_ratio(1, 4) { "rollback" } else { "commit" };
+                // The last one is for what a lock spoilt.
+                sql.push_str(&format!(
+                    "; xa end {name}; xa prepare {name}; xa {end} {name}; xa rollback {name}"
+                ));
+            }
+            None => sql.push_str("; commit"),
+        }
         for statement in sql.split("; ") {
             // Writers lock each other out now and then; then the rest of theirs goes on by itself.
             let _ = conn.query_drop(statement).await;

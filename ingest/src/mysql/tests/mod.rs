@@ -4,6 +4,7 @@ mod bulk;
 mod column_types;
 mod copying;
 mod played;
+mod prepared;
 mod server;
 mod stream;
 mod whole;
