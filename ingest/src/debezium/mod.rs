@@ -490,6 +490,9 @@ impl Decoder {
         fields: &[Field],
         keys: &[String],
     ) -> Result<TableSchema, Problem> {
+        if fields.is_empty() {
+            return Err(Problem::Envelope("its rows have no columns"));
+        }
         let known = self.tables.get(name).map(|t| t.schema.columns());
         let column = |field: &Field| {
             let known = known.and_then(|c| c.iter().find(|c| c.name == field.name));

@@ -44,6 +44,12 @@ pub enum KafkaSourceError {
         /// The position's text.
         text: String,
     },
+    /// Rows that were read do not make a batch: a defect of ours.
+    #[error("rows that were read do not go together ({problem}); please report it")]
+    Batch {
+        /// What is wrong with them.
+        problem: String,
+    },
     /// The task that reads has ended; it is started again.
     #[error("the reading task ended")]
     Ended,
@@ -67,6 +73,7 @@ impl KafkaSourceError {
             Self::Setting { .. } | Self::Place { .. } => Kind::Invalid,
             Self::Client { source, .. } => client_kind(source),
             Self::OffsetGone { .. } => Kind::Conflict,
+            Self::Batch { .. } => Kind::Internal,
             Self::Ended => Kind::Unavailable,
             Self::NoRows { .. } => Kind::Unsupported,
         }

@@ -90,6 +90,8 @@ pub struct KafkaSource {
     /// Tables that were stopped before anything of them could be read.
     unread: BTreeMap<TableName, TableState>,
     newest_micros: i64,
+    /// Rows that made no batch, which only a defect of ours brings about.
+    defect: Option<KafkaSourceError>,
     /// Why nothing comes, while that is known.
     down: Option<KafkaSourceError>,
     gauges: Arc<Gauges>,
@@ -151,6 +153,7 @@ impl KafkaSource {
             again: VecDeque::new(),
             unread: BTreeMap::new(),
             newest_micros: 0,
+            defect: None,
             down: None,
             gauges: Gauges::new("kafka"),
             id,
@@ -250,6 +253,9 @@ impl KafkaSource {
 
     /// Does not wait for anything, so nothing can end it halfway.
     fn read_page(&mut self, limits: CutLimits) -> Result<Option<Page>, IngestError> {
+        if let Some(defect) = self.defect.clone() {
+            return Err(self.wrong(defect));
+        }
         self.start()?;
         let mut page = Page { states: std::mem::take(&mut self.states), ..Page::default() };
         let is_again = self.read_again(&mut page)?;
@@ -267,6 +273,9 @@ impl KafkaSource {
         page.released = std::mem::take(&mut self.released);
         self.quarantine.overtake(&mut page);
         self.count_quarantine(&mut page);
+        let waiting = self.order.bytes() + self.left.iter().map(Record::size).sum::<usize>();
+        page.held = self.held.split(self.held_bytes.saturating_sub(waiting));
+        self.held_bytes = self.held_bytes.min(waiting);
         let now = Instant::now();
         let idle = self.handed_out.is_none_or(|at| now >= at + IDLE_PLACES);
         if page.is_empty() && !(self.moved && idle) {
@@ -279,15 +288,16 @@ impl KafkaSource {
             self.moved = false;
         }
         self.handed_out = Some(now);
-        let waiting = self.order.bytes() + self.left.iter().map(Record::size).sum::<usize>();
-        page.held = self.held.split(self.held_bytes.saturating_sub(waiting));
-        self.held_bytes = self.held_bytes.min(waiting);
         Ok(Some(page))
     }
 
     fn finish_batches(&mut self) -> Result<Vec<ChangeBatch>, IngestError> {
-        let wrong = |source| IngestError::Batch { at: self.id.clone(), source };
-        self.decoder.finish().map_err(wrong)
+        self.decoder.finish().map_err(|error| {
+            // The place has passed what is lost with this: nothing may be handed out after it.
+            let defect = KafkaSourceError::Batch { problem: error.to_string() };
+            self.defect = Some(defect.clone());
+            self.wrong(defect)
+        })
     }
 
     /// Fills a page until a limit is reached, until nothing more is there, or until a table changes.

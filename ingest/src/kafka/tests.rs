@@ -140,6 +140,28 @@ fn a_table_that_is_stopped_is_left_out_until_it_is_taken_in_again() {
     assert_eq!(page.batches[0].ops(), [Op::Insert]);
 }
 
+#[test]
+fn what_is_left_out_holds_no_memory() {
+    let mut played = played(config(), &["p.db.t"]);
+    played.row(r#"{"id":1}"#);
+    let name = played.read().unwrap().schemas[0].table.name().clone();
+    played.source.stop(&name, "why".to_owned(), "what to do".to_owned());
+    assert!(played.read().is_some());
+    let held = futures::executor::block_on(played.source.budget.hold(100_000));
+    let value = format!(r#"{{"op":"c","after":{{"id":1}},"x":"{}"}}"#, "x".repeat(90_000));
+    let record = Record::new(
+        Arc::clone(&played.topic),
+        (0, 1),
+        7,
+        Some(b"{\"id\":1}"),
+        Some(value.as_bytes()),
+    );
+    played.news.try_send(News::Records(vec![record], held)).unwrap();
+    assert!(played.read().is_none(), "there is nothing to say yet");
+    // A unit for what is rounded.
+    assert!(played.source.budget.held_bytes() <= 100_000 - 90_000);
+}
+
 fn ids(page: &Page) -> Vec<&str> {
     page.released.iter().map(|(_, id)| id.as_str()).collect()
 }

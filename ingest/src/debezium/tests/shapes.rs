@@ -256,6 +256,16 @@ fn messages_that_say_nothing_of_rows() {
 }
 
 #[test]
+fn rows_without_columns_are_none() {
+    let mut reading = Reading::new(DebeziumConfig::default());
+    reading.take("p.a.t", None, Some(&json!({"op": "c", "after": {}})));
+    reading.take("p.a.t", Some(&json!({})), Some(&json!({"op": "d", "before": null})));
+    reading.finish();
+    assert_eq!((reading.rows.len(), reading.schemas.len()), (0, 0));
+    assert_eq!(reading.problems.len(), 2, "{:?}", reading.problems);
+}
+
+#[test]
 fn a_table_is_fed_by_one_table() {
     let mut reading = Reading::new(DebeziumConfig::default());
     let of = |db: &str| {
