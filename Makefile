@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 SCREEN := dashboards/screen
 
-.PHONY: up release test lint unit bench soak crash screen parts clean-data help
+.PHONY: up release test lint unit bench soak crash fuzz screen parts clean-data help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -56,6 +56,10 @@ crash: SEEDS = 20
 crash: screen ## kill -9, cut, stall and fill up, then compare every value, for SEEDS random seeds
 	MEDLAKE_CRASH_SEED=$${MEDLAKE_CRASH_SEED:-$$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')} \
 	MEDLAKE_CRASH_SEEDS=$(SEEDS) cargo test --locked --workspace --test main -- --nocapture after_any_crash
+
+fuzz: SECONDS = 60
+fuzz: ## any bytes for every reader of what others write, SECONDS each (compiles for minutes at first)
+	fuzz/run.sh $(SECONDS)
 
 clean-data: ## forget the local data folder
 	rm -rf $(DATA)
