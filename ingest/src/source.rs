@@ -124,8 +124,8 @@ pub(crate) struct Page {
     pub(crate) copies: Vec<RowCopy>,
     /// See [`ChangeSet::compared`](medlake_contract::ChangeSet::compared).
     pub(crate) compared: Vec<RowCopy>,
-    /// Tables whose rows are not what the changes made of them. Only a log says that.
-    pub(crate) reread: Vec<TableName>,
+    /// Whether there may be tables that nothing is known of, to be asked for. Only a log says that.
+    pub(crate) has_new_tables: bool,
     /// States that are new, to be stored with the page.
     pub(crate) states: Vec<TableState>,
     /// Changes that could not be read, to be stored with the page.

@@ -13,7 +13,7 @@ use super::{
     trim::Trimmer,
 };
 use crate::{
-    CutLimits, IngestError, TableState, Wake,
+    CutLimits, IngestError, Phase, TableState, Wake,
     log::Log,
     source::{Acknowledge, Gauges, Page},
 };
@@ -114,7 +114,12 @@ impl EmbeddedLog {
                     page.schemas.push(SchemaChange { table, renamed });
                 }
                 if reread && !is_new {
-                    page.reread.push(after.schema.name().clone());
+                    let reason = "a migration wrote rows, which its changes do not tell".to_owned();
+                    let name = after.schema.name().clone();
+                    page.states.push(TableState {
+                        reason: Some(reason),
+                        ..TableState::new(name, Phase::Snapshotting, 0)
+                    });
                 }
                 tables.push(after);
             } else if let Some(before) = before {

@@ -12,6 +12,8 @@ pub(crate) enum Ddl {
     Partition(Name),
     /// The table went, or has this other name.
     Gone(Name, Option<Name>),
+    /// The table is there, and may be new.
+    Made(Name),
     /// All tables of a database went.
     Database(String),
     /// Rows were changed by a statement, and the binlog has the statement instead of the rows: the
@@ -81,9 +83,14 @@ pub(crate) fn parse(sql: &str) -> Vec<Ddl> {
         words.eat("TABLE");
         found.extend(words.name().map(Ddl::Truncate));
     } else if words.eat("CREATE") {
-        // One that takes the place of another.
-        if words.eat("OR") && words.eat("REPLACE") && words.eat("TABLE") {
-            found.extend(words.name().map(|name| Ddl::Gone(name, None)));
+        // One that takes the place of another. Temporary tables are nobody's but their session's.
+        let replaces = words.eat("OR") && words.eat("REPLACE");
+        if words.eat("TABLE") {
+            words.if_not_exists();
+            if let Some(name) = words.name() {
+                found.extend(replaces.then(|| Ddl::Gone(name.clone(), None)));
+                found.push(Ddl::Made(name));
+            }
         }
     } else if ["INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "WITH"].iter().any(|w| words.eat(w))
     {
@@ -167,6 +174,13 @@ impl<'a> Words<'a> {
             self.skip();
         }
         found
+    }
+
+    fn if_not_exists(&mut self) {
+        if self.eat("IF") {
+            self.eat("NOT");
+            self.eat("EXISTS");
+        }
     }
 
     fn if_exists(&mut self) {
@@ -316,11 +330,17 @@ mod tests {
             ),
             ("drop temporary table a", vec![]),
             ("create temporary table a (b int)", vec![]),
-            ("create or replace table a (b int)", vec![Ddl::Gone(name("a"), None)]),
+            (
+                "create or replace table a (b int)",
+                vec![Ddl::Gone(name("a"), None), Ddl::Made(name("a"))],
+            ),
+            ("CREATE TABLE IF NOT EXISTS `s`.`a` LIKE b", vec![Ddl::Made(name("s.a"))]),
+            ("create temporary table a (b int)", vec![]),
+            ("create or replace view a as select 1", vec![]),
             ("truncate s.t -- x\n", vec![Ddl::Truncate(name("s.t"))]),
             ("/*!40000 truncate table t */", vec![Ddl::Truncate(name("t"))]),
             ("drop database if exists s", vec![Ddl::Database("s".to_owned())]),
-            ("create table t (a int default 'x')", vec![]),
+            ("create table t (a int default 'x')", vec![Ddl::Made(name("t"))]),
             ("", vec![]),
             ("alter table", vec![]),
             ("alter table t rename column 'a", vec![]),

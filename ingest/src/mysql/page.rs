@@ -37,6 +37,8 @@ pub(crate) struct Draft {
     pub(crate) bytes: usize,
     pub(crate) transactions: u64,
     pub(crate) committed_at_micros: Option<i64>,
+    /// See [`Page::has_new_tables`].
+    pub(crate) has_new_tables: bool,
     /// Whether the place is another than that of the page before.
     pub(crate) moved: bool,
 }
@@ -94,7 +96,10 @@ impl Draft {
     /// Whether there is anything in it that somebody may wait for. Tables that change, change often,
     /// and one change may be all of theirs.
     pub(crate) fn is_due(&self) -> bool {
-        self.rows > 0 || !self.states.is_empty() || !self.quarantined.is_empty()
+        self.rows > 0
+            || self.has_new_tables
+            || !self.states.is_empty()
+            || !self.quarantined.is_empty()
     }
 
     /// Begins the page with what a table is from here on. That is as good as here when the page has
@@ -170,6 +175,7 @@ impl Draft {
         let mut page = Page {
             schemas: draft.schemas,
             states: draft.states,
+            has_new_tables: draft.has_new_tables,
             quarantined: draft.quarantined,
             row_count: draft.rows,
             byte_count: draft.bytes,

@@ -10,6 +10,7 @@ use super::{
     Database, Table,
     copying::{End, Piece, Purpose, Range},
     spool::Spool,
+    unseen::Unseen,
 };
 use crate::{
     IngestError,
@@ -40,6 +41,11 @@ pub(super) enum Job<L: Log, R: Rows<Place = L::Place>> {
         rows: R,
         table: TableName,
         result: Result<Vec<RecordBatch>, IngestError>,
+    },
+    /// The tables that there are, and where the log ended after that.
+    Looked {
+        rows: R,
+        result: Result<(FoundTables, L::Place), IngestError>,
     },
     /// Where the log ended.
     End(Result<L::Place, IngestError>),
@@ -185,6 +191,17 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                 self.part(&table, result);
             }
             Job::End(result) => self.ended(result),
+            Job::Looked { rows, result } => {
+                self.rows.push(rows);
+                match result {
+                    Ok((found, end)) => self.unseen = Some(Unseen::Found(found, end)),
+                    // Then the first row tells of each.
+                    Err(error) => {
+                        let error = with_causes(&error);
+                        tracing::warn!(source = %self.id, error, "could not ask for new tables");
+                    }
+                }
+            }
             Job::Opened { rows, id, result } => {
                 self.rows.push(rows);
                 self.opened(id, result);

@@ -12,6 +12,7 @@ mod jobs;
 pub(crate) mod keys;
 mod pages;
 mod spool;
+mod unseen;
 mod whole;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ use crate::{
 use copying::{Copying, End, Goal, Purpose, Range, Touched};
 use jobs::{Contact, Job};
 use keys::Keys;
+use unseen::Unseen;
 use whole::Whole;
 
 /// The time now, in microseconds since 1970 (UTC).
@@ -121,6 +123,8 @@ pub(crate) struct Database<L: Log, R: Rows<Place = L::Place>> {
     open: bool,
     quarantine: Quarantine,
     schemas_due: Vec<SchemaChange>,
+    /// Tables that came while the log is read.
+    unseen: Option<Unseen<L::Place>>,
     states_due: BTreeSet<TableName>,
     /// A table without a key that is being copied.
     whole: Option<Whole<L::Place>>,
@@ -224,6 +228,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             open: false,
             quarantine: Quarantine::new(settings.quarantine_limit),
             schemas_due: Vec::new(),
+            unseen: None,
             states_due: BTreeSet::new(),
             whole: None,
             exact: None,
@@ -524,6 +529,9 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             return Ok(None);
         }
         if !self.open && !self.schemas_due.is_empty() {
+            return Ok(Some(self.announce()));
+        }
+        if !self.open && self.see() {
             return Ok(Some(self.announce()));
         }
         if self.is_sending() {

@@ -12,6 +12,7 @@ use super::{
     copying::{Copying, Piece, Purpose},
     key_reader,
     keys::key_text,
+    unseen::Unseen,
 };
 use crate::{
     CutLimits, Phase, TableState,
@@ -44,18 +45,15 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         for change in &page.schemas {
             self.schema_moved(change);
         }
+        if page.has_new_tables {
+            self.unseen = Some(Unseen::Suspected);
+        }
         for TableState { table, phase, reason, remedy, .. } in std::mem::take(&mut page.states) {
             match phase {
                 Phase::Snapshotting => self.copy_for(&table, reason),
                 _ => {
                     self.stop_table(&table, reason.unwrap_or_default(), remedy.unwrap_or_default());
                 }
-            }
-        }
-        for name in std::mem::take(&mut page.reread) {
-            if self.tables.get(&name).is_some_and(|t| t.state.phase != Phase::Stopped) {
-                let reason = "its rows changed in a way that the log does not tell".to_owned();
-                self.copy(&name, Purpose::Again, Some(reason));
             }
         }
         self.take_in_batches(&mut page);
@@ -109,7 +107,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         }
     }
 
-    fn schema_moved(&mut self, change: &SchemaChange) {
+    pub(super) fn schema_moved(&mut self, change: &SchemaChange) {
         let name = change.table.name();
         if let Some(table) = self.tables.get_mut(name) {
             table.schema = Arc::clone(&change.table);

@@ -61,7 +61,11 @@ impl Assembler {
                     );
                 }
             }
+            Ddl::Made(name) => self.made(database, &name),
             Ddl::Gone(name, now) => {
+                if let Some(now) = &now {
+                    self.made(database, now);
+                }
                 if let Some((_, known)) = self.known(database, &name) {
                     let now = now.map_or_else(
                         || "dropped".to_owned(),
@@ -103,6 +107,14 @@ impl Assembler {
             }
         }
         Ok(())
+    }
+
+    /// A table that is not known is asked for: what it is, the binlog says with its first row only.
+    fn made(&mut self, database: &str, name: &ddl::Name) {
+        let of = name.database.as_deref().unwrap_or(database);
+        if self.filter.takes(of, &name.table) && self.known(database, name).is_none() {
+            self.draft.has_new_tables = true;
+        }
     }
 
     fn gone(&mut self, table: &str, known: &Arc<TableSchema>, how: &str) {

@@ -3,6 +3,7 @@
 mod bulk;
 mod column_types;
 mod copying;
+mod empty;
 mod played;
 mod prepared;
 mod server;
