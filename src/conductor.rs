@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, FutureExt};
 use medlake_contract::{ChangeSet, Kind, SchemaChange, TableName, with_causes};
 use medlake_ingest::{Acknowledger, CutLimits, Ingest, IngestError};
 use medlake_lake::{FlushReport, Lake, LakeError, ReadView};
-use medlake_transforms::{Outcome, Status, Transforms};
+use medlake_transforms::{Outcome, Status, TransformError, Transforms};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -87,7 +87,9 @@ impl Conductor {
     /// picture. After this every query has an answer; the lake's key indexes may be there or not.
     pub(crate) async fn prepare(&mut self) -> anyhow::Result<()> {
         let tables = [self.ingest.tables(), self.transforms.mart_tables()].concat();
-        self.lake.create_tables(&tables).await.context("could not create the lake's tables")?;
+        patiently(&self.cancel, || self.lake.create_tables(&tables).boxed())
+            .await
+            .context("could not create the lake's tables")?;
         self.refresh_marts(&ChangeSet::default()).await?;
         self.lake.publish();
         // A process that follows the catalog must not find a new mart empty.
@@ -327,16 +329,22 @@ impl Conductor {
 
     async fn refresh_marts(&mut self, cut: &ChangeSet) -> anyhow::Result<()> {
         let view = self.lake.staged_view();
-        let refresh = self
-            .transforms
-            .refresh(&view, &cut.batches)
-            .await
-            .context("could not refresh the marts")?;
+        let refresh = loop {
+            match self.transforms.refresh(&view, &cut.batches).await {
+                // Nothing was done: it has not even read what it had done before.
+                Err(error) if error.kind().retryable() => {
+                    again(&self.cancel, error).await.context("could not refresh the marts")?;
+                }
+                done => break done.context("could not refresh the marts")?,
+            }
+        };
         for outcome in &refresh.outcomes {
             self.note(outcome);
         }
         if !refresh.batches.is_empty() {
-            self.lake.load_indexes().await.context("could not load the key indexes")?;
+            patiently(&self.cancel, || self.lake.load_indexes().boxed())
+                .await
+                .context("could not load the key indexes")?;
         }
         let marts = ChangeSet { batches: refresh.batches, ..ChangeSet::default() };
         self.lake.stage(&marts).context("could not stage the marts")
@@ -418,6 +426,7 @@ struct Stopped;
 fn passes(error: &anyhow::Error) -> bool {
     error.is::<Stopped>()
         || error.downcast_ref::<LakeError>().is_some_and(|error| error.kind().retryable())
+        || error.downcast_ref::<TransformError>().is_some_and(|error| error.kind().retryable())
 }
 
 /// Puts what was published into files. Only then may the sources forget: what they forget is in
@@ -430,7 +439,10 @@ async fn commit(lake: Arc<Lake>, sources: Acknowledger) -> Result<FlushReport, C
 
 /// Waits for a reason that passes to pass: a disk that was full, a catalog that was away. Meanwhile
 /// nothing is taken in, and nothing is lost. Ends with the error when there is to be no other try.
-async fn again(cancel: &CancellationToken, error: LakeError) -> Result<(), LakeError> {
+async fn again<E>(cancel: &CancellationToken, error: E) -> Result<(), E>
+where
+    E: std::error::Error + 'static,
+{
     warn!(error = with_causes(&error), "the lake cannot be read or written; trying again");
     if another_try(cancel).await { Ok(()) } else { Err(error) }
 }

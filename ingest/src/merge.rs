@@ -334,17 +334,8 @@ impl Ingest {
 
     fn deliver(&mut self) -> Result<ChangeSet, IngestError> {
         let mut cut = ChangeSet::default();
-        self.open = None;
-        // Schemas apply before everything in a cut, and what comes before that is committed: as many
-        // as can go into one, but none of a table that the cut has something of already.
-        let begins = |(at, (_, page)): &(usize, &(usize, Page))| {
-            let tables = page.schemas.iter().map(|change| change.table.name());
-            let mut before = self.pages[..*at].iter();
-            let tables: Vec<&TableName> = tables.collect();
-            before.any(|(_, page)| tables.iter().any(|table| page.speaks_of(table)))
-        };
-        let later = self.pages.iter().enumerate().skip(1).find(begins).map(|(at, _)| at);
-        let end = later.unwrap_or(self.pages.len());
+        let goes_on = self.open.take().is_some();
+        let end = end_of_cut(&self.pages, goes_on);
         for (index, mut page) in self.pages.drain(..end) {
             let reading = &mut self.sources[index];
             reading.gauges.count(&page);
@@ -371,6 +362,21 @@ impl Ingest {
         }
         Ok(cut)
     }
+}
+
+/// How many of the pages make a cut; `goes_on` when it goes on with a transaction.
+///
+/// Schemas apply before everything in a cut, and all that came before it is committed by then: as many
+/// as can go into one, but none of a table that the cut has something of already, nor behind a
+/// transaction that began before it, which cannot be committed in part.
+fn end_of_cut(pages: &[(usize, Page)], goes_on: bool) -> usize {
+    let begins = |at: &usize| {
+        let (before, page) = (&pages[..*at], &pages[*at].1);
+        page.schemas.iter().any(|change| {
+            goes_on || before.iter().any(|(_, page)| page.speaks_of(change.table.name()))
+        })
+    };
+    (1..pages.len()).find(begins).unwrap_or(pages.len())
 }
 
 /// What a page has to say about itself, as rows of ingest's own tables.
@@ -431,5 +437,47 @@ impl Acknowledger {
             forgotten += target.at.acknowledge(position).await?;
         }
         Ok(forgotten)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use medlake_contract::{Column, ColumnType, SchemaChange};
+
+    use super::*;
+
+    fn page(schemas: &[&str], rows: &[&str]) -> (usize, Page) {
+        let table = |name: &&str| {
+            let columns = vec![Column::required("id", ColumnType::Int64)];
+            Arc::new(TableSchema::new(name.parse().unwrap(), columns, &["id"]).unwrap())
+        };
+        let batch = |name: &&str| {
+            let table = table(name);
+            let none =
+                arrow::record_batch::RecordBatch::new_empty(Arc::clone(table.arrow_nullable()));
+            ChangeBatch::new(table, vec![], none.clone(), none).unwrap()
+        };
+        let change = |name: &&str| SchemaChange { table: table(name), renamed: vec![] };
+        let page = Page {
+            schemas: schemas.iter().map(change).collect(),
+            batches: rows.iter().map(batch).collect(),
+            ..Page::default()
+        };
+        (0, page)
+    }
+
+    #[test]
+    fn a_cut_begins_with_all_that_its_tables_are_from_there_on() {
+        let (a, b) = (page(&["s.a"], &["s.a"]), page(&["s.b"], &["s.a", "s.b"]));
+        let (c, again) = (page(&[], &["s.c"]), page(&["s.c", "s.a"], &[]));
+        for (pages, goes_on, end) in [
+            (vec![a, b, c, again], false, 3),
+            // What came before is not whole: it cannot be committed.
+            (vec![page(&[], &[]), page(&["s.a"], &["s.a"])], true, 1),
+            (vec![page(&[], &[]), page(&["s.a"], &["s.a"])], false, 2),
+            (vec![page(&[], &[]), page(&[], &["s.a"])], true, 2),
+        ] {
+            assert_eq!(end_of_cut(&pages, goes_on), end);
+        }
     }
 }

@@ -67,11 +67,16 @@ impl Ground {
         Self { small: mount(&["-t", "tmpfs", "-o", DISK, "tmpfs"], &plain.lake), ..plain }
     }
 
-    /// With files in a bucket.
-    pub(crate) async fn bucket(data: &Path, name: String, buckets: &mut Buckets) -> Self {
-        let server = buckets.0.get_or_insert_with(S3Server::start);
-        server.make_bucket(&name).await;
-        let bucket = Bucket { line: Line::start(server.port), name };
+    /// With files in a bucket, below a name of its own: a server has few buckets.
+    pub(crate) async fn bucket(data: &Path, name: &str, buckets: &mut Buckets) -> Self {
+        const BUCKET: &str = "crash";
+        if buckets.0.is_none() {
+            let server = S3Server::start();
+            server.make_bucket(BUCKET).await;
+            buckets.0 = Some(server);
+        }
+        let port = buckets.0.as_ref().unwrap().port;
+        let bucket = Bucket { line: Line::start(port), name: format!("{BUCKET}/{name}") };
         Self { bucket: Some(bucket), ..Self::plain(data) }
     }
 

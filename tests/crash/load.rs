@@ -197,7 +197,7 @@ impl Load {
         let mut generator = Generator::new(random, self.source.kinds());
         while let Some(mut session) = self.session().await {
             while !self.stopped() {
-                let pause = generator.random.random_range(200..1_000);
+                let pause = generator.random.random_range(400..2_000);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 self.may_write().await;
                 let index = generator.random.random_range(0..self.tables.len());

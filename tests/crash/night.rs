@@ -33,7 +33,7 @@ const ENGINES: u64 = 5;
 
 /// How long a new row may take to be seen after a kill while writers write: on a machine that has much
 /// else to do they may be faster than what follows them. Then they are held.
-const UNDER_LOAD: Duration = Duration::from_secs(8);
+const UNDER_LOAD: Duration = Duration::from_secs(5);
 /// How long it may take when nobody writes.
 const RECOVERY: Duration = Duration::from_secs(300);
 
@@ -95,7 +95,7 @@ pub(crate) async fn run(seed: u64, folder: &Path, servers: &Servers) -> Result<O
         0 => Ground::small(&data),
         1 => {
             let mut buckets = servers.buckets.lock().await;
-            Ground::bucket(&data, format!("crash-{seed}"), &mut buckets).await
+            Ground::bucket(&data, &format!("{seed}"), &mut buckets).await
         }
         _ => Ground::plain(&data),
     };
@@ -133,8 +133,16 @@ pub(crate) async fn run(seed: u64, folder: &Path, servers: &Servers) -> Result<O
     }
     let platform = Platform::launch(&data, ports, &[], &settings);
     let outcome = Outcome { seed, ground: ground.name(), ..Outcome::default() };
-    let mut night =
-        Night { platform: Some(platform), data: &data, ports, settings, ground, loads, outcome };
+    let mut night = Night {
+        platform: Some(platform),
+        data: &data,
+        ports,
+        settings,
+        ground,
+        loads,
+        outcome,
+        is_new: true,
+    };
     for _ in 0..EVENTS {
         night.something_happens(&mut random).await?;
     }
@@ -152,6 +160,8 @@ struct Night<'a> {
     ground: Ground,
     loads: Vec<Arc<Load>>,
     outcome: Outcome,
+    /// It may never have answered yet.
+    is_new: bool,
 }
 
 impl Night<'_> {
@@ -196,10 +206,14 @@ impl Night<'_> {
                 pause(random, 1_200).await;
             }
         }
-        let ended = self.platform.as_mut().and_then(Platform::ended);
-        if let Some(status) = ended {
-            return Err(format!("medlake ended by itself with {status}"));
+        if let Some(status) = self.platform.as_mut().and_then(Platform::ended) {
+            // One that has not even started may: whoever looks after it starts it again.
+            if !self.is_new {
+                return Err(format!("medlake ended by itself with {status}"));
+            }
+            killed = true;
         }
+        self.is_new = false;
         if !killed {
             self.heal().await;
             return self.recovered(false).await;

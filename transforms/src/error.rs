@@ -1,6 +1,7 @@
 use std::fmt;
 
 use medlake_contract::{ContractError, Kind};
+use medlake_lake::LakeError;
 use thiserror::Error;
 
 /// Something wrong in the files of the models, and where.
@@ -60,11 +61,18 @@ fn listed(problems: &[Problem]) -> String {
 impl TransformError {
     /// What a caller can do about it.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Models { .. } => Kind::Invalid,
             Self::File { .. } => Kind::NotFound,
-            Self::Query { .. } | Self::Contract(_) => Kind::Internal,
+            // A lake that is away for a moment is behind what the engine says.
+            Self::Query { source, .. } => {
+                let first: &(dyn std::error::Error + 'static) = source;
+                let causes = std::iter::successors(Some(first), |error| error.source());
+                let mut kinds = causes.filter_map(|e| Some(e.downcast_ref::<LakeError>()?.kind()));
+                kinds.next().unwrap_or(Kind::Internal)
+            }
+            Self::Contract(_) => Kind::Internal,
         }
     }
 }
