@@ -10,6 +10,7 @@ mod connect;
 mod envelope;
 mod json;
 mod placeholder;
+mod probe;
 mod problem;
 mod rows;
 mod sql;

@@ -21,7 +21,9 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt};
-use medlake_contract::{ChangeBatch, Kind, Position, SourceId, TableName, TableSchema};
+use medlake_contract::{
+    ChangeBatch, Kind, Position, SchemaChange, SourceId, TableName, TableSchema,
+};
 use rdkafka::{
     TopicPartitionList,
     consumer::{CommitMode, Consumer},
@@ -321,6 +323,11 @@ impl KafkaSource {
                 Unit { records, is_transaction: self.left_ends_transaction }
             };
             let mut records = VecDeque::from(unit.records);
+            if unit.is_transaction && !self.settle(&records, page) {
+                self.left = records;
+                self.left_ends_transaction = true;
+                return Ok(());
+            }
             while let Some(record) = records.pop_front() {
                 // Read again after its partition went to another member and came back.
                 let next = lock(&self.shared.place).next(&record.topic, record.partition);
@@ -340,6 +347,44 @@ impl KafkaSource {
             page.transaction_count += u64::from(unit.is_transaction);
         }
         Ok(())
+    }
+
+    /// Lets tables become what the changes of a transaction say by their schemas, before any of these
+    /// is taken: none of it is to be seen without the rest. Answers false when the page has to end
+    /// before it.
+    fn settle(&mut self, records: &VecDeque<Record>, page: &mut Page) -> bool {
+        for record in records {
+            if self.decoder.has_usual_schema(&record.topic, record.value()) {
+                continue;
+            }
+            let message = self.decoder.read(&record.topic, record.value());
+            // What is wrong with a change is said when it is taken.
+            let Ok(Message::Change(change)) = message else { continue };
+            let keys = RowKeys { key: record.key(), old: record.old_key.as_deref() };
+            let probed = self.decoder.probe(&record.topic, keys, &change);
+            let Ok(Some((schema, is_new))) = probed else { continue };
+            if !is_new && page.row_count > 0 {
+                return false;
+            }
+            self.adopt(schema, &change, record, page);
+        }
+        true
+    }
+
+    /// Goes on with a table as it is from a change on.
+    fn adopt(
+        &mut self,
+        schema: SchemaChange,
+        change: &Change<'_>,
+        record: &Record,
+        page: &mut Page,
+    ) {
+        let micros = change.micros.unwrap_or(record.micros);
+        let state = self.decoder.adopt(&schema, &change.origin, change.micros, micros);
+        page.states.retain(|s| s.table != state.table);
+        page.schemas.retain(|s| s.table.name() != schema.table.name());
+        page.states.push(state);
+        page.schemas.push(schema);
     }
 
     /// Takes a message into the page. Answers false when the page has to end before it.
@@ -373,12 +418,7 @@ impl KafkaSource {
                             if !is_new && page.row_count > 0 {
                                 return false;
                             }
-                            let origin = &change.origin;
-                            let state = self.decoder.adopt(&schema, origin, change.micros, micros);
-                            page.states.retain(|s| s.table != state.table);
-                            page.schemas.retain(|s| s.table.name() != schema.table.name());
-                            page.states.push(state);
-                            page.schemas.push(schema);
+                            self.adopt(schema, &change, record, page);
                             changed = true;
                         }
                         Err(problem) => break Err((Some((&change.origin, change.op)), problem)),

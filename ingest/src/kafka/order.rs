@@ -196,19 +196,26 @@ impl Order {
     fn unit(&mut self, id: &str) -> Unit {
         let mut found = Vec::new();
         for queue in self.queues.values_mut() {
-            // What belongs to none stays behind the change it came after, and what says it is before
-            // that, too.
+            // What belongs to none stays between the changes it came between, and what says it is before
+            // the one it came after, behind that. What comes after them all is after the transaction.
+            let mut between: Vec<Record> = Vec::new();
             let mut place = 0;
             while let Some(head) = queue.front() {
-                match &head.transaction {
-                    Some((of, at)) if of == id => place = place.max(*at),
-                    None if place > 0 => {}
+                let at = match &head.transaction {
+                    Some((of, at)) if of == id => Some(*at),
+                    None if place > 0 => None,
                     _ => break,
-                }
-                if let Some(waiting) = queue.pop_front() {
-                    found.push((place, waiting.record));
-                }
+                };
+                let Some(Waiting { record, .. }) = queue.pop_front() else { break };
+                let Some(at) = at else {
+                    between.push(record);
+                    continue;
+                };
+                found.extend(between.drain(..).map(|record| (place, record)));
+                place = place.max(at);
+                found.push((place, record));
             }
+            self.ready.extend(between);
             // Nothing holds these back any more.
             while queue.front().is_some_and(|head| head.transaction.is_none()) {
                 self.ready.extend(queue.pop_front().map(|waiting| waiting.record));

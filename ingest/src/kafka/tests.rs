@@ -432,3 +432,47 @@ fn transactions_of_two_connectors_in_one_topic_are_told_apart() {
     let page = played.read().unwrap();
     assert_eq!((page.row_count, page.transaction_count), (1, 1));
 }
+
+/// A change of transaction `id` whose row has these fields, all of them integers.
+fn with_schema(transaction: &str, place: u64, table: &str, fields: &[&str]) -> String {
+    let schemas: Vec<String> = fields
+        .iter()
+        .map(|f| format!(r#"{{"type":"int64","optional":{},"field":"{f}"}}"#, *f != "id"))
+        .collect();
+    let values: Vec<String> = fields.iter().map(|f| format!(r#""{f}":1"#)).collect();
+    let transaction = match place {
+        0 => "null".to_owned(),
+        _ => format!(r#"{{"id":"{transaction}","total_order":{place}}}"#),
+    };
+    format!(
+        r#"{{"schema":{{"type":"struct","fields":[{{"type":"struct","fields":[{}],"optional":true,"field":"after"}}]}},"payload":{{"op":"c","after":{{{}}},"transaction":{transaction},"source":{{"connector":"postgresql","schema":"db","table":"{table}"}}}}}}"#,
+        schemas.join(","),
+        values.join(","),
+    )
+}
+
+#[test]
+fn a_transaction_is_not_cut_where_a_table_changes_in_its_middle() {
+    let key = Some(r#"{"id":1}"#);
+    let topics = ["p.db.t", "p.db.u", "p.transaction"];
+    let [t, u, ends] = topics.map(|topic| -> Arc<str> { Arc::from(topic) });
+    let mut played = played(config(), &topics);
+    let end = |id: &str| {
+        format!(
+            r#"{{"status":"END","id":"{id}","data_collections":[{{"data_collection":"db.t","event_count":1}},{{"data_collection":"db.u","event_count":1}}]}}"#
+        )
+    };
+    played.send_to(&t, 0, key, Some(&with_schema("1", 1, "t", &["id"])));
+    played.send_to(&u, 0, key, Some(&with_schema("1", 2, "u", &["id"])));
+    // A row of no transaction that has other columns comes after the change it stands behind.
+    played.send_to(&t, 1, key, Some(&with_schema("", 0, "t", &["id", "n"])));
+    played.send_to(&ends, 0, None, Some(&end("1")));
+    // A table changes with the second change of a transaction.
+    played.send_to(&t, 2, key, Some(&with_schema("2", 1, "t", &["id", "n"])));
+    played.send_to(&u, 1, key, Some(&with_schema("2", 2, "u", &["id", "m"])));
+    played.send_to(&ends, 1, None, Some(&end("2")));
+    let pages = played.read_all();
+    let said = pages.iter().map(|p| (p.schemas.len(), p.row_count, p.transaction_count));
+    assert_eq!(said.collect::<Vec<_>>(), [(2, 2, 1), (1, 1, 0), (1, 2, 1)]);
+    assert_eq!(place(&pages[0]), "log:1:p.db.t/0=1;p.db.u/0=1;p.transaction/0=1");
+}
