@@ -114,10 +114,9 @@ pub(crate) trait Rows: fmt::Debug + Send + 'static {
         at: &'a Self::Place,
     ) -> BoxFuture<'a, Result<FoundTables, IngestError>>;
 
-    /// Up to `limit` rows after the key `after`, in the order of
-    /// [`CopyScope::Range`](medlake_contract::CopyScope::Range), none of them after the key `to`. They
-    /// are as they were at one moment between the call and its answer. Fewer than `limit`, with those
-    /// that could not be read, are the last.
+    /// Up to `limit` rows after the key `after`, in an order, none of them after the key `to`. They
+    /// are as they were at one moment between the call and its answer, or as those right before them
+    /// were ([`Chunk::goes_on`]). Fewer than `limit`, with those that could not be read, are the last.
     ///
     /// Of a table without a key, any `limit` of its rows, all of which can be read: [`Self::more`] has
     /// the others.
@@ -127,6 +126,7 @@ pub(crate) trait Rows: fmt::Debug + Send + 'static {
         after: Option<&'a RecordBatch>,
         to: Option<&'a RecordBatch>,
         limit: usize,
+        order: Order,
     ) -> BoxFuture<'a, Result<Chunk<Self::Place>, IngestError>>;
 
     /// After a chunk of a table without a key: its next rows, as of the same moment, until there are
@@ -152,6 +152,15 @@ pub(crate) trait Rows: fmt::Debug + Send + 'static {
     ) -> BoxFuture<'a, Result<Chunk<Self::Place>, IngestError>>;
 }
 
+/// In which order rows are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// That of [`CopyScope::Range`](medlake_contract::CopyScope::Range).
+    Keys,
+    /// Whichever is quick: always the same one, and that of the keys for a table that can be parted.
+    Any,
+}
+
 /// Rows as they were at one moment.
 #[derive(Debug)]
 pub(crate) struct Chunk<P> {
@@ -161,6 +170,9 @@ pub(crate) struct Chunk<P> {
     pub(crate) at: Option<P>,
     /// Rows that could not be read, and are not in `rows`.
     pub(crate) bad: Vec<Quarantined>,
+    /// Whether the chunk after these rows is of the same moment, should nothing else be asked for
+    /// before.
+    pub(crate) goes_on: bool,
 }
 
 /// What tables a database has for us.

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     IngestError,
-    log::{Chunk, FoundTables, Rows},
+    log::{Chunk, FoundTables, Order, Rows},
     source::Quarantined,
 };
 
@@ -77,7 +77,7 @@ impl EmbeddedRows {
         let rows = rows
             .finish(table)
             .map_err(|source| IngestError::Arrow { at: self.id.clone(), source })?;
-        Ok(Chunk { rows, at: Some(ChangePlace(at)), bad })
+        Ok(Chunk { rows, at: Some(ChangePlace(at)), bad, goes_on: false })
     }
 }
 
@@ -159,6 +159,7 @@ impl Rows for EmbeddedRows {
         after: Option<&'a RecordBatch>,
         to: Option<&'a RecordBatch>,
         limit: usize,
+        _order: Order,
     ) -> BoxFuture<'a, Result<Chunk<ChangePlace>, IngestError>> {
         async move {
             let (key, places) = key_sql(table);

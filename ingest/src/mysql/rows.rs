@@ -17,7 +17,7 @@ use mysql_async::{
 use super::{
     buffer::Image,
     catalog::{self, Found},
-    column::Fault,
+    column::{Decoder, Fault},
     config::MysqlConfig,
     connect::{self, Asking},
     error::MysqlError,
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     IngestError,
-    log::{Chunk, FoundTables, Rows},
+    log::{Chunk, FoundTables, Order, Rows},
     source::Quarantined,
 };
 
@@ -39,13 +39,18 @@ pub(crate) struct MysqlRows {
     config: MysqlConfig,
     asking: Option<Asking>,
     found: HashMap<TableName, Found>,
-    whole: Option<WholeTable>,
+    sweep: Option<Sweep>,
 }
 
-/// A table without a key that is being selected.
-struct WholeTable {
+/// A select whose rows come chunk by chunk.
+struct Sweep {
     name: TableName,
     limit: usize,
+    /// Where its rows are read.
+    at: Option<Place>,
+    /// The key of the last row that came, and the one that ends it.
+    last: Option<RecordBatch>,
+    to: Option<RecordBatch>,
     /// Has the connection: it ends with the select.
     result: QueryResult<'static, 'static, BinaryProtocol>,
 }
@@ -94,7 +99,7 @@ impl fmt::Debug for MysqlRows {
 
 impl MysqlRows {
     pub(crate) fn new(id: SourceId, config: MysqlConfig) -> Self {
-        Self { id, config, asking: None, found: HashMap::new(), whole: None }
+        Self { id, config, asking: None, found: HashMap::new(), sweep: None }
     }
 
     /// A connection; after an error, a new one.
@@ -124,7 +129,7 @@ impl MysqlRows {
 
     /// A connection on which rows are selected as they are at one moment; and that moment.
     async fn begin(&mut self, table: &TableSchema) -> Result<(Asking, Option<Place>), IngestError> {
-        self.whole = None;
+        self.sweep = None;
         if !self.fits(table) {
             self.find().await?;
         }
@@ -160,7 +165,46 @@ impl MysqlRows {
         asking.run("end reading at one moment", "commit").await?;
         self.asking = Some(asking);
         let Reading { rows, count, bad } = reading;
-        Ok(Chunk { rows: self.batch(rows, table, count)?, at, bad })
+        Ok(Chunk { rows: self.batch(rows, table, count)?, at, bad, goes_on: false })
+    }
+
+    /// Selects rows that come chunk by chunk, the first of them now.
+    async fn begin_sweep(
+        &mut self,
+        table: &TableSchema,
+        limit: usize,
+        to: Option<&RecordBatch>,
+        query: impl Fn(&Found) -> (String, Vec<Value>),
+    ) -> Result<(), IngestError> {
+        let (asking, at) = self.begin(table).await?;
+        let (sql, values) = self.found.get(table.name()).map(query).unwrap_or_default();
+        let params = if values.is_empty() { Params::Empty } else { Params::Positional(values) };
+        let result = sql.with(params).run(asking.conn).await;
+        let result = result.map_err(|error| self.failed(error))?;
+        let (name, to) = (table.name().clone(), to.cloned());
+        self.sweep = Some(Sweep { name, limit, at, last: None, to, result });
+        Ok(())
+    }
+
+    /// The next rows; none when there are no more.
+    async fn go_on(&mut self) -> Result<Option<Chunk<Place>>, IngestError> {
+        let Some(mut sweep) = self.sweep.take() else { return Ok(None) };
+        let Some(found) = self.found.get(&sweep.name) else { return Ok(None) };
+        let schema = Arc::clone(&found.layout.schema);
+        let mut reading = Reading::new(&schema);
+        let taken = reading.take(found, &mut sweep.result, sweep.limit).await;
+        taken.map_err(|error| self.failed(error))?;
+        let Reading { rows, count, bad } = reading;
+        if count == 0 && bad.is_empty() {
+            return Ok(None);
+        }
+        let rows = self.batch(rows, &schema, count)?;
+        let key = rows.slice(count.saturating_sub(1), count.min(1)).project(schema.key_indices());
+        sweep.last = key.ok().filter(|key| key.num_rows() > 0);
+        let at = sweep.at.clone();
+        let goes_on = count + bad.len() >= sweep.limit && sweep.last.is_some();
+        self.sweep = Some(sweep);
+        Ok(Some(Chunk { rows, at, bad, goes_on }))
     }
 
     /// All rows of a table without a key, the first of them now.
@@ -169,37 +213,58 @@ impl MysqlRows {
         table: &TableSchema,
         limit: usize,
     ) -> Result<Chunk<Place>, IngestError> {
-        let (asking, at) = self.begin(table).await?;
-        let sql = self.found.get(table.name()).map(Found::select).unwrap_or_default();
-        let result = sql.with(Params::Empty).run(asking.conn).await;
-        let result = result.map_err(|error| self.failed(error))?;
-        self.whole = Some(WholeTable { name: table.name().clone(), limit, result });
-        let rows = self.next_of_whole().await?;
+        self.begin_sweep(table, limit, None, |found| (found.select(), Vec::new())).await?;
+        let at = self.sweep.as_ref().and_then(|sweep| sweep.at.clone());
+        let rows = self.next_of_all().await?;
         let rows =
             rows.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(table.arrow_nullable())));
-        Ok(Chunk { rows, at, bad: Vec::new() })
+        Ok(Chunk { rows, at, bad: Vec::new(), goes_on: false })
     }
 
     /// The next rows. One that cannot be read has no key to be known by, so there is no way to leave
     /// it out for now.
-    async fn next_of_whole(&mut self) -> Result<Option<RecordBatch>, IngestError> {
-        let Some(mut whole) = self.whole.take() else { return Ok(None) };
-        let Some(found) = self.found.get(&whole.name) else { return Ok(None) };
-        let mut reading = Reading::new(&found.layout.schema);
-        let taken = reading.take(found, &mut whole.result, whole.limit).await;
-        taken.map_err(|error| self.failed(error))?;
-        let Reading { rows, count, bad } = reading;
-        if let Some(bad) = bad.into_iter().next() {
-            let source =
-                MysqlError::Rows { table: whole.name.table().to_owned(), problem: bad.reason };
-            return Err(IngestError::Mysql { at: self.id.clone(), source });
+    async fn next_of_all(&mut self) -> Result<Option<RecordBatch>, IngestError> {
+        let Some(Chunk { rows, bad, .. }) = self.go_on().await? else { return Ok(None) };
+        match bad.into_iter().next() {
+            None => Ok(Some(rows)),
+            Some(bad) => {
+                let (table, problem) = (bad.table.table().to_owned(), bad.reason);
+                let source = MysqlError::Rows { table, problem };
+                Err(IngestError::Mysql { at: self.id.clone(), source })
+            }
         }
-        if count == 0 {
-            return Ok(None);
+    }
+
+    /// Rows in the order of the bytes of their keys, which the server has to sort: once for all of
+    /// them, as one select that goes on.
+    async fn select_sorted(
+        &mut self,
+        table: &TableSchema,
+        after: Option<&RecordBatch>,
+        to: Option<&RecordBatch>,
+        limit: usize,
+    ) -> Result<Chunk<Place>, IngestError> {
+        // Whether a column may be null is said in different ways.
+        let values = |key: Option<&RecordBatch>| key.map(|key| key.columns().to_vec());
+        let goes_on = self.sweep.as_ref().is_some_and(|sweep| {
+            sweep.name == *table.name()
+                && values(sweep.last.as_ref()) == values(after)
+                && values(sweep.to.as_ref()) == values(to)
+        });
+        if !goes_on || after.is_none() || !self.fits(table) {
+            let query = |found: &Found| found.range(after, to, Order::Keys);
+            self.begin_sweep(table, limit, to, query).await?;
         }
-        let rows = self.batch(rows, &found.layout.schema, count)?;
-        self.whole = Some(whole);
-        Ok(Some(rows))
+        if let Some(sweep) = &mut self.sweep {
+            sweep.limit = limit;
+        }
+        let at = self.sweep.as_ref().and_then(|sweep| sweep.at.clone());
+        Ok(self.go_on().await?.unwrap_or_else(|| Chunk {
+            rows: RecordBatch::new_empty(Arc::clone(table.arrow_nullable())),
+            at,
+            bad: Vec::new(),
+            goes_on: false,
+        }))
     }
 
     fn failed(&self, error: mysql_async::Error) -> IngestError {
@@ -306,30 +371,23 @@ impl Rows for MysqlRows {
         after: Option<&'a RecordBatch>,
         to: Option<&'a RecordBatch>,
         limit: usize,
+        order: Order,
     ) -> BoxFuture<'a, Result<Chunk<Place>, IngestError>> {
         if table.key_indices().is_empty() {
             return Box::pin(self.select_all(table, limit));
         }
+        let is_sorted = |at: &usize| table.columns()[*at].ty == ColumnType::Utf8;
+        if order == Order::Keys && table.key_indices().iter().any(is_sorted) {
+            return Box::pin(self.select_sorted(table, after, to, limit));
+        }
         Box::pin(self.select(table, move |found| {
-            let mut values = Vec::new();
-            let bounds = [(after, ">", ">"), (to, "<", "<=")];
-            let bounds: Vec<String> = bounds
-                .into_iter()
-                .filter_map(|(key, sign, last)| Some(found.beyond(key?, sign, last, &mut values)))
-                .collect();
-            let mut sql = found.select();
-            if !bounds.is_empty() {
-                sql.push_str(&format!(" where {}", bounds.join(" and ")));
-            }
-            let order: Vec<String> =
-                table.key_indices().iter().map(|&at| found.ordered(at)).collect();
-            sql.push_str(&format!(" order by {} limit {limit}", order.join(", ")));
-            vec![(sql, values)]
+            let (sql, values) = found.range(after, to, order);
+            vec![(format!("{sql} limit {limit}"), values)]
         }))
     }
 
     fn more(&mut self) -> BoxFuture<'_, Result<Option<RecordBatch>, IngestError>> {
-        Box::pin(self.next_of_whole())
+        Box::pin(self.next_of_all())
     }
 
     fn split<'a>(
@@ -373,8 +431,45 @@ impl Rows for MysqlRows {
 }
 
 impl Found {
+    /// Selects the rows between two keys, in an order.
+    fn range(
+        &self,
+        after: Option<&RecordBatch>,
+        to: Option<&RecordBatch>,
+        order: Order,
+    ) -> (String, Vec<Value>) {
+        let mut values = Vec::new();
+        let bounds = [(after, ">", ">"), (to, "<", "<=")];
+        let bounds: Vec<String> = bounds
+            .into_iter()
+            .filter_map(|(key, sign, last)| Some(self.beyond(key?, sign, last, order, &mut values)))
+            .collect();
+        let mut sql = self.select();
+        if !bounds.is_empty() {
+            sql.push_str(&format!(" where {}", bounds.join(" and ")));
+        }
+        let keys = self.layout.schema.key_indices().iter();
+        let keys: Vec<String> = keys.map(|&at| self.in_order(at, order)).collect();
+        sql.push_str(&format!(" order by {}", keys.join(", ")));
+        (sql, values)
+    }
+
+    /// A column in an order; in any, the index has it.
+    fn in_order(&self, at: usize, order: Order) -> String {
+        // Words of an enum are compared as texts, but ordered by their numbers.
+        let is_text = matches!(self.layout.decoders.get(at), Some(Decoder::Text { .. }));
+        if order == Order::Any && is_text { self.column(at) } else { self.ordered(at) }
+    }
+
     /// The condition that a row's key is beyond `key`: `last` is what compares the last column.
-    fn beyond(&self, key: &RecordBatch, sign: &str, last: &str, values: &mut Vec<Value>) -> String {
+    fn beyond(
+        &self,
+        key: &RecordBatch,
+        sign: &str,
+        last: &str,
+        order: Order,
+        values: &mut Vec<Value>,
+    ) -> String {
         let columns = self.layout.schema.key_indices();
         // (a > ?) or (a = ? and b > ?) and so on.
         let mut parts = Vec::new();
@@ -386,7 +481,7 @@ impl Found {
                     true if end + 1 == columns.len() => last,
                     true => sign,
                 };
-                part.push(format!("{} {sign} {}", self.ordered(at), self.parameter(at)));
+                part.push(format!("{} {sign} {}", self.in_order(at, order), self.parameter(at)));
                 values.push(parameter(key, i, 0));
             }
             parts.push(part.join(" and "));

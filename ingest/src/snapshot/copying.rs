@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::keys::{Keys, key_text};
-use crate::{budget::Held, source::Quarantined};
+use crate::{budget::Held, log::Order, source::Quarantined};
 
 /// How long a table is left alone whose rows could not be read, at most: so many times the first time.
 const LONGEST_PAUSE: u32 = 100;
@@ -64,6 +64,8 @@ pub(super) struct Range<P> {
     pub(super) asked: Option<RecordBatch>,
     /// When the select under way began, in pages.
     pub(super) busy: Option<u64>,
+    /// When the one began whose rows still come, chunk by chunk, and what is in all of them.
+    pub(super) sweep: Option<(u64, P)>,
     pub(super) ended: bool,
     pub(super) waiting: VecDeque<Piece<P>>,
 }
@@ -120,6 +122,7 @@ impl<P> Range<P> {
             to,
             only: None,
             busy: None,
+            sweep: None,
             ended: false,
             waiting: VecDeque::new(),
         }
@@ -143,6 +146,11 @@ impl<P> Copying<P> {
             blocked: None,
             failures: 0,
         }
+    }
+
+    /// In which order its rows are asked for: what is only added to needs none.
+    pub(super) fn order(&self) -> Order {
+        if self.purpose == Purpose::First { Order::Any } else { Order::Keys }
     }
 
     /// Forgets what was asked for and not handed out.
@@ -192,6 +200,7 @@ impl<P> Copying<P> {
         let ranges = self.ranges.iter().map(|r| json!({"after": key(&r.after), "to": key(&r.to)}));
         json!({
             "again": self.purpose == Purpose::Again,
+            "order": if self.order() == Order::Any { "any" } else { "keys" },
             "ranges": ranges.collect::<Vec<_>>(),
         })
         .to_string()
@@ -203,6 +212,8 @@ impl<P> Copying<P> {
             progress.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let again = stored["again"].as_bool().unwrap_or(true);
         let purpose = if again { Purpose::Again } else { Purpose::First };
+        // Up to which key rows are there, means something in one order only.
+        let order = if again { "keys" } else { "any" };
         let key = |text: &Value| match text {
             Value::Null => Some(None),
             text => keys.and_then(|keys| keys.parse(text).ok()).map(Some),
@@ -211,7 +222,8 @@ impl<P> Copying<P> {
             *next_id += 1;
             *next_id
         };
-        let ranges = stored["ranges"].as_array().and_then(|ranges| {
+        let ranges = stored["ranges"].as_array().filter(|_| stored["order"] == order);
+        let ranges = ranges.and_then(|ranges| {
             let mut range = |r: &Value| Some(Range::new(id(), key(&r["after"])?, key(&r["to"])?));
             ranges.iter().map(&mut range).collect::<Option<Vec<_>>>()
         });

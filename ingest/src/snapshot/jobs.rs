@@ -156,9 +156,20 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         for job in std::mem::take(&mut self.finished) {
             self.done(job);
         }
+        self.end_sweeps();
         while let Some(done) = self.jobs.try_join_next() {
             self.gather_one(done);
         }
+    }
+
+    /// Connections are for anything again whose rows nobody waits for any more.
+    fn end_sweeps(&mut self) {
+        let Self { tables, sweeps, rows, .. } = self;
+        let copies = tables.values().flat_map(|t| &t.copies);
+        let wants = |id: &u64| {
+            copies.clone().flat_map(|c| &c.ranges).any(|r| r.id == *id && r.sweep.is_some())
+        };
+        rows.extend(sweeps.extract_if(|id, _| !wants(id)).map(|(_, rows)| rows));
     }
 
     pub(super) fn gather_one(&mut self, done: Result<Job<L, R>, JoinError>) {
@@ -183,8 +194,14 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                 }
             }
             Job::Chunk { rows, ask, result, took } => {
-                self.rows.push(rows);
+                let (range, goes_on) = (ask.range, result.as_ref().is_ok_and(|c| c.goes_on));
                 self.arrived(ask, result, took);
+                if goes_on {
+                    self.sweeps.insert(range, rows);
+                    self.end_sweeps();
+                } else {
+                    self.rows.push(rows);
+                }
             }
             Job::Split { rows, table, result } => {
                 self.rows.push(rows);
@@ -232,8 +249,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         let pages = self.pages;
         let low = self.low.take();
         // However little is free, there is always one of a source.
-        let mut is_first = !self.tables.values().any(Table::is_reading);
-        let Self { tables, rows: idle, jobs, settings, connections, exact, .. } = self;
+        let mut is_first = !self.tables.values().any(Table::holds_rows);
+        let Self { tables, rows: idle, sweeps, jobs, settings, connections, exact, .. } = self;
         if *exact == Some(false) && low.is_none() {
             return;
         }
@@ -255,12 +272,13 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                     });
                     continue;
                 }
-                let limit = copying.chunk_rows;
+                let (limit, order) = (copying.chunk_rows, copying.order());
                 for range in copying.ranges.iter_mut().filter(|r| r.is_due()) {
                     let held = settings.budget.try_hold_copy(goal.bytes);
                     let held = held.or_else(|| is_first.then(Held::default));
                     let Some(held) = held else { return };
-                    let Some(mut rows) = idle.pop() else { return };
+                    let rows = sweeps.remove(&range.id).or_else(|| idle.pop());
+                    let Some(mut rows) = rows else { return };
                     is_first = false;
                     range.busy = Some(pages);
                     let schema = Arc::clone(&table.schema);
@@ -278,7 +296,10 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                         let began = Instant::now();
                         let result = match &only {
                             Some(keys) => rows.with_keys(&schema, keys).await,
-                            None => rows.chunk(&schema, after.as_ref(), to.as_ref(), limit).await,
+                            None => {
+                                let (after, to) = (after.as_ref(), to.as_ref());
+                                rows.chunk(&schema, after, to, limit, order).await
+                            }
                         };
                         Job::Chunk { rows, ask, result, took: began.elapsed() }
                     });
@@ -318,7 +339,9 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         let Some(range) = copying.ranges.iter_mut().find(|r| r.id == id) else { return };
         let since = range.busy.take().unwrap_or(pages);
         let exact = chunk.at.is_some();
-        let Some(seen) = chunk.at.clone().or(low) else {
+        let sweep = range.sweep.take();
+        let since = sweep.as_ref().map_or(since, |(since, _)| *since);
+        let Some(seen) = chunk.at.clone().or(sweep.map(|(_, seen)| seen)).or(low) else {
             // It is asked for again, once it is known where the log ends before.
             self.exact = Some(false);
             return;
@@ -337,6 +360,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             return;
         }
         range.ended = is_last;
+        range.sweep = (chunk.goes_on && !is_last).then(|| (since, seen.clone()));
         let to = if is_last { to } else { last_key };
         range.asked.clone_from(&to);
         range.waiting.push_back(Piece {
@@ -362,7 +386,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         let table = self.tables.get_mut(name)?;
         let copying = table.copies.iter_mut().find(|c| c.ranges.iter().any(|r| r.id == range))?;
         if let Some(range) = copying.ranges.iter_mut().find(|r| r.id == range) {
-            range.busy = None;
+            (range.busy, range.sweep) = (None, None);
         }
         copying.pause(Instant::now(), self.settings.first_pause);
         let reason = with_causes(error);

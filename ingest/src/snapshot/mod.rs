@@ -19,7 +19,7 @@ mod whole;
 pub(crate) mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     path::PathBuf,
     sync::Arc,
@@ -105,6 +105,8 @@ pub(crate) struct Database<L: Log, R: Rows<Place = L::Place>> {
     running: bool,
     /// Connections nobody uses now.
     rows: Vec<R>,
+    /// Those that still have rows for a range, and are for nothing else.
+    sweeps: HashMap<u64, R>,
     /// All there are.
     connections: usize,
     jobs: JoinSet<Job<L, R>>,
@@ -183,6 +185,12 @@ impl<P> Table<P> {
     /// Whether rows are being read, or wait to be handed out.
     fn is_reading(&self) -> bool {
         let mut ranges = self.copies.iter().flat_map(|c| &c.ranges);
+        ranges.any(|r| r.busy.is_some() || r.sweep.is_some() || !r.waiting.is_empty())
+    }
+
+    /// Whether rows are in memory, or may come.
+    fn holds_rows(&self) -> bool {
+        let mut ranges = self.copies.iter().flat_map(|c| &c.ranges);
         ranges.any(|r| r.busy.is_some() || !r.waiting.is_empty())
     }
 
@@ -218,6 +226,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             log: Some(log),
             running: false,
             connections: rows.len(),
+            sweeps: HashMap::new(),
             rows,
             jobs: JoinSet::new(),
             finished: Vec::new(),

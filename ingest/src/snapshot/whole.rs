@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     IngestError, Phase,
-    log::{Chunk, Log, Rows},
+    log::{Chunk, Log, Order, Rows},
     source::Page,
 };
 
@@ -129,7 +129,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         let Some(mut rows) = self.rows.pop() else { return };
         let (limit, id) = (self.whole_rows(), self.id());
         self.jobs.spawn(async move {
-            let result = rows.chunk(&schema, None, None, limit).await;
+            let result = rows.chunk(&schema, None, None, limit, Order::Any).await;
             Job::Opened { rows, id, result }
         });
         self.whole =

@@ -1,4 +1,5 @@
 use super::*;
+use crate::log::Order;
 
 /// Every type, with the values at its ends; text in every character set that is known.
 const TYPES: &[(&str, &[&str])] = &[
@@ -164,7 +165,7 @@ async fn values_of_all_types_are_those_of_a_select() {
         assert_eq!(found.refused, []);
         assert_eq!(found.tables[0].columns(), schema.columns());
         assert_eq!(found.tables[0], schema);
-        let chunk = rows.chunk(&schema, None, None, 1000).await.unwrap();
+        let chunk = rows.chunk(&schema, None, None, 1000, Order::Keys).await.unwrap();
         assert_eq!(chunk.bad, []);
 
         let after: Vec<RecordBatch> =

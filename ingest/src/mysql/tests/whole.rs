@@ -3,7 +3,7 @@ use std::{process::Command, sync::Arc};
 use mysql_async::prelude::Queryable as _;
 
 use super::*;
-use crate::{AnySource, Ingest, Resume, mysql::MysqlTls, snapshot::DatabaseSettings};
+use crate::{AnySource, Ingest, Resume, log::Order, mysql::MysqlTls, snapshot::DatabaseSettings};
 
 #[tokio::test]
 async fn a_savepoint_and_a_prepared_transaction_count_when_they_are_committed() {
@@ -166,5 +166,46 @@ async fn a_server_proves_who_it_is() {
         let mut rows = MysqlRows::new(id(), config.clone());
         assert!(rows.tables(log.at()).await.unwrap().refused.is_empty());
         assert!(log.read(CutLimits::default()).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn rows_in_the_order_of_their_bytes_are_sorted_once_and_in_any_not_at_all() {
+    let server = Server::start(&[]).await;
+    let config = server.config();
+    server
+        .run(&[
+            "create table t (id varchar(20) collate utf8mb4_general_ci primary key, v int)",
+            "insert into t values ('b', 1), ('A', 2), ('a1', 3), ('C', 4), ('é', 5)",
+        ])
+        .await;
+    let mut rows = MysqlRows::new(id(), config.clone());
+    let end = log_of(&config).end().await.unwrap();
+    let schema = Arc::clone(&rows.tables(&end).await.unwrap().tables[0]);
+    for (order, expected) in [
+        (Order::Keys, ["A|2", "C|4", "a1|3", "b|1", "é|5"]),
+        (Order::Any, ["A|2", "a1|3", "b|1", "C|4", "é|5"]),
+    ] {
+        let (mut all, mut places, mut after) = (Vec::new(), Vec::new(), None);
+        loop {
+            let chunk = rows.chunk(&schema, after.as_ref(), None, 2, order).await.unwrap();
+            all.extend(lines(&chunk.rows));
+            places.push(chunk.at.unwrap().to_string());
+            let Some(last) = chunk.rows.num_rows().checked_sub(1) else { break };
+            // As whoever stored it has it: of a key that is never null.
+            let key = chunk.rows.slice(last, 1).project(&[0]).unwrap();
+            let field = key.schema().field(0).clone().with_nullable(false);
+            let fields = Arc::new(arrow::datatypes::Schema::new(vec![field]));
+            after = Some(RecordBatch::try_new(fields, key.columns().to_vec()).unwrap());
+            assert_eq!(chunk.goes_on, order == Order::Keys && last == 1);
+            server.run(&["update t set v = v + 10 where id in ('C', 'é')"]).await;
+            server.run(&["update t set v = v - 10 where id in ('C', 'é')"]).await;
+            if chunk.rows.num_rows() < 2 {
+                break;
+            }
+        }
+        assert_eq!(all, expected);
+        places.dedup();
+        assert_eq!(places.len(), if order == Order::Keys { 1 } else { 3 }, "{places:?}");
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use crate::{
     CutLimits, IngestError,
-    log::{Chunk, FoundTables, Log, Rows},
+    log::{Chunk, FoundTables, Log, Order, Rows},
     source::{Acknowledge, Gauges, Page},
 };
 
@@ -183,7 +183,15 @@ impl Model {
     }
 
     pub(super) fn rows(&self, exact: bool, yields: usize) -> ModelRows {
-        ModelRows { model: self.clone(), exact, yields, rest: Vec::new(), rest_of: None, limit: 0 }
+        ModelRows {
+            model: self.clone(),
+            exact,
+            yields,
+            rest: Vec::new(),
+            rest_of: None,
+            limit: 0,
+            sweep: None,
+        }
     }
 }
 
@@ -382,6 +390,16 @@ pub(super) struct ModelRows {
     rest: Vec<Row>,
     rest_of: Option<TableSchema>,
     limit: usize,
+    /// What follows a key, as of a moment.
+    sweep: Option<Sweep>,
+}
+
+#[derive(Debug)]
+struct Sweep {
+    table: TableName,
+    last: (i64, String),
+    rest: Vec<Row>,
+    at: Place,
 }
 
 impl ModelRows {
@@ -420,7 +438,8 @@ impl ModelRows {
         let rows = batch(&columns(table), rows);
         let rows =
             RecordBatch::try_new(Arc::clone(table.arrow_nullable()), rows.columns().to_vec());
-        Chunk { rows: rows.unwrap(), at: self.exact.then_some(at), bad: Vec::new() }
+        let at = self.exact.then_some(at);
+        Chunk { rows: rows.unwrap(), at, bad: Vec::new(), goes_on: false }
     }
 }
 
@@ -438,17 +457,46 @@ impl Rows for ModelRows {
         after: Option<&'a RecordBatch>,
         to: Option<&'a RecordBatch>,
         limit: usize,
+        asked: Order,
     ) -> BoxFuture<'a, Result<Chunk<Place>, IngestError>> {
+        // Texts are in an order of their own, and it takes long to put them into another one.
+        let is_text = table.columns()[0].ty == ColumnType::Utf8;
+        let backwards = is_text && asked == Order::Any;
         async move {
             let after = after.map(|key| key_of(table, key, 0));
             let to = to.map(|key| key_of(table, key, 0));
             let wanted = |row: &Row| {
                 let key = order(table, row);
-                after.as_ref().is_none_or(|after| key > *after)
+                after.as_ref().is_none_or(|after| (key > *after) != backwards && key != *after)
                     && to.as_ref().is_none_or(|to| key <= *to)
             };
-            let (mut rows, at) = self.select(table, wanted).await?;
+            let sweep = self.sweep.take();
+            let sweep = sweep.filter(|sweep| {
+                let goes_on = Some(&sweep.last) == after.as_ref();
+                !backwards && sweep.table == *table.name() && goes_on
+            });
+            let (mut rows, at) = match sweep {
+                Some(sweep) => {
+                    self.pass().await;
+                    (sweep.rest, sweep.at)
+                }
+                None => self.select(table, wanted).await?,
+            };
+            if backwards {
+                rows.reverse();
+            }
             self.rest = rows.split_off(rows.len().min(limit));
+            if let Some(last) = rows.last()
+                && is_text
+                && asked == Order::Keys
+                && rows.len() == limit
+            {
+                let rest = std::mem::take(&mut self.rest);
+                let last = order(table, last);
+                self.sweep = Some(Sweep { table: table.name().clone(), last, rest, at });
+                let chunk = self.chunk_of(table, &rows, at);
+                return Ok(Chunk { goes_on: true, ..chunk });
+            }
             self.rest_of = Some(table.clone());
             self.limit = limit;
             Ok(self.chunk_of(table, &rows, at))
@@ -478,6 +526,10 @@ impl Rows for ModelRows {
     ) -> BoxFuture<'a, Result<Vec<RecordBatch>, IngestError>> {
         async move {
             let (rows, _) = self.select(table, |_| true).await?;
+            self.sweep = None;
+            if table.columns()[0].ty == ColumnType::Utf8 {
+                return Ok(Vec::new());
+            }
             let step = (rows.len() / parts).max(1);
             let bounds = rows.iter().step_by(step).skip(1).take(parts - 1);
             let key = |row: &Row| batch(&columns(table)[..1], &[vec![row[0].clone()]]);
@@ -493,6 +545,7 @@ impl Rows for ModelRows {
     ) -> BoxFuture<'a, Result<Chunk<Place>, IngestError>> {
         async move {
             let keys: Vec<_> = (0..keys.num_rows()).map(|row| key_of(table, keys, row)).collect();
+            self.sweep = None;
             let (rows, at) = self.select(table, |row| keys.contains(&order(table, row))).await?;
             Ok(self.chunk_of(table, &rows, at))
         }
