@@ -64,8 +64,7 @@ pub(super) enum Job<L: Log, R: Rows<Place = L::Place>> {
     /// Some of those.
     More {
         id: u64,
-        spool: Spool,
-        result: Result<Option<RecordBatch>, IngestError>,
+        result: Result<(Spool, Option<RecordBatch>), IngestError>,
     },
 }
 
@@ -227,7 +226,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                 self.rows.push(rows);
                 self.spooled(id, result);
             }
-            Job::More { id, spool, result } => self.more(id, spool, result),
+            Job::More { id, result } => self.more(id, result),
         }
     }
 

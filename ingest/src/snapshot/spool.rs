@@ -1,6 +1,8 @@
-//! Rows that are read long before they can be handed out, in a file that nobody else sees.
+//! Rows that are read long before they can be handed out: some in memory, more in a file that nobody
+//! else sees.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File},
     io::{BufReader, BufWriter, Seek, SeekFrom},
     os::unix::fs::OpenOptionsExt,
@@ -17,8 +19,11 @@ use medlake_contract::{SourceId, TableSchema};
 
 use crate::{IngestError, log::Rows};
 
-/// Rows in a file, which goes with the value.
-pub(super) struct Spool(Box<StreamReader<BufReader<File>>>);
+/// Rows in memory, or in a file that goes with the value.
+pub(super) enum Spool {
+    Memory(VecDeque<RecordBatch>),
+    File(Box<StreamReader<BufReader<File>>>),
+}
 
 /// Where rows are spooled.
 #[derive(Debug, Clone)]
@@ -27,6 +32,8 @@ pub(super) struct Place {
     pub(super) folder: PathBuf,
     /// Told from the other files of the folder by this.
     pub(super) name: String,
+    /// No more is kept in memory than this and one batch.
+    pub(super) memory: usize,
 }
 
 type Writer = StreamWriter<BufWriter<File>>;
@@ -49,22 +56,49 @@ impl Place {
         rows: &mut R,
         table: Arc<TableSchema>,
     ) -> Result<Spool, IngestError> {
+        let (mut few, mut bytes) = (VecDeque::new(), 0);
+        while bytes <= self.memory {
+            let Some(batch) = rows.more().await? else { return Ok(Spool::Memory(few)) };
+            bytes += batch.get_array_memory_size();
+            few.push_back(batch);
+        }
         let place = self.clone();
-        let mut writer = self.run(move || place.create(&table)).await?;
+        let create = move || {
+            let mut writer = place.create(&table)?;
+            few.iter().try_for_each(|batch| writer.write(batch))?;
+            Ok(writer)
+        };
+        let mut writer = self.run(create).await?;
         while let Some(batch) = rows.more().await? {
             writer = self.run(move || writer.write(&batch).map(|()| writer)).await?;
         }
         self.run(move || {
             let mut file = writer.into_inner()?.into_inner().map_err(|error| error.into_error())?;
             file.seek(SeekFrom::Start(0))?;
-            StreamReader::try_new(BufReader::new(file), None).map(|rows| Spool(Box::new(rows)))
+            let rows = StreamReader::try_new(BufReader::new(file), None)?;
+            Ok(Spool::File(Box::new(rows)))
         })
         .await
     }
 
     /// The next rows of a spool, as long as there are any.
-    pub(super) fn next(&self, spool: &mut Spool) -> Result<Option<RecordBatch>, IngestError> {
-        spool.0.next().transpose().map_err(|source| self.wrong(source))
+    pub(super) async fn next(
+        &self,
+        spool: Spool,
+    ) -> Result<(Spool, Option<RecordBatch>), IngestError> {
+        match spool {
+            Spool::Memory(mut rows) => {
+                let next = rows.pop_front();
+                Ok((Spool::Memory(rows), next))
+            }
+            Spool::File(mut rows) => {
+                self.run(move || {
+                    let next = rows.next().transpose()?;
+                    Ok((Spool::File(rows), next))
+                })
+                .await
+            }
+        }
     }
 
     async fn run<T: Send + 'static>(

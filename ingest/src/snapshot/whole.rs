@@ -185,7 +185,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
 
     fn spool(&self, id: u64) -> spool::Place {
         let name = format!("{}-{id}.rows", self.id);
-        spool::Place { at: self.id.clone(), folder: self.settings.folder.clone(), name }
+        let (at, folder) = (self.id.clone(), self.settings.folder.clone());
+        spool::Place { at, folder, name, memory: self.settings.chunk_bytes }
     }
 
     /// The other rows are there, or did not come.
@@ -322,12 +323,9 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             page.row_count = batch.num_rows();
             page.byte_count = batch.get_array_memory_size();
         }
-        if let Some(mut spool) = rest.filter(|_| !is_whole && self.is_sending()) {
+        if let Some(spool) = rest.filter(|_| !is_whole && self.is_sending()) {
             let place = self.spool(id);
-            self.jobs.spawn_blocking(move || {
-                let result = place.next(&mut spool);
-                Job::More { id, spool, result }
-            });
+            self.jobs.spawn(async move { Job::More { id, result: place.next(spool).await } });
             page.open = !compares;
             self.open = !compares;
             return Some(page);
@@ -366,8 +364,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
     pub(super) fn more(
         &mut self,
         of: u64,
-        spool: Spool,
-        result: Result<Option<RecordBatch>, IngestError>,
+        result: Result<(Spool, Option<RecordBatch>), IngestError>,
     ) {
         let Some(Whole { table, stage: Stage::Sending { rest, batch, .. }, .. }) =
             self.whole.as_mut().filter(|whole| whole.id == of)
@@ -375,7 +372,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             return;
         };
         match result {
-            Ok(more) => {
+            Ok((spool, more)) => {
                 *rest = Some(spool);
                 let schema = self.tables.get(table).map(|t| Arc::clone(t.schema.arrow_nullable()));
                 *batch = more.or_else(|| schema.map(RecordBatch::new_empty));

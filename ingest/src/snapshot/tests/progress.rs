@@ -124,8 +124,11 @@ async fn a_table_without_a_key_is_replaced_as_a_whole_or_not_at_all() {
     let rows = (0..500).map(|n: i64| vec![Some((n % 9).to_string()), Some(n.to_string()), None]);
     model.state().tables.get_mut(&bag).unwrap().rows = rows.collect();
     let mut replica = Replica::default();
-    let mut ingest = open(&model, &mut replica, source(&model, 1, true, 20)).await;
-    copied(&mut ingest, &mut replica, 1_000).await;
+    // The first few rows are in memory, all others in a file.
+    let settings = DatabaseSettings { chunk_bytes: 2_000, ..settings(20) };
+    let database = Database::new(model.log(), vec![model.rows(true, 1)], settings);
+    let mut ingest = open(&model, &mut replica, AnySource(Box::new(database))).await;
+    copied(&mut ingest, &mut replica, 1_000_000).await;
     let mut copies = 0;
     for passes in [0, 1, 3, 24, 25] {
         ingest.resync(&bag).unwrap();
