@@ -45,7 +45,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How long what is being published may take to end when it is to stop.
-const LAST_BATCH: Duration = Duration::from_secs(10);
+const LAST_BATCH: Duration = Duration::from_secs(3);
 
 /// Publishes the changes of one service.
 pub struct Publisher {
@@ -108,7 +108,9 @@ impl Publisher {
                 () = &mut stop => {
                     // A transaction that is left open would hold up who reads, until it times out.
                     stopping.store(true, Relaxed);
-                    let _ = tokio::time::timeout(LAST_BATCH, session).await;
+                    if self.gauges.read().failing.is_none() {
+                        let _ = tokio::time::timeout(LAST_BATCH, session).await;
+                    }
                     return;
                 }
                 done = &mut session => done,

@@ -54,7 +54,8 @@ impl Producer {
         let group: BaseConsumer = config.consumer(service)?.create().map_err(failed)?;
         let (writer, group) = (Arc::new(writer), Arc::new(group));
         let producer = Self { writer, group, config: config.clone(), topics: BTreeSet::new() };
-        producer.patiently("begin to write transactions", |w| w.init_transactions(ANSWER)).await?;
+        let writer = Arc::clone(&producer.writer);
+        blocking("begin to write transactions", move || writer.init_transactions(ANSWER)).await?;
         let (group, topic) = (Arc::clone(&producer.group), config.transaction_topic());
         let stored =
             blocking("read how far it is published", move || stored(&group, &topic)).await?;

@@ -1,9 +1,10 @@
 //! What the database knows of its being published, without a broker.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use medlake_contract::{Position, Positions, SourceId};
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::task::JoinSet;
 
 use super::{
     Cursor, PublishConfig, PublishError, Publisher, outbox::Outbox, producer::Stored, published_to,
@@ -148,4 +149,29 @@ fn secrets_are_not_shown_and_some_settings_are_not_to_be_set() {
     config.client.0.insert("transactional.id".to_owned(), "x".to_owned());
     let refused = config.producer("shop").unwrap_err();
     assert!(refused.to_string().contains("\"transactional.id\""), "{refused}");
+}
+
+#[tokio::test]
+async fn without_brokers_it_says_so_keeps_all_changes_and_ends_when_it_is_told() {
+    let mut shop = Shop::new().await;
+    let config = PublishConfig::new("127.0.0.1:1", "a");
+    let publisher = Publisher::new("shop", &shop.path, config, Arc::new(|| 1)).unwrap();
+    let progress = publisher.progress();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut running = JoinSet::new();
+    running.spawn(publisher.run(async move { drop(stopped.await) }));
+    let said = async {
+        while progress.read().failing.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), said).await.unwrap();
+    let health = progress.read();
+    assert!(health.failing.unwrap().contains("begin to write transactions"));
+    assert_eq!((health.lag_rows, health.caught_up), (Some(5), false));
+    shop.acknowledge().await;
+    assert_eq!(shop.left().await, 5);
+    stop.send(()).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), running.join_next()).await;
+    ended.unwrap().unwrap().unwrap();
 }
