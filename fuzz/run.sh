@@ -16,11 +16,13 @@ cargo build
 fuzz=$target/debug/medlake-fuzz
 names=("$@")
 [ "${#names[@]}" -gt 0 ] || mapfile -t names < <("$fuzz")
+found=0
 for name in "${names[@]}"; do
   mkdir -p "$target/found/$name"
   echo "== $name"
   # An input that takes ten seconds or a gigabyte is a failure, like a panic.
   FUZZ_TARGET=$name FUZZ_INPUTS=$target/inputs/$name "$fuzz" "$target/inputs/$name" \
     -artifact_prefix="$target/found/$name/" -max_total_time="$seconds" -timeout=10 \
-    -rss_limit_mb=1024 -max_len=16384 -print_final_stats=1
+    -rss_limit_mb=1024 -max_len=16384 -print_final_stats=1 || found=1
 done
+exit "$found"

@@ -250,6 +250,9 @@ impl Assembler {
             kind::ROTATE => {
                 let mut bytes = super::bytes::Bytes::new(&event.body);
                 let offset = bytes.u64().map_err(|_| self.wrong(short("a rotation")))?;
+                if bytes.is_empty() {
+                    return Err(self.wrong(short("a rotation")));
+                }
                 // One that is in no file only says where reading begins.
                 let made_up = event.timestamp == 0;
                 self.file = bytes.rest().escape_ascii().to_string();
@@ -265,10 +268,13 @@ impl Assembler {
             }
             kind::FORMAT => {
                 self.maps.clear();
-                if !mem::replace(&mut self.has_format, true) {
+                let name = mem::take(&mut self.first_file);
+                if !mem::replace(&mut self.has_format, true) && !name.is_empty() {
                     let checksum = if event.checked { 4 } else { 0 };
-                    let name = mem::take(&mut self.first_file);
                     let name = name.get(..name.len().saturating_sub(checksum)).unwrap_or_default();
+                    if name.is_empty() {
+                        return Err(self.wrong(short("a rotation")));
+                    }
                     self.file = name.escape_ascii().to_string();
                 }
             }

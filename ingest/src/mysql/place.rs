@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 /// Its text is `FILE:OFFSET`, then the GTIDs of all before it if they are known (`-` when there are
 /// none), then `@` and the server whose file it is: `mysql-bin.000003:4711 0-1001-12 @1001`. When
 /// transactions are prepared there (XA) and not ended, `^` and the place follow where reading has to
-/// begin to have them too.
+/// begin to have them too. In a file's name `\s` is a blank, `\h` is `^` and `\\` is `\`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Place {
     pub(crate) file: String,
@@ -31,9 +31,35 @@ pub(crate) fn file_number(file: &str) -> u64 {
     file.rsplit('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
+/// What must not be in a file's name in a place's text, and what stands for it after a `\`.
+const ESCAPES: [(char, char); 3] = [(' ', 's'), ('^', 'h'), ('\\', '\\')];
+
+/// A name without its escapes; a `\` before anything else is itself.
+fn unescaped(text: &str) -> String {
+    let mut name = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        let next = rest.clone().next().filter(|_| character == '\\');
+        match ESCAPES.iter().find(|(_, escape)| Some(*escape) == next) {
+            Some((plain, _)) => {
+                rest.next();
+                name.push(*plain);
+            }
+            None => name.push(character),
+        }
+    }
+    name
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.offset)?;
+        for character in self.file.chars() {
+            match ESCAPES.iter().find(|(plain, _)| *plain == character) {
+                Some((_, escape)) => write!(f, "\\{escape}")?,
+                None => write!(f, "{character}")?,
+            }
+        }
+        write!(f, ":{}", self.offset)?;
         match &self.gtids {
             Some(gtids) if gtids.is_empty() => f.write_str(" -")?,
             Some(gtids) => write!(f, " {gtids}")?,
@@ -64,7 +90,7 @@ impl FromStr for Place {
         if file.is_empty() {
             return Err(());
         }
-        let mut place = Self { file: file.to_owned(), offset, since, ..Self::default() };
+        let mut place = Self { file: unescaped(file), offset, since, ..Self::default() };
         for word in words {
             match word.strip_prefix('@') {
                 Some(server) if place.server.is_none() => place.server = Some(server.to_owned()),
@@ -224,6 +250,7 @@ impl FromStr for Gtids {
                 domains.insert(domain, (server, number));
             }
         }
+        servers.values_mut().for_each(join);
         match (domains.is_empty(), servers.is_empty()) {
             (true, _) => Ok(Self::MySql(servers)),
             (_, true) => Ok(Self::MariaDb(domains)),
@@ -245,9 +272,7 @@ fn mysql(part: &str, servers: &mut BTreeMap<String, Vec<(u64, u64)>>) -> Result<
             if from == 0 || to < from {
                 return Err(());
             }
-            let ranges = servers.entry(key.clone()).or_default();
-            ranges.push((from, to));
-            join(ranges);
+            servers.entry(key.clone()).or_default().push((from, to));
         } else {
             key = format!("{server}:{}", word.to_ascii_lowercase());
         }
