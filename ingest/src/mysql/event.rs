@@ -151,6 +151,10 @@ pub(crate) fn begin(event: &Event) -> Result<Begin, Short> {
     bytes.take(1)?;
     let mut server = uuid_text(bytes.take(16)?);
     let number = bytes.u64()?;
+    if number == 0 && event.kind != kind::ANONYMOUS_GTID {
+        // They are counted from 1.
+        return Err(Short);
+    }
     if event.kind == kind::GTID_TAGGED {
         let tag = usize::from(bytes.u8()?);
         let tag = std::str::from_utf8(bytes.take(tag)?).map_err(|_| Short)?;
