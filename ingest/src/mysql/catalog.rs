@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use medlake_contract::{SourceId, TableName};
+use medlake_contract::{ColumnType, SourceId, TableName};
 use mysql_async::{Row, prelude::Queryable as _};
 
 use super::{
@@ -51,9 +51,10 @@ impl Found {
         self.columns.get(at).is_some_and(|(_, collation)| collation.is_some())
     }
 
-    /// The column in the order of its bytes; what only collations order is ordered by them.
+    /// The column as the lake orders it: what is a text there, by its bytes.
     pub(crate) fn ordered(&self, at: usize) -> String {
-        if self.is_text(at) {
+        let column = self.layout.schema.columns().get(at);
+        if self.is_text(at) || column.is_some_and(|column| column.ty == ColumnType::Utf8) {
             format!("cast(convert({} using utf8mb4) as binary)", self.column(at))
         } else {
             self.column(at)
@@ -68,6 +69,9 @@ impl Found {
             }
             Some(Decoder::Timestamp { .. } | Decoder::DateTime { .. }) => "cast(? as datetime(6))",
             Some(Decoder::Date { .. }) => "cast(? as date)",
+            Some(Decoder::Time { .. } | Decoder::OldTime) => {
+                "sec_to_time(cast(? as decimal(30, 0)) * 0.000001)"
+            }
             _ => "?",
         }
     }
