@@ -130,7 +130,14 @@ impl Ground {
                 let (here, away) = self.warehouse();
                 // A file in its place, so that nobody makes it anew.
                 if fs::rename(&here, &away).is_ok() {
-                    File::create(&here).unwrap();
+                    while File::create_new(&here).is_err() {
+                        // Somebody was quicker: what is in it goes with the others.
+                        let made = self.lake.join("warehouse.made");
+                        fs::rename(&here, &made).unwrap();
+                        let all = [made.join("."), away.clone()];
+                        assert!(Command::new("cp").arg("-a").args(all).status().unwrap().success());
+                        fs::remove_dir_all(&made).unwrap();
+                    }
                 }
             }
             Fault::CatalogLocked => {
