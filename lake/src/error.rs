@@ -248,10 +248,18 @@ impl LakeError {
             | Self::File { .. }
             | Self::Catalog { .. }
             | Self::Delta { .. } => Kind::Unavailable,
-            Self::Metadata { .. } | Self::Parquet { .. } | Self::Corrupt { .. } => Kind::Corrupt,
-            Self::Arrow { .. } | Self::Task { .. } => Kind::Internal,
+            Self::Parquet { source, .. } => behind(source).unwrap_or(Kind::Corrupt),
+            Self::Metadata { .. } | Self::Corrupt { .. } => Kind::Corrupt,
+            Self::Arrow { source, .. } => behind(source).unwrap_or(Kind::Internal),
+            Self::Task { .. } => Kind::Internal,
             Self::CatalogDenied { .. } => Kind::Denied,
             Self::Unsupported { .. } => Kind::Unsupported,
         }
     }
+}
+
+/// The kind of our own error that a library passes on, such as that of a file that is away.
+fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Kind> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|error| Some(error.downcast_ref::<LakeError>()?.kind()))
 }

@@ -168,3 +168,22 @@ async fn of_a_table_without_a_key_rows_are_counted() {
     let copy = RowCopy { scope: CopyScope::Part { first: true }, ..copy };
     assert!(lake.differences(&copy).await.is_err(), "it is not all of the table");
 }
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_for_a_moment_are_a_reason_that_passes() {
+    let bench = Bench::new();
+    let lake = bench.open().await;
+    lake.create_tables(&[pairs()]).await.unwrap();
+    let held = Some(row(&(1, "a".to_owned()), 1));
+    lake.stage(&set(vec![batch(&pairs(), vec![(Op::Insert, None, held)])])).unwrap();
+    lake.publish();
+    lake.flush().await.unwrap();
+    let scope = CopyScope::Range { after: None, to: None, except: None };
+    let copy = RowCopy { table: pairs(), scope, rows: image(&pairs(), vec![]) };
+    let (here, away) = (bench.folder.path().join("warehouse"), bench.folder.path().join("away"));
+    fs::rename(&here, &away).unwrap();
+    let error = lake.differences(&copy).await.unwrap_err();
+    assert!(error.kind().retryable(), "{:?}: {error:?}", error.kind());
+    fs::rename(&away, &here).unwrap();
+    assert!(lake.differences(&copy).await.unwrap().is_some());
+}
