@@ -9,6 +9,7 @@ mod codec;
 mod connect;
 mod envelope;
 mod json;
+mod known;
 mod placeholder;
 mod probe;
 mod problem;
@@ -343,13 +344,6 @@ impl Decoder {
     pub(crate) fn key_text(&self, table: Option<&TableName>, key: Option<&[u8]>) -> Option<String> {
         let known = table.and_then(|name| self.tables.get(name));
         known.and_then(|table| table.key_text(key?, &self.placeholder)).or_else(|| key_text(key))
-    }
-
-    /// Whether a text is the whole key of a row of a table.
-    pub(crate) fn is_key(&self, table: &TableName, text: &str) -> bool {
-        let keys = self.tables.get(table).and_then(|table| Keys::of(&table.schema).ok());
-        let text = serde_json::from_str(text).ok();
-        keys.zip(text).is_some_and(|(keys, text)| keys.parse(&text).is_ok())
     }
 
     /// Two tables of a source must not go into one of the lake.

@@ -322,6 +322,12 @@ impl KafkaSource {
                 let records = std::mem::take(&mut self.left).into();
                 Unit { records, is_transaction: self.left_ends_transaction }
             };
+            // A table has other columns from a page on, and a transaction is never handed out in part.
+            if unit.is_transaction && page.row_count > 0 && self.changes_a_table(&unit.records) {
+                self.left = unit.records.into();
+                self.left_ends_transaction = true;
+                return Ok(());
+            }
             let mut records = VecDeque::from(unit.records);
             if unit.is_transaction && !self.settle(&records, page) {
                 self.left = records;
@@ -387,6 +393,14 @@ impl KafkaSource {
         page.schemas.push(schema);
     }
 
+    /// Whether one of the messages is of a table, and not as the others of it were.
+    fn changes_a_table(&mut self, records: &[Record]) -> bool {
+        records.iter().any(|record| match self.decoder.read(&record.topic, record.value()) {
+            Ok(Message::Change(change)) => self.decoder.is_new_shape(&record.topic, &change),
+            _ => false,
+        })
+    }
+
     /// Takes a message into the page. Answers false when the page has to end before it.
     fn take(&mut self, record: &Record, page: &mut Page) -> bool {
         let taken = match self.decoder.read(&record.topic, record.value()) {
@@ -414,8 +428,8 @@ impl KafkaSource {
                             break Err((Some((&change.origin, change.op)), problem));
                         }
                         Ok(Taken::Schema { change: schema, is_new }) => {
-                            // A new table bothers nobody; one that changes begins a page.
-                            if !is_new && page.row_count > 0 {
+                            // No page has rows of two shapes of one table.
+                            if !is_new && self.decoder.has_rows(schema.table.name()) {
                                 return false;
                             }
                             self.adopt(schema, &change, record, page);

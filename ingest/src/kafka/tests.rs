@@ -392,6 +392,35 @@ fn a_transaction_waits_for_its_end_and_its_place_with_it() {
 }
 
 #[test]
+fn a_transaction_whose_table_changes_is_not_cut() {
+    let mut played = played(config(), &["p.db.t", "p.db.u", "p.transaction"]);
+    let ends: Arc<str> = Arc::from("p.transaction");
+    let other: Arc<str> = Arc::from("p.db.u");
+    let key = Some(r#"{"id":1}"#);
+    let fields = |more: &str| {
+        let row = format!(
+            r#"{{"type":"struct","field":"after","fields":[{{"type":"int32","field":"id"}}{more}]}}"#
+        );
+        format!(r#"{{"type":"struct","fields":[{row}]}}"#)
+    };
+    let (before, after) = (fields(""), fields(r#",{"type":"int32","optional":true,"field":"n"}"#));
+    let typed =
+        |schema: &str, payload: String| format!(r#"{{"schema":{schema},"payload":{payload}}}"#);
+    let of_other = |id: &str, place| of(id, place, 1).replace(r#""table":"t""#, r#""table":"u""#);
+    let both =
+        boundary("END", "1", 1).replace("}]", r#"},{"data_collection":"db.u","event_count":1}]"#);
+    played.send_to(&other, 0, key, Some(&typed(&before, of_other("1", 1))));
+    played.send(key, Some(&typed(&before, of("1", 2, 1))));
+    played.send_to(&ends, 0, None, Some(&both));
+    played.send_to(&other, 1, key, Some(&typed(&before, of_other("2", 1))));
+    played.send(key, Some(&typed(&after, of("2", 2, 1))));
+    played.send_to(&ends, 1, None, Some(&both.replace(r#""id":"1""#, r#""id":"2""#)));
+    let pages = played.read_all();
+    let found: Vec<_> = pages.iter().map(|p| (p.row_count, p.schemas.len())).collect();
+    assert_eq!(found, [(2, 2), (2, 1)]);
+}
+
+#[test]
 fn a_transaction_that_never_ends_is_handed_out_in_the_end() {
     let without_patience = KafkaConfig { transaction_patience_s: 0, ..config() };
     let mut played = played(without_patience, &["p.db.t", "p.transaction"]);
