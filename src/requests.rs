@@ -259,7 +259,8 @@ impl Comparison {
     }
 }
 
-/// One difference: the key, and the columns that differ with both values.
+/// One difference: the key (or all of a row without one), and the columns that differ with both
+/// values.
 fn line(differences: &ChangeBatch, row: usize) -> String {
     let table = differences.table();
     let (op, before, after) = (differences.ops()[row], differences.before(), differences.after());
@@ -272,10 +273,11 @@ fn line(differences: &ChangeBatch, row: usize) -> String {
     };
     let image = if op == Op::Insert { after } else { before };
     let mut line = String::new();
-    for (at, key) in table.key_indices().iter().enumerate() {
-        let name = &table.columns()[*key].name;
-        let comma = if at == 0 { "" } else { ", " };
-        let _ = write!(line, "{comma}{name}={}", value(image, *key));
+    for (at, column) in table.columns().iter().enumerate() {
+        if table.key_indices().contains(&at) || table.key_indices().is_empty() {
+            let comma = if line.is_empty() { "" } else { ", " };
+            let _ = write!(line, "{comma}{}={}", column.name, value(image, at));
+        }
     }
     match op {
         Op::Insert => line.push_str(": missing in the lake"),
@@ -353,6 +355,10 @@ mod tests {
         assert!(said_of_good[0].contains("2 rows of the source compared"), "{said_of_good:?}");
         assert!(said_of_good[0].contains("2 left out"), "{said_of_good:?}");
         assert_eq!(said_of_good[1], "Done");
+
+        let rows = rows.as_ref().unwrap();
+        let more = ChangeBatch::inserts(Arc::new(table.clone()), rows).unwrap();
+        assert_eq!(line(&more, 1), "v=2: missing in the lake", "there is no key to know it by");
 
         let (mut bad, answers) = comparison(true);
         bad.fail(&LakeError::UnknownTable { table: "m.t".parse().unwrap() });
