@@ -139,6 +139,8 @@ impl KafkaConfig {
             // which what was there runs out.
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "100")
+            // The certificates this machine trusts, wherever it has them.
+            .set("ssl.ca.location", "probe")
             // A broker that is back is read at once.
             .set("reconnect.backoff.max.ms", "1000");
         for (name, value) in &self.client.0 {
@@ -193,13 +195,13 @@ mod tests {
         let mut config = KafkaConfig::new("b:1", "t");
         let features = config.client("x").unwrap().create_native_config().unwrap();
         let features = features.get("builtin.features").unwrap();
-        for feature in ["gzip", "snappy", "lz4", "zstd", "sasl_plain"] {
+        for feature in ["gzip", "snappy", "lz4", "zstd", "ssl", "sasl_plain", "sasl_scram"] {
             assert!(features.contains(feature), "{feature}: {features}");
         }
-        config.client.0.insert("security.protocol".to_owned(), "ssl".to_owned());
+        config.client.0.insert("sasl.oauthbearer.method".to_owned(), "oidc".to_owned());
         let error = config.client("x").unwrap_err();
         let said = std::error::Error::source(&error).unwrap().to_string();
-        assert!(said.contains("security.protocol"), "{said}");
+        assert!(said.contains("sasl.oauthbearer.method"), "{said}");
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub enum KafkaSourceError {
         #[source]
         source: KafkaError,
     },
+    /// They do not let the client in: it could not say who it is, or they could not.
+    #[error("the brokers could not be connected to: {reason}")]
+    Refused {
+        /// What the client library said.
+        reason: String,
+    },
     /// The message to go on with is no longer there, or not there yet.
     #[error(
         "topic \"{topic}\" does not have the next message of partition {partition} any more, at \
@@ -72,6 +78,7 @@ impl KafkaSourceError {
         match self {
             Self::Setting { .. } | Self::Place { .. } => Kind::Invalid,
             Self::Client { source, .. } => client_kind(source),
+            Self::Refused { .. } => Kind::Denied,
             Self::OffsetGone { .. } => Kind::Conflict,
             Self::Batch { .. } => Kind::Internal,
             Self::Ended => Kind::Unavailable,

@@ -57,6 +57,18 @@ pub(crate) struct Shared {
     /// Messages the brokers have and the client has not handed out.
     pub(crate) behind: Mutex<Option<u64>>,
     revoked: Mutex<Vec<(String, i32)>>,
+    /// Why the brokers do not let the client in, as it last said.
+    refused: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// What an error is that only says that there is no connection.
+    fn unreachable(&self, source: KafkaError) -> KafkaSourceError {
+        match lock(&self.refused).take() {
+            Some(reason) => KafkaSourceError::Refused { reason },
+            None => KafkaSourceError::Client { doing: "reach the brokers", source },
+        }
+    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -83,6 +95,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        if let Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) = code {
+            *lock(&self.0.refused) = Some(reason.to_owned());
+        }
         tracing::debug!(%error, reason, "the client says");
     }
 }
@@ -190,8 +206,10 @@ impl Reader {
         let mut look_at = Instant::now();
         loop {
             if questions.is_empty() && Instant::now() >= look_at {
-                let client = Arc::clone(&self.client);
-                questions.spawn_blocking(move || partitions(&client));
+                let (client, shared) = (Arc::clone(&self.client), Arc::clone(&self.shared));
+                questions.spawn_blocking(move || {
+                    partitions(&client).map_err(|error| shared.unreachable(error))
+                });
                 look_at = Instant::now() + Duration::from_secs(self.config.discovery_s.max(1));
             }
             let client = Arc::clone(&self.client);
@@ -284,7 +302,7 @@ impl Reader {
                 | RDKafkaErrorCode::BrokerTransportFailure
                 | RDKafkaErrorCode::OperationTimedOut
                 | RDKafkaErrorCode::Resolve,
-            ) => KafkaSourceError::Client { doing: "reach the brokers", source: error },
+            ) => self.shared.unreachable(error),
             _ => KafkaSourceError::Client { doing: "read the next messages", source: error },
         };
         self.tell(News::Failed(error)).await
@@ -395,10 +413,8 @@ impl Reader {
 }
 
 /// All topics, with how many partitions they have.
-fn partitions(client: &Client) -> Result<BTreeMap<String, i32>, KafkaSourceError> {
-    let found = client
-        .fetch_metadata(None, ANSWER)
-        .map_err(|source| KafkaSourceError::Client { doing: "reach the brokers", source })?;
+fn partitions(client: &Client) -> Result<BTreeMap<String, i32>, KafkaError> {
+    let found = client.fetch_metadata(None, ANSWER)?;
     let topics = found.topics().iter().map(|topic| {
         (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
     });

@@ -22,10 +22,16 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// What the storage is formatted with: any identifier of 16 bytes in base64.
 const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
 
+/// Who may read over the listener that asks for encryption and a password.
+const USER: &str = "cdc";
+const PASSWORD: &str = "geheim";
+
 pub(crate) struct Broker {
     child: Child,
     folder: TempDir,
     pub(crate) address: String,
+    /// The listener with encryption, for the user alone.
+    secured: String,
 }
 
 fn free_port() -> u16 {
@@ -39,6 +45,20 @@ fn jars() -> PathBuf {
     let jars = cache.join("kafka-3.9.1");
     assert!(jars.is_dir(), "no Kafka at {}: run `make parts`", jars.display());
     jars
+}
+
+/// A key and a certificate for 127.0.0.1 that vouches for itself: in one file for the broker, and the
+/// certificate alone for who asks it.
+fn certify(folder: &Path) {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]);
+    openssl.args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]);
+    openssl.args(["-keyout", "broker.key", "-out", "broker.crt"]).current_dir(folder);
+    let made = openssl.stderr(Stdio::null()).status().expect("openssl is there: run `make parts`");
+    assert!(made.success());
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let both = [read("broker.key"), read("broker.crt")].concat();
+    std::fs::write(folder.join("broker.pem"), both).unwrap();
 }
 
 fn java(folder: &Path) -> Command {
@@ -58,14 +78,20 @@ fn java(folder: &Path) -> Command {
 impl Broker {
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (port, controller) = (free_port(), free_port());
+        let (port, secured, controller) = (free_port(), free_port(), free_port());
+        certify(folder.path());
         let data = folder.path().join("data");
         let properties = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{secured},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{secured}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT\n\
+             ssl.keystore.type=PEM\n\
+             ssl.keystore.location={}\n\
+             sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+             listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\
              log.dirs={}\n\
@@ -78,14 +104,18 @@ impl Broker {
              broker.heartbeat.interval.ms=200\n\
              broker.session.timeout.ms=1000\n\
              auto.create.topics.enable=false\n",
+            folder.path().join("broker.pem").display(),
             data.display()
         );
         std::fs::write(folder.path().join("server.properties"), properties).unwrap();
         let mut format = java(folder.path());
         format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]);
-        assert!(format.arg("server.properties").status().unwrap().success());
+        format.args(["server.properties", "--add-scram"]);
+        format.arg(format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]"));
+        assert!(format.status().unwrap().success());
         let child = Self::spawn(folder.path());
-        let mut broker = Self { child, folder, address: format!("127.0.0.1:{port}") };
+        let (address, secured) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{secured}"));
+        let mut broker = Self { child, folder, address, secured };
         broker.until_ready();
         broker
     }
@@ -126,6 +156,19 @@ impl Broker {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address);
         config
+    }
+
+    /// Where it asks for encryption and a password, and the client's settings that have them.
+    pub(crate) fn secured(&self) -> (&str, [(&'static str, String); 5]) {
+        let ca = self.folder.path().join("broker.crt").display().to_string();
+        let settings = [
+            ("security.protocol", "SASL_SSL".to_owned()),
+            ("ssl.ca.location", ca),
+            ("sasl.mechanism", "SCRAM-SHA-512".to_owned()),
+            ("sasl.username", USER.to_owned()),
+            ("sasl.password", PASSWORD.to_owned()),
+        ];
+        (&self.secured, settings)
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {

@@ -127,6 +127,7 @@ async fn until(ingest: &mut Ingest, kept: &mut Kept, there: impl Fn(&Kept) -> bo
 async fn a_real_broker() {
     let mut broker = Broker::start();
     every_change_once_over_restarts(&broker).await;
+    behind_a_password(&broker).await;
     transactions_of_the_producer(&broker).await;
     partitions_and_topics_that_come_later(&broker).await;
     transactions_of_the_database(&broker).await;
@@ -178,6 +179,50 @@ async fn every_change_once_over_restarts(broker: &Broker) {
     assert!(restarts > 2);
     assert!(kept.seen.values().all(|times| *times == 1), "a change came twice");
     assert_eq!(kept.rows["his.a"], expected);
+}
+
+/// Over TLS with a password that is not sent (SCRAM); whoever has another is told that.
+async fn behind_a_password(broker: &Broker) {
+    broker.topic("secured.public.a", 1).await;
+    let writer = broker.producer();
+    for n in 0..10_i64 {
+        let there = change("c", "a", Some((n, n)), None);
+        writer.send("secured.public.a", Some(0), Some(&key(n)), Some(&there));
+    }
+    writer.flush();
+    let (address, settings) = broker.secured();
+    let mut config = config(broker, "secured.*");
+    config.brokers = address.to_owned();
+    config.client.0.extend(settings.map(|(name, value)| (name.to_owned(), value)));
+    let mut kept = Kept::default();
+    let mut ingest = open(&config, &kept.resume).await;
+    until(&mut ingest, &mut kept, |kept| kept.seen.len() == 10).await;
+    drop(ingest);
+    for (setting, wrong, said) in [
+        ("sasl.password", "secret", "authentication"),
+        ("ssl.ca.location", "/etc/hostname", "ca.location"),
+    ] {
+        let mut config = config.clone();
+        config.client.0.insert(setting.to_owned(), wrong.to_owned());
+        let mut ingest = open(&config, &Resume::default()).await;
+        let failing = failing(&mut ingest).await.to_lowercase();
+        assert!(failing.contains(said) && !failing.contains("secret"), "{setting}: {failing}");
+    }
+}
+
+/// Why it cannot be read, once that is known.
+async fn failing(ingest: &mut Ingest) -> String {
+    let found = async {
+        loop {
+            assert!(ingest.try_next(CutLimits::default()).await.unwrap().is_none());
+            let sources = ingest.monitor().sources();
+            if let Some(failing) = sources.values().find_map(|health| health.failing.clone()) {
+                return failing;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, found).await.unwrap()
 }
 
 /// What a producer took back is never seen.
@@ -362,19 +407,7 @@ async fn messages_that_are_gone(broker: &Broker) {
     drop(ingest);
     broker.delete_before("six.public.a", 15).await;
     let mut ingest = open(&config, &kept.resume).await;
-    let failing = tokio::time::timeout(LIMIT, async {
-        loop {
-            assert!(ingest.try_next(CutLimits::default()).await.unwrap().is_none());
-            if let Some(failing) =
-                ingest.monitor().sources().values().next().unwrap().failing.clone()
-            {
-                return failing;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
+    let failing = failing(&mut ingest).await;
     assert!(failing.contains("\"six.public.a\" does not have the next message"), "{failing}");
     assert!(failing.contains("at offset 5"), "{failing}");
     assert!(failing.contains("trigger a snapshot"), "{failing}");
