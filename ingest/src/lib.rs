@@ -59,7 +59,7 @@ pub use error::IngestError;
 pub use kafka::{ClientSettings, KafkaConfig, KafkaSource, KafkaSourceError, Topics, Transactions};
 pub use merge::{Acknowledger, AnySource, CutLimits, Ingest};
 pub use monitor::Monitor;
-pub use mysql::{MysqlConfig, MysqlError, MysqlTls, Password};
+pub use mysql::{Datetimes, MysqlConfig, MysqlError, MysqlTls, Password};
 pub use publish::{PublishConfig, PublishError, PublishProgress, Publisher};
 pub use snapshot::{Clock, DatabaseSettings};
 pub use source::{Phase, QuarantinedRow, Resume, SourceHealth, TableState};

@@ -25,7 +25,8 @@ impl Secret {
     }
 
     /// The text.
-    pub(crate) fn reveal(&self) -> &str {
+    #[must_use]
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }

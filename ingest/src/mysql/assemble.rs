@@ -16,6 +16,7 @@ use std::{
 use medlake_contract::{Op, SchemaChange, SourceId, TableName, TableSchema};
 
 use super::{
+    config::Datetimes,
     connect::Flavour,
     ddl,
     error::MysqlError,
@@ -48,6 +49,7 @@ pub(crate) struct Assembler {
     source: SourceId,
     filter: Filter,
     flavour: Flavour,
+    datetimes: Datetimes,
     limits: CutLimits,
     /// The end of the last whole transaction.
     place: Place,
@@ -150,6 +152,7 @@ impl Assembler {
             source,
             filter,
             flavour,
+            datetimes: Datetimes::default(),
             limits: CutLimits::default(),
             file: place.file.clone(),
             has_format: false,
@@ -168,6 +171,11 @@ impl Assembler {
             stop_at: None,
             ready: VecDeque::new(),
         }
+    }
+
+    /// What `datetime` columns mean.
+    pub(crate) fn datetimes(&mut self, datetimes: Datetimes) {
+        self.datetimes = datetimes;
     }
 
     /// Ends a page right at this place, should reading come there.
@@ -531,7 +539,7 @@ impl Assembler {
             return Ok(None);
         }
         let (known, renewed) = (table.schema.clone(), table.renewed);
-        let mut layout = match Layout::of(&self.source, &map, known.as_ref()) {
+        let mut layout = match Layout::of(&self.source, &map, known.as_ref(), self.datetimes) {
             Ok(layout) => layout,
             Err(refused) => {
                 note(self, None);

@@ -149,7 +149,7 @@ pub(crate) async fn tables(
                 named: true,
                 typed: true,
             };
-            Layout::of(at, &map, None)
+            Layout::of(at, &map, None, config.datetimes)
         });
         match found {
             Ok(layout) => all.tables.push(Found {

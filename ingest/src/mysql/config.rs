@@ -24,9 +24,21 @@ pub struct MysqlConfig {
     pub server_id: Option<u32>,
     /// Whether the connection is encrypted.
     pub tls: MysqlTls,
+    /// What its `datetime` columns mean.
+    pub datetimes: Datetimes,
     /// How long a server may be silent before it is connected to again. It is asked to say something
     /// four times as often.
     pub silence: Duration,
+}
+
+/// What a `datetime` of MySQL means, which has no zone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Datetimes {
+    /// What a clock shows, wherever it hangs: a timestamp without zone.
+    #[default]
+    Local,
+    /// A moment, written in UTC: a timestamp of UTC, as a `timestamp` is.
+    Utc,
 }
 
 /// Whether and how a connection is encrypted.
@@ -86,6 +98,7 @@ impl MysqlConfig {
             tables: vec!["*".to_owned()],
             server_id: None,
             tls: MysqlTls::Off,
+            datetimes: Datetimes::Local,
             silence: Duration::from_secs(40),
         })
     }

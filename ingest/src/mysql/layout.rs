@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
-use medlake_contract::{Identity, SourceId, TableName, TableSchema};
+use medlake_contract::{Column, ColumnType, Identity, SourceId, TableName, TableSchema};
 
 use super::{
     column::{self, Decoder},
-    table_map::{TableMap, wire},
+    config::Datetimes,
+    table_map::{TableMap, WireColumn, wire},
 };
 
 /// How rows of a table are read, until the next table map that is another.
@@ -40,6 +41,7 @@ impl Layout {
         source: &SourceId,
         map: &TableMap,
         known: Option<&Arc<TableSchema>>,
+        datetimes: Datetimes,
     ) -> Result<Self, Refused> {
         let name = table_name(source, &map.table)?;
         let refused = |reason: String| Refused {
@@ -51,7 +53,7 @@ impl Layout {
         };
         let mut map = map.clone();
         if !map.named {
-            borrow(&mut map, known.map(AsRef::as_ref)).map_err(|reason| Refused {
+            borrow(&mut map, known.map(AsRef::as_ref), datetimes).map_err(|reason| Refused {
                 reason: format!("the binlog does not name its columns, and {reason}"),
                 remedy: format!(
                     "`SET GLOBAL binlog_row_metadata=FULL`, then `medlake ingest resync {name}`"
@@ -61,7 +63,8 @@ impl Layout {
         let mut columns = Vec::with_capacity(map.columns.len());
         let mut decoders = Vec::with_capacity(map.columns.len());
         for (i, wire) in map.columns.iter().enumerate() {
-            let (column, decoder) = column::of(wire, map.key.contains(&i)).map_err(refused)?;
+            let in_key = map.key.contains(&i);
+            let (column, decoder) = column_of(wire, in_key, datetimes).map_err(refused)?;
             columns.push(column);
             decoders.push(decoder);
         }
@@ -78,8 +81,26 @@ impl Layout {
     }
 }
 
+/// What a column is here.
+fn column_of(
+    wire: &WireColumn,
+    in_key: bool,
+    datetimes: Datetimes,
+) -> Result<(Column, Decoder), String> {
+    let (mut column, decoder) = column::of(wire, in_key)?;
+    // The same number of microseconds, whatever they are counted from.
+    if datetimes == Datetimes::Utc && column.ty == ColumnType::LocalTimestampMicros {
+        column.ty = ColumnType::TimestampMicros;
+    }
+    Ok((column, decoder))
+}
+
 /// Gives a map without names those of the table as it was known, if all types agree.
-fn borrow(map: &mut TableMap, known: Option<&TableSchema>) -> Result<(), &'static str> {
+fn borrow(
+    map: &mut TableMap,
+    known: Option<&TableSchema>,
+    datetimes: Datetimes,
+) -> Result<(), &'static str> {
     let known = known.ok_or("nothing is known of it from before")?;
     if known.columns().len() != map.columns.len() {
         return Err("it has another number of columns than before");
@@ -93,8 +114,8 @@ fn borrow(map: &mut TableMap, known: Option<&TableSchema>) -> Result<(), &'stati
     map.key = known.key_indices().to_vec();
     for (i, (column, known)) in map.columns.iter_mut().zip(known.columns()).enumerate() {
         column.name.clone_from(&known.name);
-        let agrees = column::of(column, map.key.contains(&i)).is_ok_and(|(c, _)| c.ty == known.ty);
-        if !agrees {
+        let column = column_of(column, map.key.contains(&i), datetimes);
+        if !column.is_ok_and(|(column, _)| column.ty == known.ty) {
             return Err("its columns have other types than before");
         }
     }

@@ -42,7 +42,7 @@ use crate::{
     AnySource,
     snapshot::{Database, DatabaseSettings},
 };
-pub use config::{MysqlConfig, MysqlTls, Password};
+pub use config::{Datetimes, MysqlConfig, MysqlTls, Password};
 pub use error::MysqlError;
 
 impl AnySource {

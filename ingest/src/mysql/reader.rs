@@ -157,6 +157,7 @@ impl Reader {
             self.skip,
             &self.tables,
         );
+        assembler.datetimes(self.config.datetimes);
         {
             let wishes = self.wishes();
             wishes.left_out.iter().for_each(|table| assembler.leave_out(table));
