@@ -359,6 +359,8 @@ impl Conductor {
                     info!(%mart, "is up to date again");
                 }
             }
+            // Nothing is wrong with a service that is not taken in, or was not heard of yet.
+            Status::Waiting => debug!(%mart, reason = outcome.reason, "is not built yet"),
             Status::Failed => {
                 let reason = outcome.reason.as_deref().unwrap_or("no reason given");
                 if self.pulse.mart(mart, Some(reason)) {

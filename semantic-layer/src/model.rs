@@ -183,10 +183,14 @@ impl Model {
         Self::parse("semantic-layer/models/medlake.yaml", include_str!("../models/medlake.yaml"))
     }
 
-    /// Compares the model with the tables that there are: each source must exist and have the
-    /// columns the model names. Empty when all is well.
+    /// Compares the model with the tables that there are: each source must have the columns the model
+    /// names, and exist unless it is one that `may_be_missing`. Empty when all is well.
     #[must_use]
-    pub fn check_tables(&self, tables: &[TableSchema]) -> Vec<Problem> {
+    pub fn check_tables(
+        &self,
+        tables: &[TableSchema],
+        may_be_missing: impl Fn(&str) -> bool,
+    ) -> Vec<Problem> {
         let mut problems = Vec::new();
         for dataset in &self.datasets {
             let source = dataset.source.join(".");
@@ -198,6 +202,9 @@ impl Model {
                 hint: None,
             };
             let Some(table) = tables.iter().find(|t| t.name().to_string() == source) else {
+                if may_be_missing(&source) {
+                    continue;
+                }
                 problems.push(problem(
                     &format!("{}.source", dataset.path),
                     dataset.line,

@@ -80,6 +80,8 @@ impl TransformError {
 /// Why one mart could not be rebuilt: becomes the reason in its state row.
 #[derive(Debug, Error)]
 pub(crate) enum MartError {
+    #[error("there is no table {0} yet")]
+    Missing(medlake_contract::TableName),
     #[error("the query failed")]
     Query(#[from] datafusion::error::DataFusionError),
     #[error("the rows could not be read")]

@@ -213,7 +213,11 @@ impl Transforms {
             let Some((memory, stored)) = self.memory.get_mut(mart.name()) else { continue };
             *memory = done.memory;
             let reason = done.failure.as_ref().map(MartError::reason);
-            let status = if reason.is_none() { Status::Built } else { Status::Failed };
+            let status = match done.failure {
+                None => Status::Built,
+                Some(MartError::Missing(_)) => Status::Waiting,
+                Some(_) => Status::Failed,
+            };
             let whole = status == Status::Built && done.scope == Scope::Everything;
             let known = stored.as_ref().is_some_and(|row| {
                 row.status == status

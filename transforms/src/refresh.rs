@@ -77,6 +77,12 @@ pub(crate) struct Inputs {
     pub(crate) changed: Arc<Changed>,
 }
 
+impl Inputs {
+    fn has(&self, table: &TableName) -> bool {
+        self.lake.schema(table.namespace()).is_some_and(|schema| schema.table_exist(table.table()))
+    }
+}
+
 /// Rebuilds what the changes touch. `None` when they touch nothing of this mart.
 pub(crate) async fn refresh(mart: Arc<Mart>, inputs: Inputs, memory: Memory) -> Option<Done> {
     let concerned = mart.touched.keys().chain(&mart.tested_against).collect::<BTreeSet<_>>();
@@ -85,6 +91,15 @@ pub(crate) async fn refresh(mart: Arc<Mart>, inputs: Inputs, memory: Memory) -> 
         return None;
     }
     let before = memory.clone();
+    if let Some(table) = mart.touched.keys().find(|table| !inputs.has(table)) {
+        return Some(Done {
+            scope: Scope::Everything,
+            rows: 0,
+            changes: None,
+            failure: Some(MartError::Missing(table.clone())),
+            memory: Memory { pending: Scope::Everything, as_of: before.as_of },
+        });
+    }
     let (scope, as_of) = match scope_of(&mart, &inputs, memory).await {
         Ok(found) => found,
         Err(failure) => {

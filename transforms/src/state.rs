@@ -20,6 +20,8 @@ use crate::error::MartError;
 pub enum Status {
     /// It is.
     Built,
+    /// A table it is made of is not there yet: the mart is as it was before, and empty at first.
+    Waiting,
     /// A query or a data test failed: the mart is as it was before, and catches up when the reason
     /// is gone.
     Failed,
@@ -29,6 +31,7 @@ impl Status {
     fn as_str(self) -> &'static str {
         match self {
             Self::Built => "built",
+            Self::Waiting => "waiting",
             Self::Failed => "failed",
         }
     }
@@ -72,10 +75,11 @@ pub(crate) fn read(
     let built_rows = rows.column(4).as_primitive::<Int64Type>();
     Ok((0..rows.num_rows())
         .map(|row| {
-            let failed = text(2).value(row) == Status::Failed.as_str();
+            let known = [Status::Built, Status::Waiting, Status::Failed];
+            let stored = known.into_iter().find(|known| known.as_str() == text(2).value(row));
             let state = StateRow {
                 definition_hash: text(1).value(row).to_owned(),
-                status: if failed { Status::Failed } else { Status::Built },
+                status: stored.unwrap_or(Status::Failed),
                 reason: None,
                 built_rows: built_rows.value(row),
                 built_at: None,
