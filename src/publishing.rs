@@ -20,16 +20,18 @@ pub(crate) async fn start(
     services: &Services,
 ) -> anyhow::Result<Publishing> {
     let databases = [services.mall(), services.distribution(), services.chronic_care()];
+    // A server's binlog is published by others.
+    let files = databases.into_iter().filter_map(|database| Some((database, database.path()?)));
     let Some(publish) = &config.operational.publish else {
-        for database in databases {
-            let done = Publisher::forget(database.path()).await;
+        for (database, path) in files {
+            let done = Publisher::forget(path).await;
             done.with_context(|| format!("could not stop publishing {}", database.name()))?;
         }
         return Ok(Publishing::default());
     };
     let mut publishing = Publishing::default();
-    for database in databases {
-        let (name, path) = (Database::name(database), database.path());
+    for (database, path) in files {
+        let name = Database::name(database);
         let publisher = Publisher::new(name, path, publish.clone(), clock::machine())
             .context("operational.publish cannot be used")?;
         publishing.0.push((name, publisher.progress()));

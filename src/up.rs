@@ -5,7 +5,7 @@ use std::{future::IntoFuture as _, io::Write as _, path::Path, sync::Arc, time::
 use anyhow::Context;
 use medlake_ingest::{Budget, CutLimits, Wake};
 use medlake_lake::{Follower, Lake, LakeConfig};
-use medlake_operational::Services;
+use medlake_operational::{Services, Storage};
 use medlake_query_server::{Dashboard, QueryServer, QueryServerConfig};
 use medlake_semantic_layer::Model;
 use medlake_transforms::Transforms;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Dataset, clock,
     conductor::{Conductor, Pace},
-    config::Config,
+    config::{Config, DatabaseServer, SERVICES, SourceConfig},
     control::Control,
     input,
     life::Parts,
@@ -127,7 +127,7 @@ async fn first_commit(config: &Config) -> anyhow::Result<Follower> {
     let end = tokio::time::Instant::now() + PIPELINE_PATIENCE;
     loop {
         let tried = match Follower::open(&settings).await {
-            Ok(follower) => check_model(&model, &follower.watch()).map(|()| follower),
+            Ok(follower) => check_model(config, &model, &follower.watch()).map(|()| follower),
             Err(error) => Err(error.into()),
         };
         match tried {
@@ -171,10 +171,19 @@ pub(crate) async fn replay(
 }
 
 async fn open_services(config: &Config, committed: Arc<Notify>) -> anyhow::Result<Services> {
-    let folder = config.data.join("operational");
-    Services::open(&folder, clock::machine(), Arc::new(move || committed.notify_one()))
+    let (storage, place) = match &config.operational.server {
+        Some(DatabaseServer { url, prefix }) => {
+            let (url, prefix) = (url.reveal().to_owned(), prefix.clone());
+            (Storage::Server { url, prefix }, "the databases of operational.url".to_owned())
+        }
+        None => {
+            let folder = config.data.join("operational");
+            (Storage::files(&folder), folder.display().to_string())
+        }
+    };
+    Services::open(&storage, clock::machine(), Arc::new(move || committed.notify_one()))
         .await
-        .with_context(|| format!("could not open the services in {}", folder.display()))
+        .with_context(|| format!("could not open the services in {place}"))
 }
 
 /// The HTTP door of the services stops first; what it committed last is still delivered between
@@ -268,7 +277,7 @@ fn doors(
         ..QueryServerConfig::default()
     };
     let model = model()?;
-    if let Err(error) = check_model(&model, &views) {
+    if let Err(error) = check_model(config, &model, &views) {
         // After a migration tables are as they were where reading ended, until it goes on.
         tracing::warn!(error = format!("{error:#}"), "not all metrics can be asked for yet");
     }
@@ -286,12 +295,21 @@ fn model() -> anyhow::Result<Model> {
 }
 
 /// Whether the tables have what the model says of them.
+///
+/// A service whose tables are not read from its file in the data folder may have none: its source is
+/// turned off, or has not said yet what they are. What is asked of them is answered as an error until then.
 fn check_model(
+    config: &Config,
     model: &Model,
     views: &tokio::sync::watch::Receiver<Arc<medlake_lake::ReadView>>,
 ) -> anyhow::Result<()> {
     let tables: Vec<_> = views.borrow().tables().iter().map(|t| (*t.schema).clone()).collect();
-    let problems = model.check_tables(&tables);
+    let elsewhere = |table: &str| {
+        let service = table.split('.').next().unwrap_or_default();
+        SERVICES.contains(&service)
+            && !matches!(config.sources.get(service), Some(SourceConfig::Embedded))
+    };
+    let problems = model.check_tables(&tables, elsewhere);
     anyhow::ensure!(problems.is_empty(), listed("the semantic model", &problems));
     Ok(())
 }

@@ -24,4 +24,5 @@ mod readers;
 mod recompute;
 mod replay;
 mod screen;
+mod services;
 mod upkeep;

@@ -1,4 +1,5 @@
 use medlake_contract::Kind;
+use sqlx::{error::DatabaseError, mysql::MySqlDatabaseError};
 use thiserror::Error;
 
 /// Why a service did not do what it was asked. Nothing has changed when one is returned and the
@@ -29,6 +30,13 @@ pub enum OperationalError {
     /// The body of a request is longer than the service reads.
     #[error("the request body is too long")]
     TooLong,
+    /// Another row has what only one may have.
+    #[error("another row has what only one may have")]
+    Taken {
+        /// What the database said.
+        #[source]
+        source: sqlx::Error,
+    },
     /// A row breaks a rule of the schema that the service did not check first.
     #[error("the row breaks a rule of the database")]
     Constraint {
@@ -39,6 +47,13 @@ pub enum OperationalError {
     /// The database is held by another writer for longer than the service waits.
     #[error("the database is busy")]
     Busy {
+        /// What the database said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Two transactions wait for each other's rows, and this one was undone.
+    #[error("another transaction was in the way")]
+    Contended {
         /// What the database said.
         #[source]
         source: sqlx::Error,
@@ -107,36 +122,77 @@ impl OperationalError {
         Self::NotFound { what, id }
     }
 
+    /// That of a row that is there already, told in the caller's words.
+    pub(crate) fn or_taken(self, message: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Taken { .. } => Self::conflict(message()),
+            other => other,
+        }
+    }
+
     /// What a caller can do about it.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
             Self::Invalid { .. } | Self::TooLong | Self::Constraint { .. } => Kind::Invalid,
             Self::NotFound { .. } => Kind::NotFound,
-            Self::Conflict { .. } => Kind::Conflict,
-            Self::Busy { .. } => Kind::Unavailable,
+            Self::Conflict { .. } | Self::Taken { .. } => Kind::Conflict,
+            Self::Busy { .. } | Self::Contended { .. } => Kind::Unavailable,
             Self::Migration { .. } | Self::Stored { .. } => Kind::Corrupt,
-            Self::Database { source } => match sqlite_code(source) {
-                Some(11 | 26) => Kind::Corrupt,
-                Some(13) => Kind::Exhausted,
-                _ => Kind::Internal,
+            Self::Database { source } => match database_code(source) {
+                Some(Code::Sqlite(11 | 26)) => Kind::Corrupt,
+                // Disk full, of a file and of a server.
+                Some(Code::Sqlite(13) | Code::MySql(1021 | 1114)) => Kind::Exhausted,
+                Some(_) => Kind::Internal,
+                // The server is not there, or no longer.
+                None => match source {
+                    sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => Kind::Unavailable,
+                    _ => Kind::Internal,
+                },
             },
             Self::Undeclared { .. } | Self::Folder { .. } => Kind::Internal,
         }
     }
 }
 
-/// The primary result code of SQLite, without its extension.
-fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
-    let extended: i32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(extended & 0xff)
+/// The number of an error of a database.
+#[derive(Debug, Clone, Copy)]
+enum Code {
+    /// The primary result code, without its extension.
+    Sqlite(i32),
+    MySql(u16),
+}
+
+fn database_code(error: &sqlx::Error) -> Option<Code> {
+    let error = error.as_database_error()?;
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        return Some(Code::MySql(error.number()));
+    }
+    let extended: i32 = error.code()?.parse().ok()?;
+    Some(Code::Sqlite(extended & 0xff))
 }
 
 impl From<sqlx::Error> for OperationalError {
     fn from(source: sqlx::Error) -> Self {
-        match (sqlite_code(&source), &source) {
-            (Some(19), _) => Self::Constraint { source },
-            (Some(5 | 6), _) | (_, sqlx::Error::PoolTimedOut) => Self::Busy { source },
+        if source.as_database_error().is_some_and(DatabaseError::is_unique_violation) {
+            return Self::Taken { source };
+        }
+        match (database_code(&source), &source) {
+            // MySQL: null, a foreign key, a value out of range or too long, `signal`, a check.
+            (
+                Some(
+                    Code::Sqlite(19)
+                    | Code::MySql(
+                        1048 | 1216 | 1217 | 1264 | 1406 | 1451 | 1452 | 1644 | 3819 | 4025,
+                    ),
+                ),
+                _,
+            ) => Self::Constraint { source },
+            // MySQL: a lock waited for in vain, a deadlock, a row that changed since it was read.
+            (Some(Code::MySql(1205 | 1213 | 1020)), _) => Self::Contended { source },
+            (Some(Code::Sqlite(5 | 6)), _) | (_, sqlx::Error::PoolTimedOut) => {
+                Self::Busy { source }
+            }
             _ => Self::Database { source },
         }
     }

@@ -21,7 +21,7 @@ pub struct OrderPaid {
 }
 
 /// A line of a paid order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct PaidLine {
     /// The line.
     pub order_line_id: i64,

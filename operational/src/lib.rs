@@ -13,10 +13,11 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use medlake_operational::{Scope, Services, mall::pharmacies::{self, NewPharmacy}};
+//! use medlake_operational::{Scope, Services, Storage, mall::pharmacies::{self, NewPharmacy}};
 //!
 //! let folder = tempfile::tempdir()?;
-//! let services = Services::open(folder.path(), Arc::new(|| 1_795_000_000_000_000), Arc::new(|| ())).await?;
+//! let storage = Storage::files(folder.path());
+//! let services = Services::open(&storage, Arc::new(|| 1_795_000_000_000_000), Arc::new(|| ())).await?;
 //! let mut tx = services.mall().begin(services.now()).await?;
 //! let pharmacy = NewPharmacy { pharmacy_id: None, name: "西湖店".into(), region: "浙江".into() };
 //! let pharmacy = pharmacies::create(&mut tx, Scope::at(services.now()), pharmacy).await?;
@@ -38,11 +39,14 @@ mod outbox;
 mod scope;
 mod services;
 
-pub use database::{Database, Durability, OnCommit, WriteTransaction};
+pub use database::{
+    Connection, Database, Durability, Micros, OnCommit, RECORDED_IDS, ReadTransaction, Storage,
+    WriteTransaction,
+};
 pub use error::OperationalError;
 pub use events::{OrderPaid, OrderRefunded, PaidLine, RefundedLine};
 pub use http::{Page, openapi};
-pub use migrate::Migration;
+pub use migrate::{Migration, Migrations};
 pub use outbox::Delivered;
 pub use scope::Scope;
 pub use services::{Clock, Services};

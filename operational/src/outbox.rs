@@ -6,8 +6,11 @@
 
 use std::{future::Future, time::Duration};
 
+use serde::Serialize;
+
 use crate::{
-    OperationalError, OrderPaid, OrderRefunded, Scope, Services, WriteTransaction, chronic_care,
+    OperationalError, OrderPaid, OrderRefunded, Services, WriteTransaction, chronic_care,
+    database::{Micros, sql},
     distribution,
 };
 
@@ -15,6 +18,24 @@ use crate::{
 const BATCH: i64 = 500;
 /// How long to wait after a failure that may pass.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Writes a message for the other services, in the transaction of the fact it tells of.
+pub(crate) async fn put(
+    tx: &mut WriteTransaction,
+    event_type: &str,
+    created_at: Micros,
+    payload: &impl Serialize,
+) -> Result<(), OperationalError> {
+    let payload = serde_json::to_string(payload)
+        .map_err(|source| OperationalError::Stored { what: "outbox message", source })?;
+    sql("insert into outbox (event_type, created_at, payload) values (?1, ?2, ?3)")
+        .bind(event_type)
+        .bind(created_at)
+        .bind(payload)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
 
 /// What one delivery did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,13 +122,11 @@ pub(crate) async fn deliver_all(services: &Services) -> Result<Delivered, Operat
 }
 
 async fn pending(services: &Services) -> Result<Vec<(i64, String, String)>, OperationalError> {
-    Ok(sqlx::query_as(
-        "select outbox_id, event_type, payload from outbox where failed_at is null
-         order by outbox_id limit ?1",
-    )
+    sql("select outbox_id, event_type, payload from outbox where failed_at is null
+         order by outbox_id limit ?1")
     .bind(BATCH)
-    .fetch_all(&mut *services.mall().read().await?)
-    .await?)
+    .all(&mut *services.mall().read().await?)
+    .await
 }
 
 fn parse(event_type: &str, payload: &str) -> Result<Event, OperationalError> {
@@ -151,9 +170,9 @@ async fn deliver(services: &Services, messages: &[Message]) -> Result<(), Operat
 }
 
 async fn remove(tx: &mut WriteTransaction, ids: &[i64]) -> Result<(), OperationalError> {
-    sqlx::query("delete from outbox where outbox_id in (select value from json_each(?1))")
-        .bind(serde_json::json!(ids).to_string())
-        .execute(&mut **tx)
+    sql("delete from outbox where outbox_id in {list}")
+        .list(ids.iter().copied())
+        .execute(tx)
         .await?;
     Ok(())
 }
@@ -169,11 +188,11 @@ async fn set_aside(
         "an outbox message is refused and set aside"
     );
     let mut tx = services.mall().begin_internal().await?;
-    sqlx::query("update outbox set failed_at = ?2, error = ?3 where outbox_id = ?1")
+    sql("update outbox set failed_at = ?2, error = ?3 where outbox_id = ?1")
         .bind(outbox_id)
-        .bind(Scope::at(services.now()).now)
+        .bind(Micros(services.now()))
         .bind(error.to_string())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
     tx.commit().await
 }

@@ -1,11 +1,10 @@
-use std::{future::Future, path::Path, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 use axum::Router;
 use tokio::sync::Notify;
 
 use crate::{
-    Database, Durability, OnCommit, OperationalError, chronic_care, distribution, http, mall,
-    outbox,
+    Database, OnCommit, OperationalError, Storage, chronic_care, distribution, http, mall, outbox,
 };
 
 /// Tells the time, in microseconds since 1970 (UTC).
@@ -32,33 +31,18 @@ impl std::fmt::Debug for Services {
 }
 
 impl Services {
-    /// Opens or creates the databases `mall.db`, `distribution.db` and `chronic_care.db` in `folder`,
-    /// which survive a kill of the process ([`Durability::ProcessKill`]).
+    /// Opens or creates the databases `mall`, `distribution` and `chronic_care`.
     ///
     /// `on_commit` is called after each commit that may have changed captured rows.
     ///
     /// # Errors
-    /// When the folder or a database cannot be opened, or an applied migration differs from ours.
+    /// When the folder, the server or a database cannot be opened, or an applied migration differs
+    /// from ours.
     pub async fn open(
-        folder: &Path,
+        storage: &Storage,
         clock: Clock,
         on_commit: OnCommit,
     ) -> Result<Self, OperationalError> {
-        Self::open_with(folder, Durability::default(), clock, on_commit).await
-    }
-
-    /// [`open`](Self::open), choosing what a commit survives.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub async fn open_with(
-        folder: &Path,
-        durability: Durability,
-        clock: Clock,
-        on_commit: OnCommit,
-    ) -> Result<Self, OperationalError> {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| OperationalError::Folder { folder: folder.to_path_buf(), source })?;
         let mall_committed = Arc::new(Notify::new());
         let on_mall_commit: OnCommit = {
             let (committed, told) = (Arc::clone(&mall_committed), Arc::clone(&on_commit));
@@ -67,8 +51,7 @@ impl Services {
                 told();
             })
         };
-        let open =
-            |name, migrations, told| Database::open(folder, name, migrations, durability, told);
+        let open = |name, migrations, told| Database::open(storage, name, migrations, told);
         Ok(Self {
             inner: Arc::new(Inner {
                 mall: open(mall::NAME, mall::MIGRATIONS, on_mall_commit).await?,

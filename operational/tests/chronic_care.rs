@@ -5,7 +5,12 @@ use medlake_operational::chronic_care::{
 };
 use serde_json::{Value, json};
 
-use crate::{App, START, assert_error};
+use crate::{App, On, START, assert_error};
+
+on_both! {
+    a_patient_takes_measures_and_is_followed_up,
+    medicine_bought_in_the_mall_is_supply_until_it_is_given_back,
+}
 
 const HOUR: i64 = 3_600_000_000;
 
@@ -18,9 +23,8 @@ async fn patient(app: &App, person_id: i64, condition: &str) -> Value {
     .await
 }
 
-#[tokio::test]
-async fn a_patient_takes_measures_and_is_followed_up() {
-    let app = App::start().await;
+async fn a_patient_takes_measures_and_is_followed_up(on: On) {
+    let app = App::start(on).await;
     let enrolled = patient(&app, 7, "hypertension").await;
     assert_eq!(
         (&enrolled["birth_date"], &enrolled["status"]),
@@ -155,9 +159,8 @@ async fn a_patient_takes_measures_and_is_followed_up() {
     assert_eq!(app.dump(app.services.chronic_care()).await, unchanged);
 }
 
-#[tokio::test]
-async fn medicine_bought_in_the_mall_is_supply_until_it_is_given_back() {
-    let app = App::start().await;
+async fn medicine_bought_in_the_mall_is_supply_until_it_is_given_back(on: On) {
+    let app = App::start(on).await;
     app.stock().await;
     app.made(
         "/mall/products",
@@ -190,9 +193,10 @@ async fn medicine_bought_in_the_mall_is_supply_until_it_is_given_back() {
     refund(2).await;
     app.services.deliver_outbox().await.unwrap();
     assert_eq!(app.scalar(chronic_care, "select count(*) from dispensing").await, 0);
-    let ops =
-        "select count(*) from cdc_change where table_name = 'dispensing' and op in ('c', 'u', 'd')";
-    assert_eq!(app.scalar(chronic_care, ops).await, 3);
+    if on == On::Sqlite {
+        let ops = "select count(*) from cdc_change where table_name = 'dispensing'";
+        assert_eq!(app.scalar(chronic_care, ops).await, 3, "created, updated, deleted");
+    }
 }
 
 #[test]

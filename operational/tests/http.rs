@@ -1,11 +1,18 @@
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
-use crate::{App, DAY, assert_error, order_body};
+use crate::{App, DAY, On, assert_error, order_body};
 
-#[tokio::test]
-async fn a_body_that_is_not_what_it_must_be_is_refused_in_json() {
-    let app = App::start().await;
+on_both! {
+    a_body_that_is_not_what_it_must_be_is_refused_in_json,
+    a_wrong_address_or_method_is_answered_in_json,
+    a_key_makes_a_repeated_request_harmless,
+    the_same_key_at_the_same_time_is_carried_out_once,
+    the_description_is_of_what_is_there,
+}
+
+async fn a_body_that_is_not_what_it_must_be_is_refused_in_json(on: On) {
+    let app = App::start(on).await;
     app.stock().await;
     let before = app.dump(app.services.mall()).await;
     let orders = |body: &'static str| app.post_raw("/mall/orders", body, None);
@@ -36,9 +43,8 @@ async fn a_body_that_is_not_what_it_must_be_is_refused_in_json() {
     assert_eq!(app.dump(app.services.mall()).await, before);
 }
 
-#[tokio::test]
-async fn a_wrong_address_or_method_is_answered_in_json() {
-    let app = App::start().await;
+async fn a_wrong_address_or_method_is_answered_in_json(on: On) {
+    let app = App::start(on).await;
     assert_error(app.get("/nowhere").await, 404, "not_found", "");
     assert_error(app.get("/mall/orders/x").await, 400, "invalid", "not a number");
     assert_error(app.get("/mall/orders/5").await, 404, "not_found", "order 5 does not exist");
@@ -52,9 +58,8 @@ async fn a_wrong_address_or_method_is_answered_in_json() {
     );
 }
 
-#[tokio::test]
-async fn a_key_makes_a_repeated_request_harmless() {
-    let app = App::start().await;
+async fn a_key_makes_a_repeated_request_harmless(on: On) {
+    let app = App::start(on).await;
     app.stock().await;
     let body = order_body(7, &[(1, 1)], None).to_string();
     let first = app.post_raw("/mall/orders", &body, Some("k-1")).await;
@@ -114,9 +119,8 @@ async fn a_key_makes_a_repeated_request_harmless() {
     );
 }
 
-#[tokio::test]
-async fn the_same_key_at_the_same_time_is_carried_out_once() {
-    let app = App::start().await;
+async fn the_same_key_at_the_same_time_is_carried_out_once(on: On) {
+    let app = App::start(on).await;
     app.stock().await;
     let body = order_body(7, &[(1, 1)], None).to_string();
     let send = || app.post_raw("/mall/orders", &body, Some("same"));
@@ -127,9 +131,8 @@ async fn the_same_key_at_the_same_time_is_carried_out_once() {
 }
 
 /// Each described operation is routed, and each schema it names is there.
-#[tokio::test]
-async fn the_description_is_of_what_is_there() {
-    let app = App::start().await;
+async fn the_description_is_of_what_is_there(on: On) {
+    let app = App::start(on).await;
     let (status, description) = app.get("/openapi.json").await;
     assert_eq!(status, 200);
     let paths = description["paths"].as_object().unwrap();

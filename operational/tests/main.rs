@@ -1,16 +1,37 @@
 //! The services from outside: through their HTTP interface, and through the functions a replay calls.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on must stop where it is")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a test says what it measured and what it left out")]
+
+/// A test of each of these functions on SQLite and on MariaDB.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[tokio::test]
+            async fn on_sqlite() {
+                super::$name($crate::On::Sqlite).await;
+            }
+
+            #[tokio::test]
+            async fn on_mariadb() {
+                super::$name($crate::On::MariaDb).await;
+            }
+        }
+    )*};
+}
 
 mod chronic_care;
 mod distribution;
 mod http;
 mod mall;
+mod migrations;
 mod oracles;
 mod replay;
+#[path = "../../lake/tests/servers.rs"]
+#[expect(dead_code, reason = "only MariaDB is started here")]
+mod servers;
 
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
@@ -18,8 +39,11 @@ use axum::{
     body::{Body, to_bytes},
     http::Request,
 };
-use medlake_operational::{Database, Services};
+use medlake_operational::{Connection, Database, Services, Storage};
 use serde_json::{Value, json};
+use servers::{DatabaseServer, Kind};
+use sqlx::AssertSqlSafe;
+use tokio::sync::Mutex;
 use tower::ServiceExt;
 
 /// 2026-11-21T00:00:00Z.
@@ -27,22 +51,55 @@ const START: i64 = 1_795_219_200_000_000;
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
 
-/// The services on a folder of their own, with a clock that stands still until it is moved.
+/// On which database a test runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum On {
+    Sqlite,
+    MariaDb,
+}
+
+/// One server for all tests that run at a time; it ends with the last of them.
+async fn mariadb() -> Arc<DatabaseServer> {
+    static SHARED: Mutex<Weak<DatabaseServer>> = Mutex::const_new(Weak::new());
+    let mut shared = SHARED.lock().await;
+    if let Some(server) = shared.upgrade() {
+        return server;
+    }
+    let settings = ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"];
+    let server = Arc::new(DatabaseServer::start_with(Kind::MariaDb, &settings).await);
+    *shared = Arc::downgrade(&server);
+    server
+}
+
+/// The services on databases of their own, with a clock that stands still until it is moved.
 struct App {
     services: Services,
     clock: Arc<AtomicI64>,
     commits: Arc<AtomicU64>,
     _folder: tempfile::TempDir,
+    _server: Option<Arc<DatabaseServer>>,
 }
 
 impl App {
-    async fn start() -> Self {
+    async fn start(on: On) -> Self {
+        static APPS: AtomicU64 = AtomicU64::new(0);
         let folder = tempfile::tempdir().unwrap();
+        let server = match on {
+            On::Sqlite => None,
+            On::MariaDb => Some(mariadb().await),
+        };
+        let storage = match &server {
+            None => Storage::files(folder.path()),
+            Some(server) => Storage::Server {
+                url: server.url_of(server.port, "mysql"),
+                prefix: format!("test{}_", APPS.fetch_add(1, Ordering::SeqCst)),
+            },
+        };
         let clock = Arc::new(AtomicI64::new(START));
         let commits = Arc::new(AtomicU64::new(0));
         let (now, told) = (Arc::clone(&clock), Arc::clone(&commits));
         let services = Services::open(
-            folder.path(),
+            &storage,
             Arc::new(move || now.load(Ordering::SeqCst)),
             Arc::new(move || {
                 told.fetch_add(1, Ordering::SeqCst);
@@ -50,7 +107,7 @@ impl App {
         )
         .await
         .unwrap();
-        Self { services, clock, commits, _folder: folder }
+        Self { services, clock, commits, _folder: folder, _server: server }
     }
 
     fn move_clock(&self, micros: i64) {
@@ -116,37 +173,67 @@ impl App {
     }
 
     async fn scalar(&self, database: &Database, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&mut *database.read().await.unwrap()).await.unwrap()
+        match &mut *database.read().await.unwrap() {
+            Connection::Sqlite(on) => sqlx::query_scalar(sql).fetch_one(&mut **on).await.unwrap(),
+            // A sum is a decimal there.
+            Connection::MySql(on) => {
+                let sql = AssertSqlSafe(format!("select cast(({sql}) as signed)"));
+                sqlx::query_scalar(sql).fetch_one(&mut **on).await.unwrap()
+            }
+        }
     }
 
     /// Every captured and internal row of a database, as text: equal before and after means that
     /// nothing was changed.
     async fn dump(&self, database: &Database) -> Vec<String> {
         let mut connection = database.read().await.unwrap();
-        let tables: Vec<String> = sqlx::query_scalar(
-            "select name from sqlite_schema where type = 'table' and name not like 'sqlite%' order by name",
-        )
-        .fetch_all(&mut *connection)
-        .await
-        .unwrap();
-        let mut rows = Vec::new();
-        for table in tables {
-            let columns: Vec<String> =
-                sqlx::query_scalar("select name from pragma_table_xinfo(?1)")
-                    .bind(&table)
-                    .fetch_all(&mut *connection)
-                    .await
-                    .unwrap();
-            let sql =
-                format!("select '{table}' || json_array({}) from {table}", columns.join(", "));
-            let found: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-                .fetch_all(&mut *connection)
-                .await
-                .unwrap();
-            rows.extend(found);
+        let tables = match &*connection {
+            Connection::Sqlite(_) => {
+                "select m.name, group_concat(quote(c.name), ', ') from sqlite_schema m
+                 join pragma_table_xinfo(m.name) c
+                 where m.type = 'table' and m.name not like 'sqlite%' group by m.name"
+            }
+            // Numbers that were taken and not used are gone.
+            Connection::MySql(_) => {
+                "select table_name, group_concat('`', column_name, '`' separator ', ')
+                 from information_schema.columns
+                 where table_schema = database() and table_name <> '_sequence' group by table_name"
+            }
+        };
+        let tables: Vec<(String, String)> = rows(&mut connection, tables).await;
+        let mut dumped = Vec::new();
+        for (table, columns) in tables {
+            let columns = columns.replace('\'', "`");
+            let row =
+                format!("select '{table}', cast(json_array({columns}) as char) from `{table}`");
+            dumped.extend(rows::<(String, String)>(&mut connection, &row).await);
         }
-        rows.sort();
-        rows
+        let mut dumped: Vec<String> = dumped.into_iter().map(|(t, row)| t + &row).collect();
+        dumped.sort();
+        dumped
+    }
+}
+
+async fn rows<T>(on: &mut Connection, sql: &str) -> Vec<T>
+where
+    T: for<'r> sqlx::FromRow<'r, sqlx::sqlite::SqliteRow>
+        + for<'r> sqlx::FromRow<'r, sqlx::mysql::MySqlRow>
+        + Send
+        + Unpin,
+{
+    let sql = AssertSqlSafe(sql.to_owned());
+    match on {
+        Connection::Sqlite(on) => sqlx::query_as(sql).fetch_all(&mut **on).await.unwrap(),
+        Connection::MySql(on) => sqlx::query_as(sql).fetch_all(&mut **on).await.unwrap(),
+    }
+}
+
+/// Runs a statement of a test's own; tells whether it was done.
+async fn run(on: &mut Connection, sql: &str) -> bool {
+    let sql = AssertSqlSafe(sql.to_owned());
+    match on {
+        Connection::Sqlite(on) => sqlx::raw_sql(sql).execute(&mut **on).await.is_ok(),
+        Connection::MySql(on) => sqlx::raw_sql(sql).execute(&mut **on).await.is_ok(),
     }
 }
 

@@ -1,10 +1,17 @@
 use serde_json::json;
 
-use crate::{App, DAY, START, assert_error, of_lines, order_body};
+use crate::{App, DAY, On, START, assert_error, of_lines, order_body};
 
-#[tokio::test]
-async fn an_order_is_placed_paid_and_refunded_in_parts() {
-    let app = App::start().await;
+on_both! {
+    an_order_is_placed_paid_and_refunded_in_parts,
+    what_the_state_forbids_is_refused_and_changes_nothing,
+    a_refund_in_two_steps_cannot_exceed_what_was_paid,
+    catalogue_rules_are_checked,
+    lists_are_read_in_pages,
+}
+
+async fn an_order_is_placed_paid_and_refunded_in_parts(on: On) {
+    let app = App::start(on).await;
     app.stock().await;
     app.made(
         "/mall/coupons",
@@ -54,9 +61,8 @@ async fn an_order_is_placed_paid_and_refunded_in_parts() {
     assert_eq!(app.commits.load(std::sync::atomic::Ordering::SeqCst), 4 + 1 + 1 + 1 + 2);
 }
 
-#[tokio::test]
-async fn what_the_state_forbids_is_refused_and_changes_nothing() {
-    let app = App::start().await;
+async fn what_the_state_forbids_is_refused_and_changes_nothing(on: On) {
+    let app = App::start(on).await;
     app.stock().await;
     let paid = app.order(7, &[(1, 2)], None).await;
     app.pay(&paid).await;
@@ -163,9 +169,8 @@ async fn what_the_state_forbids_is_refused_and_changes_nothing() {
     assert_eq!(app.dump(app.services.mall()).await, before);
 }
 
-#[tokio::test]
-async fn a_refund_in_two_steps_cannot_exceed_what_was_paid() {
-    let app = App::start().await;
+async fn a_refund_in_two_steps_cannot_exceed_what_was_paid(on: On) {
+    let app = App::start(on).await;
     app.stock().await;
     let order = app.order(7, &[(1, 2)], None).await;
     app.pay(&order).await;
@@ -175,9 +180,8 @@ async fn a_refund_in_two_steps_cannot_exceed_what_was_paid() {
     assert_error(app.post(&refunds, body).await, 409, "conflict", "0 of 2 units left");
 }
 
-#[tokio::test]
-async fn catalogue_rules_are_checked() {
-    let app = App::start().await;
+async fn catalogue_rules_are_checked(on: On) {
+    let app = App::start(on).await;
     let product = |change: serde_json::Value| {
         let mut body = json!({"name": "n", "kind": "rx", "category": "c", "drug_code": "C09", "drug_class": "RASA",
             "days_supply_per_unit": 28, "unit_price_fen": 100, "return_policy": "seven_day"});
@@ -226,9 +230,8 @@ async fn catalogue_rules_are_checked() {
     );
 }
 
-#[tokio::test]
-async fn lists_are_read_in_pages() {
-    let app = App::start().await;
+async fn lists_are_read_in_pages(on: On) {
+    let app = App::start(on).await;
     for number in 0..7 {
         app.made("/mall/pharmacies", json!({"name": format!("店 {number}"), "region": "浙江"}))
             .await;

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use medlake_operational::{distribution::commission_math::Terms, mall::allocation};
 use serde_json::{Value, json};
 
-use crate::{App, DAY, START, of_lines};
+use crate::{App, DAY, On, START, of_lines};
+
+on_both! {
+    an_order_with_a_coupon_comes_to_the_published_amounts,
+}
 
 /// A file of the shared data; none where there is none, unless it must be there.
 fn oracle(name: &str) -> Option<Value> {
@@ -109,9 +113,8 @@ fn the_commission_is_the_published_one() {
 }
 
 /// The published cases again, as orders.
-#[tokio::test]
-async fn an_order_with_a_coupon_comes_to_the_published_amounts() {
-    let app = App::start().await;
+async fn an_order_with_a_coupon_comes_to_the_published_amounts(on: On) {
+    let app = App::start(on).await;
     app.stock().await;
     let coupon = |terms: Value| {
         let mut body = json!({"name": "券", "funder": "merchant", "category": "a",

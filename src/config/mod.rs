@@ -20,7 +20,7 @@ use medlake_lake::{CatalogConfig, RestAuth, S3Config, S3Credentials, Secret, War
 
 pub(crate) use layers::Problem;
 use layers::{Said, Taker, at_least, read_file};
-pub(crate) use sources::SourceConfig;
+pub(crate) use sources::{SERVICES, SourceConfig};
 
 /// Everything that can be set, with its default.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +40,19 @@ pub(crate) struct Config {
 pub(crate) struct OperationalConfig {
     /// Where the services listen.
     pub(crate) listen: SocketAddr,
+    /// The server that holds their databases; files in the data folder without one.
+    pub(crate) server: Option<DatabaseServer>,
     /// Where their changes are published, if anywhere.
     pub(crate) publish: Option<PublishConfig>,
+}
+
+/// A MySQL or MariaDB server with a database for each service.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DatabaseServer {
+    /// `mysql://user:password@host:port`.
+    pub(crate) url: Secret,
+    /// What the names of the databases begin with.
+    pub(crate) prefix: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +125,7 @@ impl Default for Config {
             data: PathBuf::from("data"),
             operational: OperationalConfig {
                 listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+                server: None,
                 publish: None,
             },
             ingest: IngestConfig {
@@ -148,6 +160,11 @@ impl fmt::Display for Config {
         let Self { data, operational, ingest, sources, lake, query, simulate } = self;
         writeln!(f, "data: {}", data.display())?;
         writeln!(f, "operational:\n  listen: {}", operational.listen)?;
+        if let Some(DatabaseServer { url, prefix }) = &operational.server {
+            let url = url.reveal();
+            let shown = sources::without_password(url).unwrap_or("***".to_owned());
+            writeln!(f, "  url: {shown}\n  prefix: {prefix}")?;
+        }
         if let Some(publish) = &operational.publish {
             publish::write(f, publish)?;
         }
@@ -216,12 +233,9 @@ impl Config {
     fn from_said(said: Said, problems: &mut Vec<Problem>) -> Self {
         let d = Self::default();
         let mut t = Taker::new(said, problems);
+        let operational = operational(&mut t, d.operational);
         let config = Self {
             data: t.take("data", d.data, |_| None),
-            operational: OperationalConfig {
-                listen: t.take("operational.listen", d.operational.listen, |_| None),
-                publish: publish::take(&mut t),
-            },
             ingest: IngestConfig {
                 cut_rows: t.take("ingest.cut_rows", d.ingest.cut_rows, at_least(1)),
                 cut_bytes: t.take("ingest.cut_bytes", d.ingest.cut_bytes, at_least(1 << 16)),
@@ -232,7 +246,8 @@ impl Config {
                     |_| None,
                 ),
             },
-            sources: sources::take(&mut t),
+            sources: sources::take(&mut t, operational.server.as_ref()),
+            operational,
             lake: LakeSettings {
                 catalog: catalog(&mut t, d.lake.catalog),
                 warehouse: t.take("lake.warehouse", d.lake.warehouse, |_| None),
@@ -279,6 +294,31 @@ impl Config {
         }
         config
     }
+}
+
+fn operational(t: &mut Taker<'_>, default: OperationalConfig) -> OperationalConfig {
+    let listen = t.take("operational.listen", default.listen, |_| None);
+    let said_in = t.said_in("operational.url");
+    let url: Secret = t.secret("operational.url", Secret::new(""));
+    let prefix = t.take("operational.prefix", "medlake_".to_owned(), |prefix: &String| {
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        (!prefix.chars().all(word) || prefix.len() > 40)
+            .then(|| "must be lower-case letters, digits and underscores".to_owned())
+    });
+    let publish = publish::take(t);
+    let server = (!url.reveal().is_empty()).then_some(DatabaseServer { url, prefix });
+    if let Some(server) = &server {
+        if sources::without_password(server.url.reveal()).is_none() {
+            let problem = "is not of the form mysql://user:password@host:port";
+            t.wrong("operational.url", &said_in, problem);
+        }
+        if publish.is_some() {
+            let problem = "cannot be set together with operational.url: publish the server's binlog \
+                           with a connector of Debezium";
+            t.wrong("operational.publish", &said_in, problem);
+        }
+    }
+    OperationalConfig { listen, server, publish }
 }
 
 /// The catalog, with what a REST catalog takes besides its address.

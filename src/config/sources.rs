@@ -1,13 +1,18 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 
-use medlake_ingest::{KafkaConfig, MysqlConfig, MysqlTls};
+use medlake_ingest::{Datetimes, KafkaConfig, MysqlConfig, MysqlTls};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use super::layers::{Taker, at_least};
+use super::{
+    DatabaseServer,
+    layers::{Taker, at_least},
+};
 
-/// The services of this repository, whose databases are in the data folder.
-const EMBEDDED: [&str; 3] = ["mall", "distribution", "chronic_care"];
+/// The services of this repository.
+pub(crate) const SERVICES: [&str; 3] = ["mall", "distribution", "chronic_care"];
+/// What of a service's tables on a server is not for others.
+const SERVICE_TABLES: &str = "*,!_*,!outbox*,!idempotency*";
 
 /// One source of changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,21 +62,29 @@ impl FromStr for SourceKind {
 
 /// What is taken in when nothing is said.
 pub(super) fn embedded() -> BTreeMap<String, SourceConfig> {
-    EMBEDDED.into_iter().map(|name| (name.to_owned(), SourceConfig::Embedded)).collect()
+    SERVICES.into_iter().map(|name| (name.to_owned(), SourceConfig::Embedded)).collect()
 }
 
 /// The default sources, and those that are said.
-pub(super) fn take(t: &mut Taker<'_>) -> BTreeMap<String, SourceConfig> {
+pub(super) fn take(
+    t: &mut Taker<'_>,
+    server: Option<&DatabaseServer>,
+) -> BTreeMap<String, SourceConfig> {
     let mut sources = embedded();
     let mut names = t.words_after("sources");
-    names.extend(EMBEDDED.map(str::to_owned));
+    names.extend(SERVICES.map(str::to_owned));
     names.sort();
     names.dedup();
     for name in names {
         let key = |setting: &str| format!("sources.{name}.{setting}");
         let said_in = t.said_in(&key("kind"));
-        let service = EMBEDDED.contains(&name.as_str());
-        let default = if service { SourceKind::Embedded } else { SourceKind::None };
+        let service = SERVICES.contains(&name.as_str());
+        let server = server.filter(|_| service);
+        let default = match (service, server) {
+            (false, _) => SourceKind::None,
+            (true, None) => SourceKind::Embedded,
+            (true, Some(_)) => SourceKind::Mysql,
+        };
         if format!("{name}.x").parse::<medlake_contract::TableName>().is_err() || name == "system" {
             let problem = "is no name of a source: lower-case letters, digits and underscores, \
                            and not \"system\"";
@@ -79,13 +92,16 @@ pub(super) fn take(t: &mut Taker<'_>) -> BTreeMap<String, SourceConfig> {
         }
         match t.take(&key("kind"), default, |_| None) {
             SourceKind::None => drop(sources.remove(&name)),
-            SourceKind::Embedded if service => {}
+            SourceKind::Embedded if service && server.is_none() => {}
+            SourceKind::Embedded if service => {
+                t.wrong(&key("kind"), &said_in, "is in a database of operational.url");
+            }
             SourceKind::Embedded => {
-                let problem = format!("must be one of the services: {}", EMBEDDED.join(", "));
+                let problem = format!("must be one of the services: {}", SERVICES.join(", "));
                 t.wrong(&key("kind"), &said_in, problem);
             }
             SourceKind::Mysql => {
-                if let Some(settings) = mysql(t, &name) {
+                if let Some(settings) = mysql(t, &name, server) {
                     sources.insert(name, SourceConfig::Mysql(Box::new(settings)));
                 }
             }
@@ -99,11 +115,22 @@ pub(super) fn take(t: &mut Taker<'_>) -> BTreeMap<String, SourceConfig> {
     sources
 }
 
-fn mysql(t: &mut Taker<'_>, name: &str) -> Option<MysqlSettings> {
+/// Settings of a MySQL source; those of a service that is on a `server` are known.
+fn mysql(t: &mut Taker<'_>, name: &str, server: Option<&DatabaseServer>) -> Option<MysqlSettings> {
     let key = |setting: &str| format!("sources.{name}.{setting}");
     let said_in = t.said_in(&key("url"));
-    let url: String = t.secret(&key("url"), String::new());
-    let tables: String = t.take(&key("tables"), "*".to_owned(), |_| None);
+    let of_service = server.map(|DatabaseServer { url, prefix }| {
+        format!("{}/{prefix}{name}", url.reveal().trim_end_matches('/'))
+    });
+    let url: String = t.secret(&key("url"), of_service.unwrap_or_default());
+    let (all, datetimes) = match server {
+        Some(_) => (SERVICE_TABLES, "utc"),
+        None => ("*", "local"),
+    };
+    let tables: String = t.take(&key("tables"), all.to_owned(), |_| None);
+    let datetimes: String = t.take(&key("datetimes"), datetimes.to_owned(), |word: &String| {
+        (!["local", "utc"].contains(&word.as_str())).then(|| "must be local or utc".to_owned())
+    });
     let server_id: u32 = t.take(&key("server_id"), 0, |_| None);
     let file = |t: &mut Taker<'_>, setting| {
         let path: PathBuf = t.take(&key(setting), PathBuf::new(), |_| None);
@@ -136,6 +163,10 @@ fn mysql(t: &mut Taker<'_>, name: &str) -> Option<MysqlSettings> {
                 tables: tables.split(',').map(|pattern| pattern.trim().to_owned()).collect(),
                 server_id: (server_id > 0).then_some(server_id),
                 tls,
+                datetimes: match datetimes.as_str() {
+                    "utc" => Datetimes::Utc,
+                    _ => Datetimes::Local,
+                },
                 ..database
             },
             connections,
@@ -193,13 +224,20 @@ fn nest(settings: &mut Map<String, Value>, path: &[&str], value: Value) {
     }
 }
 
+/// The address of a server, but for the password; none when it is no such address.
+pub(super) fn without_password(url: &str) -> Option<String> {
+    let MysqlConfig { host, port, user, .. } =
+        MysqlConfig::from_url(&format!("{}/x", url.trim_end_matches('/'))).ok()?;
+    Some(format!("mysql://{user}:***@{host}:{port}"))
+}
+
 /// As a YAML file says them.
 pub(super) fn write(
     f: &mut fmt::Formatter<'_>,
     sources: &BTreeMap<String, SourceConfig>,
 ) -> fmt::Result {
     writeln!(f, "sources:")?;
-    for name in EMBEDDED.iter().filter(|name| !sources.contains_key(**name)) {
+    for name in SERVICES.iter().filter(|name| !sources.contains_key(**name)) {
         writeln!(f, "  {name}:\n    kind: none")?;
     }
     for (name, source) in sources {
@@ -214,10 +252,17 @@ pub(super) fn write(
 
 fn write_mysql(f: &mut fmt::Formatter<'_>, name: &str, mysql: &MysqlSettings) -> fmt::Result {
     let MysqlSettings { database, connections, copy_after_gap } = mysql;
-    let MysqlConfig { host, port, user, database: schema, tables, server_id, tls, .. } = database;
+    let MysqlConfig {
+        host, port, user, database: schema, tables, server_id, tls, datetimes, ..
+    } = database;
     writeln!(f, "  {name}:\n    kind: mysql")?;
     writeln!(f, "    url: mysql://{user}:***@{host}:{port}/{schema}")?;
     writeln!(f, "    tables: \"{}\"", tables.join(","))?;
+    let datetimes = match datetimes {
+        Datetimes::Local => "local",
+        Datetimes::Utc => "utc",
+    };
+    writeln!(f, "    datetimes: {datetimes}")?;
     if let Some(id) = server_id {
         writeln!(f, "    server_id: {id}")?;
     }

@@ -148,6 +148,8 @@ fn split(line: &str) -> Vec<&str> {
 mod tests {
     use std::sync::Arc;
 
+    use medlake_operational::Storage;
+
     use super::*;
 
     const EVENTS: &str = "PATIENT_ID,DATE,PERDAY,CATEGORY,DURATION\n\
@@ -157,7 +159,9 @@ mod tests {
     async fn events_become_dispensings_once() {
         let folder = tempfile::tempdir().unwrap();
         let services =
-            Services::open(folder.path(), Arc::new(|| 1), Arc::new(|| ())).await.unwrap();
+            Services::open(&Storage::files(folder.path()), Arc::new(|| 1), Arc::new(|| ()))
+                .await
+                .unwrap();
         std::fs::write(folder.path().join(FILE), EVENTS).unwrap();
         let first = run(&services, folder.path(), None).await.unwrap();
         assert_eq!((first.written, first.skipped), (3, 0));
@@ -171,7 +175,7 @@ mod tests {
                  d.days_supply, datetime(d.created_at / 1000000, 'unixepoch', '8 hours')
              from dispensing d join patient p using (patient_id) order by 1",
         )
-        .fetch_all(&mut *connection)
+        .fetch_all(connection.sqlite().unwrap())
         .await
         .unwrap();
         let rows: Vec<String> = rows.iter().map(|r| format!("{r:?}")).collect();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, FromRow};
 
-use crate::{Database, Durability, Migration, OperationalError, WriteTransaction};
+use crate::{Database, Migration, Migrations, OperationalError, Storage, WriteTransaction};
 
 const TABLES: &[Migration] = &[Migration {
     version: 1,
@@ -40,11 +40,12 @@ async fn open(
     folder: &std::path::Path,
     migrations: &'static [Migration],
 ) -> Result<Database, OperationalError> {
-    Database::open(folder, "test", migrations, Durability::ProcessKill, Arc::new(|| ())).await
+    let migrations = Migrations { sqlite: migrations, mysql: &[] };
+    Database::open(&Storage::files(folder), "test", migrations, Arc::new(|| ())).await
 }
 
 async fn run(tx: &mut WriteTransaction, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut **tx).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(tx.sqlite().unwrap()).await.unwrap();
 }
 
 /// What `sql` writes into the change table, as one transaction.
@@ -53,7 +54,7 @@ async fn changes_of(database: &Database, sql: &str) -> Vec<Change> {
     run(&mut tx, "delete from cdc_change").await;
     run(&mut tx, sql).await;
     let changes = sqlx::query_as("select * from cdc_change order by change_id")
-        .fetch_all(&mut *tx)
+        .fetch_all(tx.sqlite().unwrap())
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -108,12 +109,12 @@ async fn every_double_reads_back_to_itself() {
     for value in &values {
         sqlx::query("insert into thing (ratio) values (?1)")
             .bind(value)
-            .execute(&mut *tx)
+            .execute(tx.sqlite().unwrap())
             .await
             .unwrap();
     }
     let images: Vec<String> = sqlx::query_scalar("select after from cdc_change order by change_id")
-        .fetch_all(&mut *tx)
+        .fetch_all(tx.sqlite().unwrap())
         .await
         .unwrap();
     for (value, image) in values.iter().zip(images) {
@@ -131,7 +132,7 @@ async fn a_double_that_sqlite_cannot_print_exactly_is_refused() {
         let mut tx = database.begin(5).await.unwrap();
         let refused = sqlx::query("insert into thing (ratio) values (?1)")
             .bind(value)
-            .execute(&mut *tx)
+            .execute(tx.sqlite().unwrap())
             .await
             .unwrap_err();
         assert!(refused.to_string().contains("thing.ratio"), "{refused}");
@@ -211,7 +212,7 @@ async fn transactions_are_whole_and_in_the_order_of_their_commits() {
                 for part in 0..3 {
                     sqlx::query("insert into thing (name) values (?1)")
                         .bind(format!("{writer}.{round}.{part}"))
-                        .execute(&mut *tx)
+                        .execute(tx.sqlite().unwrap())
                         .await
                         .unwrap();
                     tokio::task::yield_now().await;
@@ -229,7 +230,7 @@ async fn transactions_are_whole_and_in_the_order_of_their_commits() {
         done.unwrap();
     }
     let changes: Vec<Change> = sqlx::query_as("select * from cdc_change order by change_id")
-        .fetch_all(&mut *database.read().await.unwrap())
+        .fetch_all(database.read().await.unwrap().sqlite().unwrap())
         .await
         .unwrap();
     let expected = 8 * (0..20).filter(|round| round % 3 != 0).count() * 3;
@@ -257,7 +258,7 @@ async fn triggers_follow_a_migration_and_stay_when_nothing_changed() {
         let found: Vec<(String, String)> = sqlx::query_as(
             "select name, sql from sqlite_schema where type = 'trigger' order by rowid",
         )
-        .fetch_all(&mut *database.read().await.unwrap())
+        .fetch_all(database.read().await.unwrap().sqlite().unwrap())
         .await
         .unwrap();
         database.close().await;
@@ -306,7 +307,7 @@ async fn marks(database: &Database) -> Vec<Value> {
     let marks: Vec<String> = sqlx::query_scalar(
         "select after from cdc_change where table_name = 'cdc_schema' order by change_id",
     )
-    .fetch_all(&mut *database.read().await.unwrap())
+    .fetch_all(database.read().await.unwrap().sqlite().unwrap())
     .await
     .unwrap();
     marks.iter().map(|mark| serde_json::from_str(mark).unwrap()).collect()
@@ -363,7 +364,7 @@ async fn what_a_migration_makes_of_a_table_stands_where_it_happened() {
     tx.commit().await.unwrap();
     let all: Vec<(i64, i64, String)> =
         sqlx::query_as("select change_id, tx_id, table_name from cdc_change order by change_id")
-            .fetch_all(&mut *database.read().await.unwrap())
+            .fetch_all(database.read().await.unwrap().sqlite().unwrap())
             .await
             .unwrap();
     let names: Vec<&str> = all.iter().map(|(_, _, name)| name.as_str()).collect();
@@ -371,7 +372,7 @@ async fn what_a_migration_makes_of_a_table_stands_where_it_happened() {
     assert_eq!(all.iter().map(|(_, tx, _)| *tx).collect::<Vec<_>>(), [1, 1, 2, 2, 2, 3]);
     let noted: Vec<(i64, String)> =
         sqlx::query_as("select change_id, table_name from cdc_schema order by schema_id")
-            .fetch_all(&mut *database.read().await.unwrap())
+            .fetch_all(database.read().await.unwrap().sqlite().unwrap())
             .await
             .unwrap();
     let noted: Vec<_> = noted.iter().map(|(at, name)| (*at, name.as_str())).collect();

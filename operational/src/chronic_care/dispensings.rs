@@ -3,14 +3,13 @@
 use axum::{Router, extract::State, http::StatusCode, routing};
 use chrono::{DateTime, FixedOffset, NaiveDate};
 use serde::{Deserialize, Serialize};
-use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use super::patients;
 use crate::{
     OperationalError, OrderPaid, OrderRefunded, Scope, Services, WriteTransaction,
-    database::rows_json,
-    http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    database::{Micros, Record as _, insert_missing, record, sql, words},
+    http::{Answer, Command, ErrorBody, Failure},
     scope::check_day,
 };
 
@@ -19,17 +18,16 @@ const DAYS_SUPPLY_MAX: i64 = 3660;
 /// A business day is that of Asia/Shanghai: eight hours ahead, all year.
 const BUSINESS_DAY_OFFSET_SECONDS: i32 = 8 * 3600;
 
-/// Where a medicine came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum DispensingSource {
-    /// An order of the mall.
-    Mall,
-    /// A hospital.
-    Hospital,
-    /// Data of others.
-    Import,
+words! {
+    /// Where a medicine came from.
+    pub enum DispensingSource {
+        /// An order of the mall.
+        Mall = "mall",
+        /// A hospital.
+        Hospital = "hospital",
+        /// Data of others.
+        Import = "import",
+    }
 }
 
 /// A dispensing to be recorded.
@@ -55,27 +53,28 @@ pub struct NewDispensing {
     pub source: DispensingSource,
 }
 
-/// A dispensing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Dispensing {
-    /// Its id.
-    pub dispensing_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The patient.
-    pub patient_id: i64,
-    /// The drug.
-    pub drug_code: String,
-    /// Its class.
-    pub drug_class: String,
-    /// The day, `yyyy-mm-dd`.
-    pub dispensed_on: String,
-    /// How many days it lasts.
-    pub days_supply: i64,
-    /// Where it came from.
-    pub source: DispensingSource,
-    /// Microseconds since 1970 (UTC).
-    pub created_at: i64,
+record! {
+    /// A dispensing.
+    pub struct Dispensing in "dispensing" {
+        /// Its id.
+        pub dispensing_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The patient.
+        pub patient_id: i64,
+        /// The drug.
+        pub drug_code: String,
+        /// Its class.
+        pub drug_class: String,
+        /// The day.
+        pub dispensed_on: NaiveDate,
+        /// How many days it lasts.
+        pub days_supply: i64,
+        /// Where it came from.
+        pub source: DispensingSource,
+        /// Microseconds since 1970 (UTC).
+        pub created_at: Micros,
+    }
 }
 
 /// Records dispensings in one statement and returns those that were added: one whose id exists
@@ -99,21 +98,19 @@ pub async fn create_many(
             return Err(OperationalError::invalid("days_supply must be between 1 and 3660"));
         }
     }
-    Ok(sqlx::query_as(
-        "insert into dispensing (dispensing_id, tenant_id, patient_id, drug_code, drug_class,
-             dispensed_on, days_supply, source, created_at)
-         select value ->> 'dispensing_id', ?2, value ->> 'patient_id', value ->> 'drug_code',
-             value ->> 'drug_class', value ->> 'dispensed_on', value ->> 'days_supply',
-             value ->> 'source', ?3
-         from json_each(?1) where true order by key
-         on conflict (dispensing_id) do nothing
-         returning *",
-    )
-    .bind(rows_json(new)?)
-    .bind(scope.tenant_id)
-    .bind(scope.now)
-    .fetch_all(&mut **tx)
-    .await?)
+    let ids = tx.ids(Dispensing::TABLE, new.iter().map(|d| d.dispensing_id)).await?;
+    let rows = ids.into_iter().zip(new).map(|(dispensing_id, new)| Dispensing {
+        dispensing_id,
+        tenant_id: scope.tenant_id,
+        patient_id: new.patient_id,
+        drug_code: new.drug_code.clone(),
+        drug_class: new.drug_class.clone(),
+        dispensed_on: new.dispensed_on,
+        days_supply: new.days_supply,
+        source: new.source,
+        created_at: Micros(scope.now),
+    });
+    insert_missing(tx, rows.collect()).await
 }
 
 /// Records one dispensing.
@@ -142,15 +139,13 @@ pub async fn from_paid_order(
     tx: &mut WriteTransaction,
     paid: &OrderPaid,
 ) -> Result<(), OperationalError> {
-    let patient_id: Option<i64> = sqlx::query_scalar(
-        "select patient_id from patient
-         where tenant_id = ?1 and person_id = ?2 and status = 'active'",
-    )
+    let patient: Option<(i64,)> = sql("select patient_id from patient
+         where tenant_id = ?1 and person_id = ?2 and status = 'active'")
     .bind(paid.tenant_id)
     .bind(paid.person_id)
-    .fetch_optional(&mut **tx)
+    .first(tx)
     .await?;
-    let Some(patient_id) = patient_id else {
+    let Some((patient_id,)) = patient else {
         return Ok(());
     };
     let scope = Scope { tenant_id: paid.tenant_id, now: paid.paid_at };
@@ -163,12 +158,11 @@ pub async fn from_paid_order(
         if line.quantity < 1 {
             continue;
         }
-        let known: bool = sqlx::query_scalar(
-            "select exists (select 1 from _mall_dispensing where order_line_id = ?1)",
-        )
-        .bind(line.order_line_id)
-        .fetch_one(&mut **tx)
-        .await?;
+        let known: bool =
+            sql("select exists (select 1 from _mall_dispensing where order_line_id = ?1)")
+                .bind(line.order_line_id)
+                .value(tx)
+                .await?;
         if known {
             continue;
         }
@@ -182,16 +176,14 @@ pub async fn from_paid_order(
             source: DispensingSource::Mall,
         };
         let dispensing = create(tx, scope, new).await?;
-        sqlx::query(
-            "insert into _mall_dispensing
+        sql("insert into _mall_dispensing
                  (order_line_id, dispensing_id, quantity_left, days_supply_per_unit)
-             values (?1, ?2, ?3, ?4)",
-        )
+             values (?1, ?2, ?3, ?4)")
         .bind(line.order_line_id)
         .bind(dispensing.dispensing_id)
         .bind(line.quantity)
         .bind(days_supply_per_unit)
-        .execute(&mut **tx)
+        .execute(tx)
         .await?;
     }
     Ok(())
@@ -208,28 +200,31 @@ pub async fn from_refund(
 ) -> Result<(), OperationalError> {
     for line in &refunded.lines {
         // Only ever down: a message that comes again, or behind a newer one, finds nothing to do.
-        let shrunk: Option<(i64, i64)> = sqlx::query_as(
-            "update _mall_dispensing set quantity_left = ?2
-             where order_line_id = ?1 and quantity_left > ?2
-             returning dispensing_id, days_supply_per_unit",
-        )
-        .bind(line.order_line_id)
-        .bind(line.quantity_left)
-        .fetch_optional(&mut **tx)
-        .await?;
-        let Some((dispensing_id, days_supply_per_unit)) = shrunk else {
+        let more: Option<(i64, i64)> =
+            sql("select dispensing_id, days_supply_per_unit from _mall_dispensing
+             where order_line_id = ?1 and quantity_left > ?2 for update")
+            .bind(line.order_line_id)
+            .bind(line.quantity_left)
+            .first(tx)
+            .await?;
+        let Some((dispensing_id, days_supply_per_unit)) = more else {
             continue;
         };
+        sql("update _mall_dispensing set quantity_left = ?2 where order_line_id = ?1")
+            .bind(line.order_line_id)
+            .bind(line.quantity_left)
+            .execute(tx)
+            .await?;
         if line.quantity_left == 0 {
-            sqlx::query("delete from dispensing where dispensing_id = ?1")
+            sql("delete from dispensing where dispensing_id = ?1")
                 .bind(dispensing_id)
-                .execute(&mut **tx)
+                .execute(tx)
                 .await?;
         } else {
-            sqlx::query("update dispensing set days_supply = ?2 where dispensing_id = ?1")
+            sql("update dispensing set days_supply = ?2 where dispensing_id = ?1")
                 .bind(dispensing_id)
                 .bind((line.quantity_left * days_supply_per_unit).min(DAYS_SUPPLY_MAX))
-                .execute(&mut **tx)
+                .execute(tx)
                 .await?;
         }
     }
@@ -257,11 +252,12 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewDispensing>,
 ) -> Result<Answer, Failure> {
-    match begin(services.chronic_care(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let dispensing = create(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &dispensing).await?)
-        }
-    }
+    command
+        .carry_out(
+            services.chronic_care(),
+            services.now(),
+            StatusCode::CREATED,
+            |tx, scope, new| Box::pin(create(tx, scope, new.clone())),
+        )
+        .await
 }

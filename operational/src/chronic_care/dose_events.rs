@@ -2,13 +2,13 @@
 
 use axum::{Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use super::medication_plans::{self, PlanStatus};
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    database::{Micros, Record as _, insert, record, words},
+    http::{Answer, Command, ErrorBody, Failure},
     scope::check_time,
 };
 
@@ -18,17 +18,16 @@ const ON_TIME_MICROS: u64 = 60 * MINUTE_MICROS;
 /// Within four hours, it is late; after that it was missed.
 const LATE_MICROS: u64 = 4 * 60 * MINUTE_MICROS;
 
-/// What became of a dose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum DoseStatus {
-    /// Taken within an hour of its time.
-    Taken,
-    /// Taken within four hours of its time.
-    Late,
-    /// Not taken, or too far from its time to count.
-    Missed,
+words! {
+    /// What became of a dose.
+    pub enum DoseStatus {
+        /// Taken within an hour of its time.
+        Taken = "taken",
+        /// Taken within four hours of its time.
+        Late = "late",
+        /// Not taken, or too far from its time to count.
+        Missed = "missed",
+    }
 }
 
 /// What became of a dose, to be recorded.
@@ -43,25 +42,26 @@ pub struct NewDoseEvent {
     pub taken_at: Option<i64>,
 }
 
-/// A dose event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct DoseEvent {
-    /// Its id.
-    pub dose_event_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The plan.
-    pub plan_id: i64,
-    /// The patient.
-    pub patient_id: i64,
-    /// The time of the reminder, in microseconds since 1970 (UTC).
-    pub scheduled_at: i64,
-    /// What became of it.
-    pub status: DoseStatus,
-    /// When it was taken.
-    pub taken_at: Option<i64>,
-    /// Microseconds since 1970 (UTC).
-    pub recorded_at: i64,
+record! {
+    /// A dose event.
+    pub struct DoseEvent in "dose_event" {
+        /// Its id.
+        pub dose_event_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The plan.
+        pub plan_id: i64,
+        /// The patient.
+        pub patient_id: i64,
+        /// The time of the reminder, in microseconds since 1970 (UTC).
+        pub scheduled_at: Micros,
+        /// What became of it.
+        pub status: DoseStatus,
+        /// When it was taken.
+        pub taken_at: Option<Micros>,
+        /// Microseconds since 1970 (UTC).
+        pub recorded_at: Micros,
+    }
 }
 
 /// What a dose taken then counts as.
@@ -92,27 +92,22 @@ pub async fn record(
             new.plan_id
         )));
     }
-    sqlx::query_as(
-        "insert into dose_event
-             (tenant_id, plan_id, patient_id, scheduled_at, status, taken_at, recorded_at)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         on conflict (plan_id, scheduled_at) do nothing returning *",
-    )
-    .bind(scope.tenant_id)
-    .bind(new.plan_id)
-    .bind(plan.patient_id)
-    .bind(new.scheduled_at)
-    .bind(status_of(new.scheduled_at, new.taken_at))
-    .bind(new.taken_at)
-    .bind(scope.now)
-    .fetch_optional(&mut **tx)
-    .await?
-    .ok_or_else(|| {
-        OperationalError::conflict(format!(
-            "the dose of plan {} at {} is recorded already",
-            new.plan_id, new.scheduled_at
-        ))
-    })
+    let dose = DoseEvent {
+        dose_event_id: tx.id(DoseEvent::TABLE).await?,
+        tenant_id: scope.tenant_id,
+        plan_id: new.plan_id,
+        patient_id: plan.patient_id,
+        scheduled_at: Micros(new.scheduled_at),
+        status: status_of(new.scheduled_at, new.taken_at),
+        taken_at: new.taken_at.map(Micros),
+        recorded_at: Micros(scope.now),
+    };
+    insert(tx, std::slice::from_ref(&dose)).await.map_err(|error| {
+        error.or_taken(|| {
+            format!("the dose of plan {} at {} is recorded already", new.plan_id, new.scheduled_at)
+        })
+    })?;
+    Ok(dose)
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -127,11 +122,12 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewDoseEvent>,
 ) -> Result<Answer, Failure> {
-    match begin(services.chronic_care(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let event = record(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &event).await?)
-        }
-    }
+    command
+        .carry_out(
+            services.chronic_care(),
+            services.now(),
+            StatusCode::CREATED,
+            |tx, scope, new| Box::pin(record(tx, scope, *new)),
+        )
+        .await
 }

@@ -3,7 +3,6 @@
 use axum::{Router, extract::State, http::StatusCode, routing};
 use chrono::{Datelike, NaiveDate};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use super::{
@@ -12,21 +11,21 @@ use super::{
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    database::{Connection, Micros, Record as _, insert, record, sql, words},
+    http::{Answer, Command, ErrorBody, Failure},
     scope::check_time,
 };
 
-/// How a patient was met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum Method {
-    /// Face to face.
-    Visit,
-    /// By phone.
-    Phone,
-    /// Online.
-    Online,
+words! {
+    /// How a patient was met.
+    pub enum Method {
+        /// Face to face.
+        Visit = "visit",
+        /// By phone.
+        Phone = "phone",
+        /// Online.
+        Online = "online",
+    }
 }
 
 /// A follow-up to be recorded.
@@ -51,29 +50,30 @@ pub struct NewFollowUp {
     pub note: Option<String>,
 }
 
-/// A follow-up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct FollowUp {
-    /// Its id.
-    pub follow_up_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The patient.
-    pub patient_id: i64,
-    /// When, in microseconds since 1970 (UTC).
-    pub performed_at: i64,
-    /// How.
-    pub method: Method,
-    /// Upper pressure.
-    pub systolic_mmhg: Option<i64>,
-    /// Lower pressure.
-    pub diastolic_mmhg: Option<i64>,
-    /// Fasting glucose, micromol per litre.
-    pub fasting_glucose_umol_per_l: Option<i64>,
-    /// Whether the patient is at target; null when the values do not say.
-    pub on_target: Option<bool>,
-    /// Anything else.
-    pub note: Option<String>,
+record! {
+    /// A follow-up.
+    pub struct FollowUp in "follow_up" {
+        /// Its id.
+        pub follow_up_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The patient.
+        pub patient_id: i64,
+        /// When, in microseconds since 1970 (UTC).
+        pub performed_at: Micros,
+        /// How.
+        pub method: Method,
+        /// Upper pressure.
+        pub systolic_mmhg: Option<i64>,
+        /// Lower pressure.
+        pub diastolic_mmhg: Option<i64>,
+        /// Fasting glucose, micromol per litre.
+        pub fasting_glucose_umol_per_l: Option<i64>,
+        /// Whether the patient is at target; null when the values do not say.
+        pub on_target: Option<bool>,
+        /// Anything else.
+        pub note: Option<String>,
+    }
 }
 
 /// Whether values are at the national target: below 140/90 (150/90 from 65 years on), fasting
@@ -97,7 +97,7 @@ pub fn on_target(
 
 /// Whole years on `day`, for someone whose birthday is known.
 fn age_on(patient: &Patient, day: NaiveDate) -> Option<i32> {
-    let born: NaiveDate = patient.birth_date.as_ref()?.parse().ok()?;
+    let born = patient.birth_date?;
     let had_birthday = (day.month(), day.day()) >= (born.month(), born.day());
     Some(day.year() - born.year() - i32::from(!had_birthday))
 }
@@ -129,22 +129,20 @@ pub async fn record(
         let pressure = new.systolic_mmhg.zip(new.diastolic_mmhg);
         on_target(patient.condition, age, pressure, new.fasting_glucose_umol_per_l)
     });
-    Ok(sqlx::query_as(
-        "insert into follow_up (tenant_id, patient_id, performed_at, method, systolic_mmhg,
-             diastolic_mmhg, fasting_glucose_umol_per_l, on_target, note)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) returning *",
-    )
-    .bind(scope.tenant_id)
-    .bind(new.patient_id)
-    .bind(performed_at)
-    .bind(new.method)
-    .bind(new.systolic_mmhg)
-    .bind(new.diastolic_mmhg)
-    .bind(new.fasting_glucose_umol_per_l)
-    .bind(on_target)
-    .bind(&new.note)
-    .fetch_one(&mut **tx)
-    .await?)
+    let follow_up = FollowUp {
+        follow_up_id: tx.id(FollowUp::TABLE).await?,
+        tenant_id: scope.tenant_id,
+        patient_id: new.patient_id,
+        performed_at: Micros(performed_at),
+        method: new.method,
+        systolic_mmhg: new.systolic_mmhg,
+        diastolic_mmhg: new.diastolic_mmhg,
+        fasting_glucose_umol_per_l: new.fasting_glucose_umol_per_l,
+        on_target,
+        note: new.note,
+    };
+    insert(tx, std::slice::from_ref(&follow_up)).await?;
+    Ok(follow_up)
 }
 
 /// The follow-ups of a patient, the newest first.
@@ -152,15 +150,15 @@ pub async fn record(
 /// # Errors
 /// When the database fails.
 pub async fn of_patient(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     patient_id: i64,
 ) -> Result<Vec<FollowUp>, OperationalError> {
-    Ok(sqlx::query_as(
+    sql(
         "select * from follow_up where patient_id = ?1 order by performed_at desc, follow_up_id desc",
     )
     .bind(patient_id)
-    .fetch_all(connection)
-    .await?)
+    .all(connection)
+    .await
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -175,11 +173,12 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewFollowUp>,
 ) -> Result<Answer, Failure> {
-    match begin(services.chronic_care(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let follow_up = record(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &follow_up).await?)
-        }
-    }
+    command
+        .carry_out(
+            services.chronic_care(),
+            services.now(),
+            StatusCode::CREATED,
+            |tx, scope, new| Box::pin(record(tx, scope, new.clone())),
+        )
+        .await
 }

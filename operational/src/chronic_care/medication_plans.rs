@@ -3,25 +3,24 @@
 use axum::{Router, extract::State, http::StatusCode, routing};
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use super::patients;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    database::{Connection, Micros, Record as _, insert, record, sql, words},
+    http::{Answer, Command, ErrorBody, Failure},
     scope::check_day,
 };
 
-/// Whether a plan is followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum PlanStatus {
-    /// It is followed.
-    Active,
-    /// It is not followed any more.
-    Stopped,
+words! {
+    /// Whether a plan is followed.
+    pub enum PlanStatus {
+        /// It is followed.
+        Active = "active",
+        /// It is not followed any more.
+        Stopped = "stopped",
+    }
 }
 
 /// A plan to be made.
@@ -47,31 +46,32 @@ pub struct NewMedicationPlan {
     pub ends_on: Option<NaiveDate>,
 }
 
-/// A plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct MedicationPlan {
-    /// Its id.
-    pub plan_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The patient.
-    pub patient_id: i64,
-    /// The drug.
-    pub drug_code: String,
-    /// Its class.
-    pub drug_class: String,
-    /// How often a day.
-    pub doses_per_day: i64,
-    /// The first day, `yyyy-mm-dd`.
-    pub starts_on: String,
-    /// The last day, `yyyy-mm-dd`.
-    pub ends_on: Option<String>,
-    /// Whether it is followed.
-    pub status: PlanStatus,
-    /// Microseconds since 1970 (UTC).
-    pub created_at: i64,
-    /// Microseconds since 1970 (UTC).
-    pub updated_at: i64,
+record! {
+    /// A plan.
+    pub struct MedicationPlan in "medication_plan" {
+        /// Its id.
+        pub plan_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The patient.
+        pub patient_id: i64,
+        /// The drug.
+        pub drug_code: String,
+        /// Its class.
+        pub drug_class: String,
+        /// How often a day.
+        pub doses_per_day: i64,
+        /// The first day.
+        pub starts_on: NaiveDate,
+        /// The last day.
+        pub ends_on: Option<NaiveDate>,
+        /// Whether it is followed.
+        pub status: PlanStatus,
+        /// Microseconds since 1970 (UTC).
+        pub created_at: Micros,
+        /// Microseconds since 1970 (UTC).
+        pub updated_at: Micros,
+    }
 }
 
 /// Makes a plan.
@@ -98,24 +98,23 @@ pub async fn create(
     check_day("starts_on", Some(new.starts_on))?;
     check_day("ends_on", new.ends_on)?;
     patients::find(tx, scope.tenant_id, new.patient_id).await?;
-    sqlx::query_as(
-        "insert into medication_plan (plan_id, tenant_id, patient_id, drug_code, drug_class,
-             doses_per_day, starts_on, ends_on, status, created_at, updated_at)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'active', ?9, ?9)
-         on conflict (plan_id) do nothing returning *",
-    )
-    .bind(new.plan_id)
-    .bind(scope.tenant_id)
-    .bind(new.patient_id)
-    .bind(&new.drug_code)
-    .bind(&new.drug_class)
-    .bind(new.doses_per_day)
-    .bind(new.starts_on.to_string())
-    .bind(new.ends_on.map(|day| day.to_string()))
-    .bind(scope.now)
-    .fetch_optional(&mut **tx)
-    .await?
-    .ok_or_else(|| OperationalError::conflict("the medication plan exists already"))
+    let plan = MedicationPlan {
+        plan_id: tx.ids(MedicationPlan::TABLE, [new.plan_id]).await?[0],
+        tenant_id: scope.tenant_id,
+        patient_id: new.patient_id,
+        drug_code: new.drug_code,
+        drug_class: new.drug_class,
+        doses_per_day: new.doses_per_day,
+        starts_on: new.starts_on,
+        ends_on: new.ends_on,
+        status: PlanStatus::Active,
+        created_at: Micros(scope.now),
+        updated_at: Micros(scope.now),
+    };
+    insert(tx, std::slice::from_ref(&plan))
+        .await
+        .map_err(|error| error.or_taken(|| "the medication plan exists already".to_owned()))?;
+    Ok(plan)
 }
 
 /// One plan.
@@ -123,14 +122,14 @@ pub async fn create(
 /// # Errors
 /// `NotFound`.
 pub async fn find(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant_id: i64,
     plan_id: i64,
 ) -> Result<MedicationPlan, OperationalError> {
-    sqlx::query_as("select * from medication_plan where plan_id = ?1 and tenant_id = ?2")
+    sql("select * from medication_plan where plan_id = ?1 and tenant_id = ?2")
         .bind(plan_id)
         .bind(tenant_id)
-        .fetch_optional(connection)
+        .first(connection)
         .await?
         .ok_or(OperationalError::not_found("medication_plan", plan_id))
 }
@@ -140,13 +139,13 @@ pub async fn find(
 /// # Errors
 /// When the database fails.
 pub async fn of_patient(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     patient_id: i64,
 ) -> Result<Vec<MedicationPlan>, OperationalError> {
-    Ok(sqlx::query_as("select * from medication_plan where patient_id = ?1 order by plan_id")
+    sql("select * from medication_plan where patient_id = ?1 order by plan_id")
         .bind(patient_id)
-        .fetch_all(connection)
-        .await?)
+        .all(connection)
+        .await
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -161,11 +160,12 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewMedicationPlan>,
 ) -> Result<Answer, Failure> {
-    match begin(services.chronic_care(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let plan = create(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &plan).await?)
-        }
-    }
+    command
+        .carry_out(
+            services.chronic_care(),
+            services.now(),
+            StatusCode::CREATED,
+            |tx, scope, new| Box::pin(create(tx, scope, new.clone())),
+        )
+        .await
 }

@@ -1,9 +1,10 @@
 //! Patients: persons who are enrolled for a condition.
 
+use std::collections::HashSet;
+
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
-use sqlx::{Connection, FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use super::{
@@ -12,46 +13,43 @@ use super::{
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::rows_json,
-    http::{Answer, Begun, Command, ErrorBody, Failure, Id, begin},
+    database::{Connection, Micros, Record as _, insert_missing, record, sql, words},
+    http::{Answer, Command, ErrorBody, Failure, Id},
     scope::check_day,
 };
 
-/// What a patient is enrolled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum Condition {
-    /// High blood pressure.
-    Hypertension,
-    /// Diabetes.
-    Diabetes,
-    /// Anything else.
-    Other,
+words! {
+    /// What a patient is enrolled for.
+    pub enum Condition {
+        /// High blood pressure.
+        Hypertension = "hypertension",
+        /// Diabetes.
+        Diabetes = "diabetes",
+        /// Anything else.
+        Other = "other",
+    }
 }
 
-/// Sex, as recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum Sex {
-    /// Female.
-    Female,
-    /// Male.
-    Male,
-    /// Not recorded.
-    Unknown,
+words! {
+    /// Sex, as recorded.
+    pub enum Sex {
+        /// Female.
+        Female = "female",
+        /// Male.
+        Male = "male",
+        /// Not recorded.
+        Unknown = "unknown",
+    }
 }
 
-/// Whether a patient is in the programme.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum PatientStatus {
-    /// In the programme.
-    Active,
-    /// No longer in it.
-    Left,
+words! {
+    /// Whether a patient is in the programme.
+    pub enum PatientStatus {
+        /// In the programme.
+        Active = "active",
+        /// No longer in it.
+        Left = "left",
+    }
 }
 
 /// A patient to be enrolled.
@@ -74,31 +72,32 @@ pub struct NewPatient {
     pub condition: Condition,
 }
 
-/// A patient.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Patient {
-    /// Their id.
-    pub patient_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The person.
-    pub person_id: i64,
-    /// Their name.
-    pub name: String,
-    /// Their sex.
-    pub sex: Sex,
-    /// When they were born, `yyyy-mm-dd`.
-    pub birth_date: Option<String>,
-    /// What they are enrolled for.
-    pub condition: Condition,
-    /// Microseconds since 1970 (UTC).
-    pub enrolled_at: i64,
-    /// Whether they are in the programme.
-    pub status: PatientStatus,
+record! {
+    /// A patient.
+    pub struct Patient in "patient" {
+        /// Their id.
+        pub patient_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The person.
+        pub person_id: i64,
+        /// Their name.
+        pub name: String,
+        /// Their sex.
+        pub sex: Sex,
+        /// When they were born.
+        pub birth_date: Option<NaiveDate>,
+        /// What they are enrolled for.
+        pub condition: Condition,
+        /// Microseconds since 1970 (UTC).
+        pub enrolled_at: Micros,
+        /// Whether they are in the programme.
+        pub status: PatientStatus,
+    }
 }
 
 /// A patient with plans and follow-ups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct PatientDetail {
     /// The patient.
     #[serde(flatten)]
@@ -125,20 +124,27 @@ pub async fn create_many(
     for patient in new {
         check_day("birth_date", patient.birth_date)?;
     }
-    Ok(sqlx::query_as(
-        "insert into patient (patient_id, tenant_id, person_id, name, sex, birth_date, condition,
-             enrolled_at, status)
-         select value ->> 'patient_id', ?2, value ->> 'person_id', value ->> 'name',
-             value ->> 'sex', value ->> 'birth_date', value ->> 'condition', ?3, 'active'
-         from json_each(?1) where true order by key
-         on conflict do nothing
-         returning *",
-    )
-    .bind(rows_json(new)?)
-    .bind(scope.tenant_id)
-    .bind(scope.now)
-    .fetch_all(&mut **tx)
-    .await?)
+    let enrolled: Vec<(i64,)> =
+        sql("select person_id from patient where tenant_id = ?1 and person_id in {list}")
+            .bind(scope.tenant_id)
+            .list(new.iter().map(|p| p.person_id))
+            .all(tx)
+            .await?;
+    let mut enrolled: HashSet<i64> = enrolled.into_iter().map(|(person_id,)| person_id).collect();
+    let new: Vec<&NewPatient> = new.iter().filter(|p| enrolled.insert(p.person_id)).collect();
+    let ids = tx.ids(Patient::TABLE, new.iter().map(|p| p.patient_id)).await?;
+    let rows = ids.into_iter().zip(new).map(|(patient_id, new)| Patient {
+        patient_id,
+        tenant_id: scope.tenant_id,
+        person_id: new.person_id,
+        name: new.name.clone(),
+        sex: new.sex,
+        birth_date: new.birth_date,
+        condition: new.condition,
+        enrolled_at: Micros(scope.now),
+        status: PatientStatus::Active,
+    });
+    insert_missing(tx, rows.collect()).await
 }
 
 /// Enrols one patient.
@@ -161,14 +167,14 @@ pub async fn create(
 /// # Errors
 /// `NotFound`.
 pub async fn find(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant_id: i64,
     patient_id: i64,
 ) -> Result<Patient, OperationalError> {
-    sqlx::query_as("select * from patient where patient_id = ?1 and tenant_id = ?2")
+    sql("select * from patient where patient_id = ?1 and tenant_id = ?2")
         .bind(patient_id)
         .bind(tenant_id)
-        .fetch_optional(connection)
+        .first(connection)
         .await?
         .ok_or(OperationalError::not_found("patient", patient_id))
 }
@@ -187,13 +193,14 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewPatient>,
 ) -> Result<Answer, Failure> {
-    match begin(services.chronic_care(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let patient = create(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &patient).await?)
-        }
-    }
+    command
+        .carry_out(
+            services.chronic_care(),
+            services.now(),
+            StatusCode::CREATED,
+            |tx, scope, new| Box::pin(create(tx, scope, new.clone())),
+        )
+        .await
 }
 
 /// A patient with plans and follow-ups.
@@ -204,9 +211,7 @@ pub(crate) async fn get_one(
     State(services): State<Services>,
     Id(patient_id): Id,
 ) -> Result<Json<PatientDetail>, Failure> {
-    let mut connection = services.chronic_care().read().await?;
-    // One transaction, so that the parts are of the same instant.
-    let mut tx = connection.begin().await.map_err(OperationalError::from)?;
+    let mut tx = services.chronic_care().read().await?;
     let patient = find(&mut tx, Scope::DEFAULT_TENANT, patient_id).await?;
     let medication_plans = medication_plans::of_patient(&mut tx, patient_id).await?;
     let follow_ups = follow_ups::of_patient(&mut tx, patient_id).await?;

@@ -2,36 +2,34 @@
 
 use axum::{Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use super::patients;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    database::{Micros, Record as _, insert, record, words},
+    http::{Answer, Command, ErrorBody, Failure},
     scope::check_time,
 };
 
-/// What was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum ReadingKind {
-    /// Systolic and diastolic, perhaps with the pulse.
-    BloodPressure,
-    /// Glucose in blood.
-    Glucose,
+words! {
+    /// What was measured.
+    pub enum ReadingKind {
+        /// Systolic and diastolic, perhaps with the pulse.
+        BloodPressure = "blood_pressure",
+        /// Glucose in blood.
+        Glucose = "glucose",
+    }
 }
 
-/// Whether a reading can be right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum Quality {
-    /// It can.
-    Ok,
-    /// It is kept, and looks like a fault of the device or of its use.
-    Suspect,
+words! {
+    /// Whether a reading can be right.
+    pub enum Quality {
+        /// It can.
+        Ok = "ok",
+        /// It is kept, and looks like a fault of the device or of its use.
+        Suspect = "suspect",
+    }
 }
 
 /// A reading to be recorded.
@@ -54,31 +52,32 @@ pub struct NewReading {
     pub measured_at: Option<i64>,
 }
 
-/// A reading.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Reading {
-    /// Its id.
-    pub reading_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The patient.
-    pub patient_id: i64,
-    /// What was measured.
-    pub kind: ReadingKind,
-    /// Upper pressure.
-    pub systolic_mmhg: Option<i64>,
-    /// Lower pressure.
-    pub diastolic_mmhg: Option<i64>,
-    /// Heart beats a minute.
-    pub pulse_per_min: Option<i64>,
-    /// Micromol per litre.
-    pub glucose_umol_per_l: Option<i64>,
-    /// Whether it can be right.
-    pub quality: Quality,
-    /// Microseconds since 1970 (UTC).
-    pub measured_at: i64,
-    /// Microseconds since 1970 (UTC).
-    pub recorded_at: i64,
+record! {
+    /// A reading.
+    pub struct Reading in "reading" {
+        /// Its id.
+        pub reading_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The patient.
+        pub patient_id: i64,
+        /// What was measured.
+        pub kind: ReadingKind,
+        /// Upper pressure.
+        pub systolic_mmhg: Option<i64>,
+        /// Lower pressure.
+        pub diastolic_mmhg: Option<i64>,
+        /// Heart beats a minute.
+        pub pulse_per_min: Option<i64>,
+        /// Micromol per litre.
+        pub glucose_umol_per_l: Option<i64>,
+        /// Whether it can be right.
+        pub quality: Quality,
+        /// Microseconds since 1970 (UTC).
+        pub measured_at: Micros,
+        /// Microseconds since 1970 (UTC).
+        pub recorded_at: Micros,
+    }
 }
 
 impl NewReading {
@@ -143,23 +142,22 @@ pub async fn record(
     new.check()?;
     check_time("measured_at", new.measured_at)?;
     patients::find(tx, scope.tenant_id, new.patient_id).await?;
-    Ok(sqlx::query_as(
-        "insert into reading (tenant_id, patient_id, kind, systolic_mmhg, diastolic_mmhg,
-             pulse_per_min, glucose_umol_per_l, quality, measured_at, recorded_at)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) returning *",
-    )
-    .bind(scope.tenant_id)
-    .bind(new.patient_id)
-    .bind(new.kind)
-    .bind(new.systolic_mmhg)
-    .bind(new.diastolic_mmhg)
-    .bind(new.pulse_per_min)
-    .bind(new.glucose_umol_per_l)
-    .bind(new.quality())
-    .bind(new.measured_at.unwrap_or(scope.now))
-    .bind(scope.now)
-    .fetch_one(&mut **tx)
-    .await?)
+    let quality = new.quality();
+    let reading = Reading {
+        reading_id: tx.id(Reading::TABLE).await?,
+        tenant_id: scope.tenant_id,
+        patient_id: new.patient_id,
+        kind: new.kind,
+        systolic_mmhg: new.systolic_mmhg,
+        diastolic_mmhg: new.diastolic_mmhg,
+        pulse_per_min: new.pulse_per_min,
+        glucose_umol_per_l: new.glucose_umol_per_l,
+        quality,
+        measured_at: Micros(new.measured_at.unwrap_or(scope.now)),
+        recorded_at: Micros(scope.now),
+    };
+    insert(tx, std::slice::from_ref(&reading)).await?;
+    Ok(reading)
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -174,11 +172,12 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewReading>,
 ) -> Result<Answer, Failure> {
-    match begin(services.chronic_care(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let reading = record(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &reading).await?)
-        }
-    }
+    command
+        .carry_out(
+            services.chronic_care(),
+            services.now(),
+            StatusCode::CREATED,
+            |tx, scope, new| Box::pin(record(tx, scope, *new)),
+        )
+        .await
 }

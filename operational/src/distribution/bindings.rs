@@ -2,13 +2,13 @@
 
 use axum::{Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use super::distributors;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    database::{Connection, Micros, Record as _, insert, record, sql},
+    http::{Answer, Command, ErrorBody, Failure},
 };
 
 /// A binding to be made.
@@ -21,21 +21,22 @@ pub struct NewBinding {
     pub distributor_id: i64,
 }
 
-/// A binding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Binding {
-    /// Its id.
-    pub binding_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// Who buys.
-    pub person_id: i64,
-    /// To whom they are bound.
-    pub distributor_id: i64,
-    /// From when, in microseconds since 1970 (UTC).
-    pub bound_at: i64,
-    /// Until when, exclusive.
-    pub unbound_at: Option<i64>,
+record! {
+    /// A binding.
+    pub struct Binding in "binding" {
+        /// Its id.
+        pub binding_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// Who buys.
+        pub person_id: i64,
+        /// To whom they are bound.
+        pub distributor_id: i64,
+        /// From when, in microseconds since 1970 (UTC).
+        pub bound_at: Micros,
+        /// Until when, exclusive.
+        pub unbound_at: Option<Micros>,
+    }
 }
 
 /// Binds a person to a distributor from now on, and ends the binding they have.
@@ -61,13 +62,13 @@ pub async fn bind(
     if distributor.person_id == new.person_id {
         return Err(OperationalError::invalid("nobody is bound to themselves"));
     }
-    let present: Option<Binding> = sqlx::query_as(
-        "select * from binding where tenant_id = ?1 and person_id = ?2 and unbound_at is null",
-    )
-    .bind(scope.tenant_id)
-    .bind(new.person_id)
-    .fetch_optional(&mut **tx)
-    .await?;
+    let present: Option<Binding> =
+        sql("select * from binding where tenant_id = ?1 and person_id = ?2 and unbound_at is null
+         for update")
+        .bind(scope.tenant_id)
+        .bind(new.person_id)
+        .first(tx)
+        .await?;
     if let Some(present) = present {
         if present.distributor_id == new.distributor_id {
             return Err(OperationalError::conflict(format!(
@@ -75,28 +76,28 @@ pub async fn bind(
                 new.person_id, new.distributor_id
             )));
         }
-        if present.bound_at > scope.now {
+        if present.bound_at > Micros(scope.now) {
             return Err(OperationalError::conflict(format!(
                 "person {} was bound at a later time",
                 new.person_id
             )));
         }
-        sqlx::query("update binding set unbound_at = ?2 where binding_id = ?1")
+        sql("update binding set unbound_at = ?2 where binding_id = ?1")
             .bind(present.binding_id)
-            .bind(scope.now)
-            .execute(&mut **tx)
+            .bind(Micros(scope.now))
+            .execute(tx)
             .await?;
     }
-    Ok(sqlx::query_as(
-        "insert into binding (tenant_id, person_id, distributor_id, bound_at)
-         values (?1, ?2, ?3, ?4) returning *",
-    )
-    .bind(scope.tenant_id)
-    .bind(new.person_id)
-    .bind(new.distributor_id)
-    .bind(scope.now)
-    .fetch_one(&mut **tx)
-    .await?)
+    let binding = Binding {
+        binding_id: tx.id(Binding::TABLE).await?,
+        tenant_id: scope.tenant_id,
+        person_id: new.person_id,
+        distributor_id: new.distributor_id,
+        bound_at: Micros(scope.now),
+        unbound_at: None,
+    };
+    insert(tx, std::slice::from_ref(&binding)).await?;
+    Ok(binding)
 }
 
 /// The distributor a person is bound to at the time of `scope`.
@@ -104,21 +105,20 @@ pub async fn bind(
 /// # Errors
 /// When the database fails.
 pub async fn distributor_of(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     scope: Scope,
     person_id: i64,
 ) -> Result<Option<i64>, OperationalError> {
-    Ok(sqlx::query_scalar(
-        "select distributor_id from binding
+    let bound: Option<(i64,)> = sql("select distributor_id from binding
          where tenant_id = ?1 and person_id = ?2 and bound_at <= ?3
            and (unbound_at is null or unbound_at > ?3)
-         order by bound_at desc, binding_id desc limit 1",
-    )
+         order by bound_at desc, binding_id desc limit 1")
     .bind(scope.tenant_id)
     .bind(person_id)
-    .bind(scope.now)
-    .fetch_optional(connection)
-    .await?)
+    .bind(Micros(scope.now))
+    .first(connection)
+    .await?;
+    Ok(bound.map(|(distributor_id,)| distributor_id))
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -133,11 +133,12 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewBinding>,
 ) -> Result<Answer, Failure> {
-    match begin(services.distribution(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let binding = bind(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &binding).await?)
-        }
-    }
+    command
+        .carry_out(
+            services.distribution(),
+            services.now(),
+            StatusCode::CREATED,
+            |tx, scope, new| Box::pin(bind(tx, scope, *new)),
+        )
+        .await
 }

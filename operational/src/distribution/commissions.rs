@@ -2,9 +2,8 @@
 //! leaves of it. Both are told by the mall, more than once at times, and act once.
 
 use axum::{Json, Router, extract::State, routing};
-use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, SqliteConnection};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
     commission_math::Terms,
@@ -13,51 +12,68 @@ use super::{
 };
 use crate::{
     OperationalError, OrderPaid, OrderRefunded, Scope, Services, WriteTransaction,
+    database::{Connection, Micros, Record as _, insert, record, sql, words},
     http::{ErrorBody, Failure, List, Params},
 };
 
-/// How far a commission is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum CommissionStatus {
-    /// Booked, and not yet to be had.
-    Frozen,
-    /// All of it taken back.
-    Reversed,
+words! {
+    /// How far a commission is.
+    pub enum CommissionStatus {
+        /// Booked, and not yet to be had.
+        Frozen = "frozen",
+        /// All of it taken back.
+        Reversed = "reversed",
+    }
 }
 
-/// What a line earned one distributor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Commission {
-    /// Its id.
-    pub commission_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The order.
-    pub order_id: i64,
-    /// The line.
-    pub order_line_id: i64,
-    /// Who earned it.
-    pub beneficiary_id: i64,
-    /// 1 for the promoter, 2 for the one who brought the promoter in.
-    pub level: i64,
-    /// What was paid for the line.
-    pub base_fen: i64,
-    /// The rate it was booked at.
-    pub rate_bp: Option<i64>,
-    /// The fixed amount it was booked at.
-    pub fixed_fen: Option<i64>,
-    /// What was booked.
-    pub booked_fen: i64,
-    /// What was taken back of it.
-    pub reversed_fen: i64,
-    /// How far it is.
-    pub status: CommissionStatus,
-    /// Microseconds since 1970 (UTC).
-    pub accrued_at: i64,
-    /// Microseconds since 1970 (UTC).
-    pub updated_at: i64,
+record! {
+    /// What a line earned one distributor.
+    pub struct Commission in "commission" {
+        /// Its id.
+        pub commission_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The order.
+        pub order_id: i64,
+        /// The line.
+        pub order_line_id: i64,
+        /// Who earned it.
+        pub beneficiary_id: i64,
+        /// 1 for the promoter, 2 for the one who brought the promoter in.
+        pub level: i64,
+        /// What was paid for the line.
+        pub base_fen: i64,
+        /// The rate it was booked at.
+        pub rate_bp: Option<i64>,
+        /// The fixed amount it was booked at.
+        pub fixed_fen: Option<i64>,
+        /// What was booked.
+        pub booked_fen: i64,
+        /// What was taken back of it.
+        pub reversed_fen: i64,
+        /// How far it is.
+        pub status: CommissionStatus,
+        /// Microseconds since 1970 (UTC).
+        pub accrued_at: Micros,
+        /// Microseconds since 1970 (UTC).
+        pub updated_at: Micros,
+    }
+}
+
+record! {
+    /// A row of the ledger.
+    struct Entry in "commission_entry" {
+        entry_id: i64,
+        tenant_id: i64,
+        commission_id: i64,
+        order_line_id: i64,
+        beneficiary_id: i64,
+        level: i64,
+        event_type: String,
+        amount_fen: i64,
+        source_event_id: String,
+        occurred_at: Micros,
+    }
 }
 
 /// Books what a paid order earns its promoter and the one above, frozen. A line already booked is
@@ -83,29 +99,35 @@ pub async fn accrue(tx: &mut WriteTransaction, paid: &OrderPaid) -> Result<(), O
             if booked_fen == 0 {
                 continue;
             }
-            let commission_id: Option<i64> = sqlx::query_scalar(
-                "insert into commission (tenant_id, order_id, order_line_id, beneficiary_id, level,
-                     base_fen, rate_bp, fixed_fen, booked_fen, reversed_fen, status, accrued_at,
-                     updated_at)
-                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 'frozen', ?10, ?10)
-                 on conflict (order_line_id, level) do nothing returning commission_id",
+            let known: bool = sql(
+                "select exists (select 1 from commission where order_line_id = ?1 and level = ?2)",
             )
-            .bind(scope.tenant_id)
-            .bind(paid.order_id)
             .bind(line.order_line_id)
-            .bind(beneficiary.distributor_id)
-            .bind(level)
-            .bind(line.cash_fen)
-            .bind(terms.rate_bp)
-            .bind(terms.fixed_fen)
-            .bind(booked_fen)
-            .bind(scope.now)
-            .fetch_optional(&mut **tx)
+            .bind(*level)
+            .value(tx)
             .await?;
-            if let Some(commission_id) = commission_id {
-                let source = format!("payment:{}", paid.payment_id);
-                enter(tx, commission_id, "accrue", booked_fen, &source, scope.now).await?;
+            if known {
+                continue;
             }
+            let commission = Commission {
+                commission_id: tx.id(Commission::TABLE).await?,
+                tenant_id: scope.tenant_id,
+                order_id: paid.order_id,
+                order_line_id: line.order_line_id,
+                beneficiary_id: beneficiary.distributor_id,
+                level: *level,
+                base_fen: line.cash_fen,
+                rate_bp: terms.rate_bp,
+                fixed_fen: terms.fixed_fen,
+                booked_fen,
+                reversed_fen: 0,
+                status: CommissionStatus::Frozen,
+                accrued_at: Micros(scope.now),
+                updated_at: Micros(scope.now),
+            };
+            insert(tx, std::slice::from_ref(&commission)).await?;
+            let source = format!("payment:{}", paid.payment_id);
+            enter(tx, &commission, "accrue", booked_fen, source, scope.now).await?;
         }
     }
     Ok(())
@@ -145,12 +167,13 @@ pub async fn reverse(
     refunded: &OrderRefunded,
 ) -> Result<(), OperationalError> {
     for line in &refunded.lines {
-        let commissions: Vec<Commission> = sqlx::query_as(
-            "select * from commission where order_line_id = ?1 and tenant_id = ?2 order by level",
+        let commissions: Vec<Commission> = sql(
+            "select * from commission where order_line_id = ?1 and tenant_id = ?2 order by level
+             for update",
         )
         .bind(line.order_line_id)
         .bind(refunded.tenant_id)
-        .fetch_all(&mut **tx)
+        .all(tx)
         .await?;
         for commission in commissions {
             let terms = Terms { rate_bp: commission.rate_bp, fixed_fen: commission.fixed_fen };
@@ -163,16 +186,14 @@ pub async fn reverse(
             }
             let source = format!("refund:{}", refunded.refund_id);
             let at = refunded.refunded_at;
-            enter(tx, commission.commission_id, "reverse", -more_fen, &source, at).await?;
-            sqlx::query(
-                "update commission set reversed_fen = ?2, updated_at = ?3,
-                     status = iif(?2 = booked_fen, 'reversed', 'frozen')
-                 where commission_id = ?1",
-            )
+            enter(tx, &commission, "reverse", -more_fen, source, at).await?;
+            sql("update commission set reversed_fen = ?2, updated_at = ?3,
+                     status = case when booked_fen = ?2 then 'reversed' else 'frozen' end
+                 where commission_id = ?1")
             .bind(commission.commission_id)
             .bind(reversed_fen)
-            .bind(at)
-            .execute(&mut **tx)
+            .bind(Micros(at))
+            .execute(tx)
             .await?;
         }
     }
@@ -182,26 +203,25 @@ pub async fn reverse(
 /// Adds a row to the ledger.
 async fn enter(
     tx: &mut WriteTransaction,
-    commission_id: i64,
+    commission: &Commission,
     event_type: &str,
     amount_fen: i64,
-    source_event_id: &str,
+    source_event_id: String,
     occurred_at: i64,
 ) -> Result<(), OperationalError> {
-    sqlx::query(
-        "insert into commission_entry (tenant_id, commission_id, order_line_id, beneficiary_id,
-             level, event_type, amount_fen, source_event_id, occurred_at)
-         select tenant_id, commission_id, order_line_id, beneficiary_id, level, ?2, ?3, ?4, ?5
-         from commission where commission_id = ?1",
-    )
-    .bind(commission_id)
-    .bind(event_type)
-    .bind(amount_fen)
-    .bind(source_event_id)
-    .bind(occurred_at)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    let entry = Entry {
+        entry_id: tx.id(Entry::TABLE).await?,
+        tenant_id: commission.tenant_id,
+        commission_id: commission.commission_id,
+        order_line_id: commission.order_line_id,
+        beneficiary_id: commission.beneficiary_id,
+        level: commission.level,
+        event_type: event_type.to_owned(),
+        amount_fen,
+        source_event_id,
+        occurred_at: Micros(occurred_at),
+    };
+    insert(tx, &[entry]).await
 }
 
 /// What an order earned, by line and level.
@@ -209,18 +229,16 @@ async fn enter(
 /// # Errors
 /// When the database fails.
 pub async fn of_order(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant_id: i64,
     order_id: i64,
 ) -> Result<Vec<Commission>, OperationalError> {
-    Ok(sqlx::query_as(
-        "select * from commission where order_id = ?1 and tenant_id = ?2
-         order by order_line_id, level",
-    )
+    sql("select * from commission where order_id = ?1 and tenant_id = ?2
+         order by order_line_id, level")
     .bind(order_id)
     .bind(tenant_id)
-    .fetch_all(connection)
-    .await?)
+    .all(connection)
+    .await
 }
 
 /// Of which order.

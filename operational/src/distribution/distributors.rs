@@ -2,25 +2,24 @@
 
 use axum::{Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    http::{Answer, Begun, Command, ErrorBody, Failure, Id, Nothing, begin},
+    database::{Connection, Micros, Record as _, insert, record, sql, words},
+    http::{Answer, Command, ErrorBody, Failure, Id, Nothing},
 };
 
-/// Who a distributor is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum DistributorKind {
-    /// A person.
-    Person,
-    /// A pharmacy.
-    Pharmacy,
-    /// An institution.
-    Institution,
+words! {
+    /// Who a distributor is.
+    pub enum DistributorKind {
+        /// A person.
+        Person = "person",
+        /// A pharmacy.
+        Pharmacy = "pharmacy",
+        /// An institution.
+        Institution = "institution",
+    }
 }
 
 /// A distributor to be added.
@@ -41,25 +40,26 @@ pub struct NewDistributor {
     pub name: String,
 }
 
-/// A distributor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Distributor {
-    /// Its id.
-    pub distributor_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The person.
-    pub person_id: i64,
-    /// Who brought it in.
-    pub parent_id: Option<i64>,
-    /// What it is.
-    pub kind: DistributorKind,
-    /// Its name.
-    pub name: String,
-    /// Whether it may earn.
-    pub active: bool,
-    /// Microseconds since 1970 (UTC).
-    pub created_at: i64,
+record! {
+    /// A distributor.
+    pub struct Distributor in "distributor" {
+        /// Its id.
+        pub distributor_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The person.
+        pub person_id: i64,
+        /// Who brought it in.
+        pub parent_id: Option<i64>,
+        /// What it is.
+        pub kind: DistributorKind,
+        /// Its name.
+        pub name: String,
+        /// Whether it may earn.
+        pub active: bool,
+        /// Microseconds since 1970 (UTC).
+        pub created_at: Micros,
+    }
 }
 
 /// Adds a distributor. Its parent must exist already, so the tree has no circle.
@@ -80,24 +80,20 @@ pub async fn create(
     {
         return Err(OperationalError::conflict(format!("distributor {parent_id} is not active")));
     }
-    sqlx::query_as(
-        "insert into distributor
-             (distributor_id, tenant_id, person_id, parent_id, kind, name, active, created_at)
-         values (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7)
-         on conflict do nothing returning *",
-    )
-    .bind(new.distributor_id)
-    .bind(scope.tenant_id)
-    .bind(new.person_id)
-    .bind(new.parent_id)
-    .bind(new.kind)
-    .bind(&new.name)
-    .bind(scope.now)
-    .fetch_optional(&mut **tx)
-    .await?
-    .ok_or_else(|| {
-        OperationalError::conflict(format!("person {} is a distributor already", new.person_id))
-    })
+    let distributor = Distributor {
+        distributor_id: tx.ids(Distributor::TABLE, [new.distributor_id]).await?[0],
+        tenant_id: scope.tenant_id,
+        person_id: new.person_id,
+        parent_id: new.parent_id,
+        kind: new.kind,
+        name: new.name,
+        active: true,
+        created_at: Micros(scope.now),
+    };
+    insert(tx, std::slice::from_ref(&distributor)).await.map_err(|error| {
+        error.or_taken(|| format!("person {} is a distributor already", new.person_id))
+    })?;
+    Ok(distributor)
 }
 
 /// Ends a distributor's earning: the chain of levels stops at it. What it earned stays.
@@ -109,15 +105,19 @@ pub async fn deactivate(
     scope: Scope,
     distributor_id: i64,
 ) -> Result<Distributor, OperationalError> {
-    if !find(tx, scope.tenant_id, distributor_id).await?.active {
+    let distributor = find(tx, scope.tenant_id, distributor_id).await?;
+    let ended = sql("update distributor set active = ?2 where distributor_id = ?1 and active = ?3")
+        .bind(distributor_id)
+        .bind(false)
+        .bind(true)
+        .execute(tx)
+        .await?;
+    if ended == 0 {
         return Err(OperationalError::conflict(format!(
             "distributor {distributor_id} is not active"
         )));
     }
-    Ok(sqlx::query_as("update distributor set active = 0 where distributor_id = ?1 returning *")
-        .bind(distributor_id)
-        .fetch_one(&mut **tx)
-        .await?)
+    Ok(Distributor { active: false, ..distributor })
 }
 
 /// One distributor.
@@ -125,14 +125,14 @@ pub async fn deactivate(
 /// # Errors
 /// `NotFound`.
 pub async fn find(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant_id: i64,
     distributor_id: i64,
 ) -> Result<Distributor, OperationalError> {
-    sqlx::query_as("select * from distributor where distributor_id = ?1 and tenant_id = ?2")
+    sql("select * from distributor where distributor_id = ?1 and tenant_id = ?2")
         .bind(distributor_id)
         .bind(tenant_id)
-        .fetch_optional(connection)
+        .first(connection)
         .await?
         .ok_or(OperationalError::not_found("distributor", distributor_id))
 }
@@ -151,13 +151,14 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewDistributor>,
 ) -> Result<Answer, Failure> {
-    match begin(services.distribution(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let distributor = create(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &distributor).await?)
-        }
-    }
+    command
+        .carry_out(
+            services.distribution(),
+            services.now(),
+            StatusCode::CREATED,
+            |tx, scope, new| Box::pin(create(tx, scope, new.clone())),
+        )
+        .await
 }
 
 /// End a distributor's earning.
@@ -170,11 +171,9 @@ pub(crate) async fn post_deactivate(
     Id(distributor_id): Id,
     command: Command<Nothing>,
 ) -> Result<Answer, Failure> {
-    match begin(services.distribution(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), Nothing {}) => {
-            let distributor = deactivate(&mut pending.tx, pending.scope, distributor_id).await?;
-            Ok(pending.finish(StatusCode::OK, &distributor).await?)
-        }
-    }
+    command
+        .carry_out(services.distribution(), services.now(), StatusCode::OK, |tx, scope, _| {
+            Box::pin(deactivate(tx, scope, distributor_id))
+        })
+        .await
 }

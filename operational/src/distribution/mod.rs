@@ -9,14 +9,20 @@ pub mod rules;
 use axum::Router;
 use utoipa::OpenApi;
 
-use crate::{Migration, Services};
+use crate::{Migration, Migrations, Services};
 
 pub(crate) const NAME: &str = "distribution";
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: include_str!("../../../migrations/distribution/sqlite/0001_initial.sql"),
-}];
+pub(crate) const MIGRATIONS: Migrations = Migrations {
+    sqlite: &[Migration {
+        version: 1,
+        sql: include_str!("../../../migrations/distribution/sqlite/0001_initial.sql"),
+    }],
+    mysql: &[Migration {
+        version: 1,
+        sql: include_str!("../../../migrations/distribution/mysql/0001_initial.sql"),
+    }],
+};
 
 pub(crate) fn router() -> Router<Services> {
     Router::new()

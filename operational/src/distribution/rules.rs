@@ -3,13 +3,13 @@
 
 use axum::{Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use super::commission_math::Terms;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    http::{Answer, Begun, Command, ErrorBody, Failure, begin},
+    database::{Connection, Micros, Record as _, insert, record, sql},
+    http::{Answer, Command, ErrorBody, Failure},
 };
 
 /// A rule to be added.
@@ -29,23 +29,24 @@ pub struct NewRule {
     pub fixed_fen: Option<i64>,
 }
 
-/// A rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Rule {
-    /// Its id.
-    pub rule_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The product it is for.
-    pub product_id: Option<i64>,
-    /// The level.
-    pub level: i64,
-    /// Share of what was paid, in hundredths of a per cent.
-    pub rate_bp: Option<i64>,
-    /// Fixed amount a line.
-    pub fixed_fen: Option<i64>,
-    /// From when it holds, in microseconds since 1970 (UTC).
-    pub created_at: i64,
+record! {
+    /// A rule.
+    pub struct Rule in "commission_rule" {
+        /// Its id.
+        pub rule_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The product it is for.
+        pub product_id: Option<i64>,
+        /// The level.
+        pub level: i64,
+        /// Share of what was paid, in hundredths of a per cent.
+        pub rate_bp: Option<i64>,
+        /// Fixed amount a line.
+        pub fixed_fen: Option<i64>,
+        /// From when it holds, in microseconds since 1970 (UTC).
+        pub created_at: Micros,
+    }
 }
 
 impl Rule {
@@ -77,37 +78,34 @@ pub async fn create(
     if let Some(problem) = problem {
         return Err(OperationalError::invalid(problem));
     }
-    Ok(sqlx::query_as(
-        "insert into commission_rule (tenant_id, product_id, level, rate_bp, fixed_fen, created_at)
-         values (?1, ?2, ?3, ?4, ?5, ?6) returning *",
-    )
-    .bind(scope.tenant_id)
-    .bind(new.product_id)
-    .bind(new.level)
-    .bind(new.rate_bp)
-    .bind(new.fixed_fen)
-    .bind(scope.now)
-    .fetch_one(&mut **tx)
-    .await?)
+    let rule = Rule {
+        rule_id: tx.id(Rule::TABLE).await?,
+        tenant_id: scope.tenant_id,
+        product_id: new.product_id,
+        level: new.level,
+        rate_bp: new.rate_bp,
+        fixed_fen: new.fixed_fen,
+        created_at: Micros(scope.now),
+    };
+    insert(tx, std::slice::from_ref(&rule)).await?;
+    Ok(rule)
 }
 
 /// The rules that may apply to these products at the time of `scope`, the newest last.
 pub(crate) async fn for_products(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     scope: Scope,
     product_ids: &[i64],
 ) -> Result<Vec<Rule>, OperationalError> {
-    Ok(sqlx::query_as(
-        "select * from commission_rule
+    sql("select * from commission_rule
          where tenant_id = ?1 and created_at <= ?2
-           and (product_id is null or product_id in (select value from json_each(?3)))
-         order by created_at, rule_id",
-    )
+           and (product_id is null or product_id in {list})
+         order by created_at, rule_id")
     .bind(scope.tenant_id)
-    .bind(scope.now)
-    .bind(serde_json::json!(product_ids).to_string())
-    .fetch_all(connection)
-    .await?)
+    .bind(Micros(scope.now))
+    .list(product_ids.iter().copied())
+    .all(connection)
+    .await
 }
 
 /// The terms of a product's newest rule of that level, or else of the newest one for all products.
@@ -130,11 +128,12 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewRule>,
 ) -> Result<Answer, Failure> {
-    match begin(services.distribution(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let rule = create(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &rule).await?)
-        }
-    }
+    command
+        .carry_out(
+            services.distribution(),
+            services.now(),
+            StatusCode::CREATED,
+            |tx, scope, new| Box::pin(create(tx, scope, *new)),
+        )
+        .await
 }

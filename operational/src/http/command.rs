@@ -3,15 +3,21 @@ use axum::{
     extract::{FromRequest, Request},
     http::StatusCode,
 };
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
 use super::{Answer, Failure};
-use crate::{Database, OperationalError, Scope, WriteTransaction};
+use crate::{
+    Database, OperationalError, Scope, WriteTransaction,
+    database::{Micros, sql},
+};
 
 /// How long a key is remembered.
 const KEY_LIFE_MICROS: i64 = 7 * 24 * 3600 * 1_000_000;
 const KEY_LENGTH_MAX: usize = 200;
+/// How often a transaction that meets another on a server is begun.
+const ATTEMPTS: usize = 10;
 
 /// A request that changes something: its body and, if the client gave one, its idempotency key.
 #[derive(Debug)]
@@ -77,84 +83,145 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
     }
 }
 
-/// A command that is being carried out, or was before.
-pub(crate) enum Begun {
-    New(Pending),
+/// The answer to a command.
+enum Done {
+    /// It was carried out.
+    Now(Answer),
+    /// It was carried out before, and nothing is changed.
     Before(Answer),
 }
 
-/// The open transaction of a command.
-pub(crate) struct Pending {
-    pub(crate) tx: WriteTransaction,
-    pub(crate) scope: Scope,
-    key: Option<String>,
-    request: String,
-}
+impl<T> Command<T> {
+    /// Does `act` in one transaction, together with the key and the answer that a repeated request gets.
+    /// One that met another's rows, so that neither could go on, is undone and begun again: `act` must do
+    /// nothing but through its transaction.
+    ///
+    /// # Errors
+    /// Those of `act`; `Conflict` when the key was used for another request.
+    pub(crate) async fn carry_out<R: Serialize + Send>(
+        self,
+        database: &Database,
+        now: i64,
+        status: StatusCode,
+        act: impl for<'a> Fn(
+            &'a mut WriteTransaction,
+            Scope,
+            &'a T,
+        ) -> BoxFuture<'a, Result<R, OperationalError>>
+        + Send
+        + Sync,
+    ) -> Result<Answer, Failure>
+    where
+        T: Sync,
+    {
+        let scope = Scope::at(now);
+        for attempt in 1.. {
+            let mut tx = database.begin(now).await?;
+            let done = match self.attempt(&mut tx, scope, status, &act).await {
+                Ok(Done::Now(answer)) => tx.commit().await.map(|()| answer),
+                Ok(Done::Before(answer)) => tx.rollback().await.map(|()| answer),
+                Err(error) => {
+                    tx.rollback().await?;
+                    Err(error)
+                }
+            };
+            match done {
+                Err(OperationalError::Contended { .. }) if attempt < ATTEMPTS => {}
+                done => return Ok(done?),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
 
-/// Opens the transaction of `command`, unless its key says it was already carried out.
-pub(crate) async fn begin<T>(
-    database: &Database,
-    now: i64,
-    command: Command<T>,
-) -> Result<(Begun, T), OperationalError> {
-    let Command { body, key, request } = command;
-    let scope = Scope::at(now);
-    let mut tx = database.begin(now).await?;
-    if let Some(key) = &key {
-        let before: Option<(String, u16, String)> = sqlx::query_as(
-            "select request, http_status, response from idempotency
-             where tenant_id = ?1 and idempotency_key = ?2",
-        )
+    async fn attempt<R: Serialize + Send>(
+        &self,
+        tx: &mut WriteTransaction,
+        scope: Scope,
+        status: StatusCode,
+        act: &(
+             impl for<'a> Fn(
+            &'a mut WriteTransaction,
+            Scope,
+            &'a T,
+        ) -> BoxFuture<'a, Result<R, OperationalError>>
+             + Send
+             + Sync
+         ),
+    ) -> Result<Done, OperationalError>
+    where
+        T: Sync,
+    {
+        if let Some(answer) = self.answered(tx, scope).await? {
+            return Ok(Done::Before(answer));
+        }
+        let result = act(tx, scope, &self.body).await?;
+        let json = serde_json::to_string(&result)
+            .map_err(|source| OperationalError::Stored { what: "answer", source })?;
+        let answer = Answer { status, json };
+        self.remember(tx, scope, &answer).await?;
+        Ok(Done::Now(answer))
+    }
+
+    /// What the same request was answered before. A transaction that carries it out just now is waited
+    /// for.
+    async fn answered(
+        &self,
+        tx: &mut WriteTransaction,
+        scope: Scope,
+    ) -> Result<Option<Answer>, OperationalError> {
+        let Some(key) = &self.key else { return Ok(None) };
+        // Whoever makes the row first keeps it to the end of its transaction.
+        sql("insert into idempotency
+                 (tenant_id, idempotency_key, request, http_status, response, created_at)
+             values (?1, ?2, ?3, 0, '', ?4) on conflict (tenant_id, idempotency_key) do nothing")
         .bind(scope.tenant_id)
         .bind(key)
-        .fetch_optional(&mut *tx)
+        .bind(&self.request)
+        .bind(Micros(scope.now))
+        .execute(tx)
         .await?;
-        match before {
-            Some((known, status, json)) if known == request => {
-                tx.rollback().await?;
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-                return Ok((Begun::Before(Answer { status, json }), body));
-            }
-            Some(_) => {
-                return Err(OperationalError::conflict(format!(
-                    "the Idempotency-Key \"{key}\" was used for another request"
-                )));
-            }
-            None => {}
-        }
-    }
-    Ok((Begun::New(Pending { tx, scope, key, request }), body))
-}
-
-impl Pending {
-    /// Commits what was done together with the answer to it.
-    pub(crate) async fn finish(
-        mut self,
-        status: StatusCode,
-        result: &impl Serialize,
-    ) -> Result<Answer, OperationalError> {
-        let json = serde_json::to_string(result)
-            .map_err(|source| OperationalError::Stored { what: "answer", source })?;
-        if let Some(key) = &self.key {
-            sqlx::query("delete from idempotency where created_at < ?1")
-                .bind(self.scope.now - KEY_LIFE_MICROS)
-                .execute(&mut *self.tx)
-                .await?;
-            sqlx::query(
-                "insert into idempotency
-                 (tenant_id, idempotency_key, request, http_status, response, created_at)
-                 values (?1, ?2, ?3, ?4, ?5, ?6)",
-            )
-            .bind(self.scope.tenant_id)
+        let (request, status, json): (String, i64, String) =
+            sql("select request, http_status, response from idempotency
+             where tenant_id = ?1 and idempotency_key = ?2")
+            .bind(scope.tenant_id)
             .bind(key)
-            .bind(&self.request)
-            .bind(status.as_u16())
-            .bind(&json)
-            .bind(self.scope.now)
-            .execute(&mut *self.tx)
+            .one(tx)
             .await?;
+        if request != self.request {
+            return Err(OperationalError::conflict(format!(
+                "the Idempotency-Key \"{key}\" was used for another request"
+            )));
         }
-        self.tx.commit().await?;
-        Ok(Answer { status, json })
+        // Only of this transaction: others end with an answer, or without the row.
+        if status == 0 {
+            return Ok(None);
+        }
+        let status =
+            u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+        Ok(Some(Answer { status: status.unwrap_or(StatusCode::OK), json }))
+    }
+
+    async fn remember(
+        &self,
+        tx: &mut WriteTransaction,
+        scope: Scope,
+        answer: &Answer,
+    ) -> Result<(), OperationalError> {
+        let Some(key) = &self.key else { return Ok(()) };
+        if tx.is_time_to_forget(scope.now) {
+            sql("delete from idempotency where created_at < ?1")
+                .bind(Micros(scope.now - KEY_LIFE_MICROS))
+                .execute(tx)
+                .await?;
+        }
+        sql("update idempotency set http_status = ?3, response = ?4
+             where tenant_id = ?1 and idempotency_key = ?2")
+        .bind(scope.tenant_id)
+        .bind(key)
+        .bind(i64::from(answer.status.as_u16()))
+        .bind(&answer.json)
+        .execute(tx)
+        .await?;
+        Ok(())
     }
 }

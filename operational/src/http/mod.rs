@@ -9,10 +9,11 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use utoipa::OpenApi;
 
 pub(crate) use answer::{Answer, ErrorBody, Failure};
-pub(crate) use command::{Begun, Command, Nothing, begin};
+pub(crate) use command::{Command, Nothing};
 pub use read::Page;
 pub(crate) use read::{Id, List, Params};
 
+use crate::database::sql;
 use crate::{Services, chronic_care, distribution, mall};
 
 /// The description of every route of [`Services::router`](crate::Services::router).
@@ -72,17 +73,12 @@ struct Health {
 #[utoipa::path(get, path = "/healthz", tag = "service",
     responses((status = 200, body = Health), (status = "default", body = ErrorBody)))]
 async fn health(State(services): State<Services>) -> Result<axum::Json<Health>, Failure> {
-    let (outbox_pending, outbox_failed) = sqlx::query_as(
-        "select count(*) filter (where failed_at is null), count(failed_at) from outbox",
-    )
-    .fetch_one(&mut *services.mall().read().await?)
-    .await
-    .map_err(crate::OperationalError::from)?;
+    let (outbox_pending, outbox_failed): (i64, i64) =
+        sql("select count(*) - count(failed_at), count(failed_at) from outbox")
+            .one(&mut *services.mall().read().await?)
+            .await?;
     for database in [services.distribution(), services.chronic_care()] {
-        sqlx::query("select 1")
-            .execute(&mut *database.read().await?)
-            .await
-            .map_err(crate::OperationalError::from)?;
+        sql("select 1").value::<i64>(&mut *database.read().await?).await?;
     }
     Ok(axum::Json(Health { status: "ok", outbox_pending, outbox_failed }))
 }

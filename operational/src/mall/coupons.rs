@@ -2,36 +2,33 @@
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
-    database::rows_json,
-    http::{Answer, Begun, Command, ErrorBody, Failure, List, Params, begin},
+    database::{Connection, Micros, Record as _, insert_missing, record, sql, words},
+    http::{Answer, Command, ErrorBody, Failure, List, Params},
     scope::check_time,
 };
 
-/// How a coupon takes money off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum CouponKind {
-    /// A fixed amount, `discount_fen`, from a threshold on (满减).
-    FullReduction,
-    /// `percent` per cent off, at most `cap_fen`.
-    Percent,
+words! {
+    /// How a coupon takes money off.
+    pub enum CouponKind {
+        /// A fixed amount, `discount_fen`, from a threshold on (满减).
+        FullReduction = "full_reduction",
+        /// `percent` per cent off, at most `cap_fen`.
+        Percent = "percent",
+    }
 }
 
-/// Who pays for a discount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum Funder {
-    /// The pharmacy.
-    Merchant,
-    /// The mall.
-    Platform,
+words! {
+    /// Who pays for a discount.
+    pub enum Funder {
+        /// The pharmacy.
+        Merchant = "merchant",
+        /// The mall.
+        Platform = "platform",
+    }
 }
 
 /// A coupon to be added.
@@ -65,35 +62,36 @@ pub struct NewCoupon {
     pub ends_at: i64,
 }
 
-/// A coupon.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Coupon {
-    /// Its id.
-    pub coupon_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// Its name.
-    pub name: String,
-    /// How it takes money off.
-    pub kind: CouponKind,
-    /// What the lines in its scope must come to.
-    pub threshold_fen: i64,
-    /// What a full reduction takes off.
-    pub discount_fen: Option<i64>,
-    /// What a percentage takes off.
-    pub percent: Option<i64>,
-    /// The most a percentage takes off.
-    pub cap_fen: Option<i64>,
-    /// The only category it is for.
-    pub category: Option<String>,
-    /// Who pays for it.
-    pub funder: Funder,
-    /// Microseconds since 1970 (UTC).
-    pub starts_at: i64,
-    /// Microseconds since 1970 (UTC), exclusive.
-    pub ends_at: i64,
-    /// Microseconds since 1970 (UTC).
-    pub created_at: i64,
+record! {
+    /// A coupon.
+    pub struct Coupon in "coupon" {
+        /// Its id.
+        pub coupon_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// Its name.
+        pub name: String,
+        /// How it takes money off.
+        pub kind: CouponKind,
+        /// What the lines in its scope must come to.
+        pub threshold_fen: i64,
+        /// What a full reduction takes off.
+        pub discount_fen: Option<i64>,
+        /// What a percentage takes off.
+        pub percent: Option<i64>,
+        /// The most a percentage takes off.
+        pub cap_fen: Option<i64>,
+        /// The only category it is for.
+        pub category: Option<String>,
+        /// Who pays for it.
+        pub funder: Funder,
+        /// Microseconds since 1970 (UTC).
+        pub starts_at: Micros,
+        /// Microseconds since 1970 (UTC), exclusive.
+        pub ends_at: Micros,
+        /// Microseconds since 1970 (UTC).
+        pub created_at: Micros,
+    }
 }
 
 impl Coupon {
@@ -158,22 +156,23 @@ pub async fn create_many(
         check_time("starts_at", Some(coupon.starts_at))?;
         check_time("ends_at", Some(coupon.ends_at))?;
     }
-    Ok(sqlx::query_as(
-        "insert into coupon (coupon_id, tenant_id, name, kind, threshold_fen, discount_fen, percent,
-             cap_fen, category, funder, starts_at, ends_at, created_at)
-         select value ->> 'coupon_id', ?2, value ->> 'name', value ->> 'kind',
-             value ->> 'threshold_fen', value ->> 'discount_fen', value ->> 'percent',
-             value ->> 'cap_fen', value ->> 'category', value ->> 'funder', value ->> 'starts_at',
-             value ->> 'ends_at', ?3
-         from json_each(?1) where true order by key
-         on conflict (coupon_id) do nothing
-         returning *",
-    )
-    .bind(rows_json(new)?)
-    .bind(scope.tenant_id)
-    .bind(scope.now)
-    .fetch_all(&mut **tx)
-    .await?)
+    let ids = tx.ids(Coupon::TABLE, new.iter().map(|c| c.coupon_id)).await?;
+    let rows = ids.into_iter().zip(new).map(|(coupon_id, new)| Coupon {
+        coupon_id,
+        tenant_id: scope.tenant_id,
+        name: new.name.clone(),
+        kind: new.kind,
+        threshold_fen: new.threshold_fen,
+        discount_fen: new.discount_fen,
+        percent: new.percent,
+        cap_fen: new.cap_fen,
+        category: new.category.clone(),
+        funder: new.funder,
+        starts_at: Micros(new.starts_at),
+        ends_at: Micros(new.ends_at),
+        created_at: Micros(scope.now),
+    });
+    insert_missing(tx, rows.collect()).await
 }
 
 /// Adds one coupon.
@@ -196,14 +195,14 @@ pub async fn create(
 /// # Errors
 /// `NotFound`.
 pub async fn find(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant_id: i64,
     coupon_id: i64,
 ) -> Result<Coupon, OperationalError> {
-    sqlx::query_as("select * from coupon where coupon_id = ?1 and tenant_id = ?2")
+    sql("select * from coupon where coupon_id = ?1 and tenant_id = ?2")
         .bind(coupon_id)
         .bind(tenant_id)
-        .fetch_optional(connection)
+        .first(connection)
         .await?
         .ok_or(OperationalError::not_found("coupon", coupon_id))
 }
@@ -213,18 +212,16 @@ pub async fn find(
 /// # Errors
 /// When the database fails.
 pub async fn list(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant_id: i64,
     page: Page,
 ) -> Result<Vec<Coupon>, OperationalError> {
-    Ok(sqlx::query_as(
-        "select * from coupon where tenant_id = ?1 and coupon_id > ?2 order by coupon_id limit ?3",
-    )
-    .bind(tenant_id)
-    .bind(page.after_id)
-    .bind(page.rows())
-    .fetch_all(connection)
-    .await?)
+    sql("select * from coupon where tenant_id = ?1 and coupon_id > ?2 order by coupon_id limit ?3")
+        .bind(tenant_id)
+        .bind(page.after_id)
+        .bind(page.rows())
+        .all(connection)
+        .await
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -239,13 +236,11 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewCoupon>,
 ) -> Result<Answer, Failure> {
-    match begin(services.mall(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let coupon = create(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &coupon).await?)
-        }
-    }
+    command
+        .carry_out(services.mall(), services.now(), StatusCode::CREATED, |tx, scope, new| {
+            Box::pin(create(tx, scope, new.clone()))
+        })
+        .await
 }
 
 /// List coupons.

@@ -14,14 +14,20 @@ use utoipa::OpenApi;
 
 pub use pricing::{CatalogueLine, Pricing, RecordedLine};
 
-use crate::{Migration, Services};
+use crate::{Migration, Migrations, Services};
 
 pub(crate) const NAME: &str = "mall";
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: include_str!("../../../migrations/mall/sqlite/0001_initial.sql"),
-}];
+pub(crate) const MIGRATIONS: Migrations = Migrations {
+    sqlite: &[Migration {
+        version: 1,
+        sql: include_str!("../../../migrations/mall/sqlite/0001_initial.sql"),
+    }],
+    mysql: &[Migration {
+        version: 1,
+        sql: include_str!("../../../migrations/mall/mysql/0001_initial.sql"),
+    }],
+};
 
 pub(crate) fn router() -> Router<Services> {
     Router::new()

@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::{Connection, FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use super::{
@@ -13,43 +12,38 @@ use super::{
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
+    database::{Connection, Micros, Record as _, insert, record, sql, words},
     distribution::bindings,
-    http::{Answer, Begun, Command, ErrorBody, Failure, Id, Nothing, begin},
+    http::{Answer, Command, ErrorBody, Failure, Id, Nothing},
 };
 
 /// The most that is charged for shipping.
 const SHIPPING_FEN_MAX: i64 = 10_000_000;
 
-/// From here on ids are those that were recorded elsewhere. The next free id stays below, so an order
-/// placed while a recording is replayed never takes the id of one that is still to come.
-pub const RECORDED_ORDER_IDS: i64 = 10_000_000_000;
-
-/// Through which door an order came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum Channel {
-    /// The app.
-    App,
-    /// The mini program.
-    MiniProgram,
-    /// A web page.
-    H5,
-    /// The counter of the pharmacy.
-    Pharmacy,
+words! {
+    /// Through which door an order came.
+    pub enum Channel {
+        /// The app.
+        App = "app",
+        /// The mini program.
+        MiniProgram = "mini_program",
+        /// A web page.
+        H5 = "h5",
+        /// The counter of the pharmacy.
+        Pharmacy = "pharmacy",
+    }
 }
 
-/// How far an order is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum OrderStatus {
-    /// Placed, not paid.
-    Created,
-    /// Paid; refunds may follow.
-    Paid,
-    /// Given up before it was paid.
-    Closed,
+words! {
+    /// How far an order is.
+    pub enum OrderStatus {
+        /// Placed, not paid.
+        Created = "created",
+        /// Paid; refunds may follow.
+        Paid = "paid",
+        /// Given up before it was paid.
+        Closed = "closed",
+    }
 }
 
 /// An order to be placed.
@@ -73,86 +67,88 @@ pub struct NewOrder {
     pub pricing: Pricing,
 }
 
-/// An order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Order {
-    /// Its id.
-    pub order_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// Who bought.
-    pub person_id: i64,
-    /// Who sold.
-    pub pharmacy_id: i64,
-    /// Through which door.
-    pub channel: Channel,
-    /// The distributor the buyer was bound to.
-    pub promoter_id: Option<i64>,
-    /// The coupon.
-    pub coupon_id: Option<i64>,
-    /// How far it is.
-    pub status: OrderStatus,
-    /// Shelf price of all lines.
-    pub list_amount_fen: i64,
-    /// Sum of the line amounts: after cuts of item prices, before coupons.
-    pub goods_amount_fen: i64,
-    /// Sum of the other discounts.
-    pub discount_fen: i64,
-    /// Shipping.
-    pub shipping_fen: i64,
-    /// `goods_amount - discount + shipping`.
-    pub payable_fen: i64,
-    /// Refunded so far.
-    pub refunded_fen: i64,
-    /// Microseconds since 1970 (UTC).
-    pub created_at: i64,
-    /// Microseconds since 1970 (UTC).
-    pub paid_at: Option<i64>,
-    /// Microseconds since 1970 (UTC).
-    pub closed_at: Option<i64>,
+record! {
+    /// An order.
+    pub struct Order in "orders" {
+        /// Its id.
+        pub order_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// Who bought.
+        pub person_id: i64,
+        /// Who sold.
+        pub pharmacy_id: i64,
+        /// Through which door.
+        pub channel: Channel,
+        /// The distributor the buyer was bound to.
+        pub promoter_id: Option<i64>,
+        /// The coupon.
+        pub coupon_id: Option<i64>,
+        /// How far it is.
+        pub status: OrderStatus,
+        /// Shelf price of all lines.
+        pub list_amount_fen: i64,
+        /// Sum of the line amounts: after cuts of item prices, before coupons.
+        pub goods_amount_fen: i64,
+        /// Sum of the other discounts.
+        pub discount_fen: i64,
+        /// Shipping.
+        pub shipping_fen: i64,
+        /// `goods_amount - discount + shipping`.
+        pub payable_fen: i64,
+        /// Refunded so far.
+        pub refunded_fen: i64,
+        /// Microseconds since 1970 (UTC).
+        pub created_at: Micros,
+        /// Microseconds since 1970 (UTC).
+        pub paid_at: Option<Micros>,
+        /// Microseconds since 1970 (UTC).
+        pub closed_at: Option<Micros>,
+    }
 }
 
-/// A line of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct OrderLine {
-    /// Its id.
-    pub order_line_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The order.
-    pub order_id: i64,
-    /// Its place in the order, from 1.
-    pub line_number: i64,
-    /// The product.
-    pub product_id: i64,
-    /// How many units.
-    pub quantity: i64,
-    /// Shelf price of one unit.
-    pub unit_price_fen: i64,
-    /// Shelf price of all units.
-    pub list_amount_fen: i64,
-    /// The cut in the price of the item itself.
-    pub disc_item_fen: i64,
-    /// `list_amount - disc_item`.
-    pub line_amount_fen: i64,
-    /// Its share of 满减.
-    pub disc_full_reduction_fen: i64,
-    /// Its share of coupons paid for by the merchant.
-    pub disc_coupon_merchant_fen: i64,
-    /// Its share of coupons paid for by the platform.
-    pub disc_coupon_platform_fen: i64,
-    /// Its share of points.
-    pub disc_points_fen: i64,
-    /// What is paid for it: `line_amount` less the discounts.
-    pub cash_fen: i64,
-    /// Units given back.
-    pub refunded_quantity: i64,
-    /// Refunded so far.
-    pub refunded_fen: i64,
+record! {
+    /// A line of an order.
+    pub struct OrderLine in "order_line" {
+        /// Its id.
+        pub order_line_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The order.
+        pub order_id: i64,
+        /// Its place in the order, from 1.
+        pub line_number: i64,
+        /// The product.
+        pub product_id: i64,
+        /// How many units.
+        pub quantity: i64,
+        /// Shelf price of one unit.
+        pub unit_price_fen: i64,
+        /// Shelf price of all units.
+        pub list_amount_fen: i64,
+        /// The cut in the price of the item itself.
+        pub disc_item_fen: i64,
+        /// `list_amount - disc_item`.
+        pub line_amount_fen: i64,
+        /// Its share of 满减.
+        pub disc_full_reduction_fen: i64,
+        /// Its share of coupons paid for by the merchant.
+        pub disc_coupon_merchant_fen: i64,
+        /// Its share of coupons paid for by the platform.
+        pub disc_coupon_platform_fen: i64,
+        /// Its share of points.
+        pub disc_points_fen: i64,
+        /// What is paid for it: `line_amount` less the discounts.
+        pub cash_fen: i64,
+        /// Units given back.
+        pub refunded_quantity: i64,
+        /// Refunded so far.
+        pub refunded_fen: i64,
+    }
 }
 
 /// An order with its lines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct PlacedOrder {
     /// The order.
     #[serde(flatten)]
@@ -162,7 +158,7 @@ pub struct PlacedOrder {
 }
 
 /// An order with all that happened to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct OrderDetail {
     /// The order.
     #[serde(flatten)]
@@ -189,29 +185,19 @@ pub async fn place(
     if !(0..=SHIPPING_FEN_MAX).contains(&new.shipping_fen) {
         return Err(OperationalError::invalid("shipping_fen must be between 0 and 10000000"));
     }
-    let (pharmacy_known, order_id_taken, next_order_id, next_line_id): (bool, bool, i64, i64) =
-        sqlx::query_as(
-            "select
-                 exists (select 1 from pharmacy where pharmacy_id = ?1 and tenant_id = ?2),
-                 exists (select 1 from orders where order_id = ?3),
-                 (select coalesce(max(order_id), 0) + 1 from orders where order_id < ?4),
-                 (select coalesce(max(order_line_id), 0) + 1 from order_line)",
-        )
-        .bind(new.pharmacy_id)
-        .bind(scope.tenant_id)
-        .bind(new.order_id)
-        .bind(RECORDED_ORDER_IDS)
-        .fetch_one(&mut **tx)
-        .await?;
-    if !pharmacy_known {
+    let known: bool =
+        sql("select exists (select 1 from pharmacy where pharmacy_id = ?1 and tenant_id = ?2)")
+            .bind(new.pharmacy_id)
+            .bind(scope.tenant_id)
+            .value(tx)
+            .await?;
+    if !known {
         return Err(OperationalError::not_found("pharmacy", new.pharmacy_id));
     }
-    let order_id = new.order_id.unwrap_or(next_order_id);
-    if order_id_taken {
-        return Err(OperationalError::conflict(format!("order {order_id} exists already")));
-    }
+    let order_id = tx.ids(Order::TABLE, [new.order_id]).await?[0];
     let priced = pricing::price(tx, scope, new.coupon_id, &new.pricing).await?;
-    let lines = number_lines(scope, order_id, next_line_id, &priced);
+    let line_ids = tx.ids(OrderLine::TABLE, priced.iter().map(|l| l.order_line_id)).await?;
+    let lines = number_lines(scope, order_id, &line_ids, &priced);
     let sum = |amount: fn(&OrderLine) -> i64| lines.iter().map(amount).sum::<i64>();
     let goods_amount_fen = sum(|l| l.line_amount_fen);
     let discount_fen = sum(|l| l.line_amount_fen - l.cash_fen);
@@ -230,27 +216,29 @@ pub async fn place(
         shipping_fen: new.shipping_fen,
         payable_fen: goods_amount_fen - discount_fen + new.shipping_fen,
         refunded_fen: 0,
-        created_at: scope.now,
+        created_at: Micros(scope.now),
         paid_at: None,
         closed_at: None,
     };
-    insert_order(tx, &order).await?;
-    insert_lines(tx, &lines).await?;
+    insert(tx, std::slice::from_ref(&order))
+        .await
+        .map_err(|error| error.or_taken(|| format!("order {order_id} exists already")))?;
+    insert(tx, &lines).await?;
     Ok(PlacedOrder { order, lines })
 }
 
 fn number_lines(
     scope: Scope,
     order_id: i64,
-    next_line_id: i64,
+    line_ids: &[i64],
     priced: &[RecordedLine],
 ) -> Vec<OrderLine> {
     (1..)
-        .zip(priced)
-        .map(|(line_number, line)| {
+        .zip(line_ids.iter().zip(priced))
+        .map(|(line_number, (&order_line_id, line))| {
             let line_amount_fen = line.list_amount_fen - line.disc_item_fen;
             OrderLine {
-                order_line_id: line.order_line_id.unwrap_or(next_line_id + line_number - 1),
+                order_line_id,
                 tenant_id: scope.tenant_id,
                 order_id,
                 line_number,
@@ -276,75 +264,6 @@ fn number_lines(
         .collect()
 }
 
-async fn insert_order(tx: &mut WriteTransaction, order: &Order) -> Result<(), OperationalError> {
-    sqlx::query(
-        "insert into orders (order_id, tenant_id, person_id, pharmacy_id, channel, promoter_id,
-             coupon_id, status, list_amount_fen, goods_amount_fen, discount_fen, shipping_fen,
-             payable_fen, refunded_fen, created_at)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14)",
-    )
-    .bind(order.order_id)
-    .bind(order.tenant_id)
-    .bind(order.person_id)
-    .bind(order.pharmacy_id)
-    .bind(order.channel)
-    .bind(order.promoter_id)
-    .bind(order.coupon_id)
-    .bind(order.status)
-    .bind(order.list_amount_fen)
-    .bind(order.goods_amount_fen)
-    .bind(order.discount_fen)
-    .bind(order.shipping_fen)
-    .bind(order.payable_fen)
-    .bind(order.created_at)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// All lines in one statement: as an array of arrays, which `json_each` takes apart.
-async fn insert_lines(
-    tx: &mut WriteTransaction,
-    lines: &[OrderLine],
-) -> Result<(), OperationalError> {
-    let rows: Vec<[i64; 14]> = lines
-        .iter()
-        .map(|l| {
-            [
-                l.order_line_id,
-                l.order_id,
-                l.line_number,
-                l.product_id,
-                l.quantity,
-                l.unit_price_fen,
-                l.list_amount_fen,
-                l.disc_item_fen,
-                l.line_amount_fen,
-                l.disc_full_reduction_fen,
-                l.disc_coupon_merchant_fen,
-                l.disc_coupon_platform_fen,
-                l.disc_points_fen,
-                l.cash_fen,
-            ]
-        })
-        .collect();
-    sqlx::query(
-        "insert into order_line (order_line_id, tenant_id, order_id, line_number, product_id,
-             quantity, unit_price_fen, list_amount_fen, disc_item_fen, line_amount_fen,
-             disc_full_reduction_fen, disc_coupon_merchant_fen, disc_coupon_platform_fen,
-             disc_points_fen, cash_fen, refunded_quantity, refunded_fen)
-         select value ->> 0, ?2, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
-             value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11,
-             value ->> 12, value ->> 13, 0, 0
-         from json_each(?1)",
-    )
-    .bind(crate::database::rows_json(&rows)?)
-    .bind(lines.first().map_or(Scope::DEFAULT_TENANT, |l| l.tenant_id))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
 /// Gives up an order that is not paid.
 ///
 /// # Errors
@@ -354,7 +273,8 @@ pub async fn close(
     scope: Scope,
     order_id: i64,
 ) -> Result<PlacedOrder, OperationalError> {
-    match find(tx, scope.tenant_id, order_id).await?.status {
+    let order = find_for_update(tx, scope.tenant_id, order_id).await?;
+    match order.status {
         OrderStatus::Created => {}
         OrderStatus::Paid => {
             return Err(OperationalError::conflict(format!("order {order_id} is paid")));
@@ -363,13 +283,12 @@ pub async fn close(
             return Err(OperationalError::conflict(format!("order {order_id} is already closed")));
         }
     }
-    let order = sqlx::query_as(
-        "update orders set status = 'closed', closed_at = ?2 where order_id = ?1 returning *",
-    )
-    .bind(order_id)
-    .bind(scope.now)
-    .fetch_one(&mut **tx)
-    .await?;
+    sql("update orders set status = 'closed', closed_at = ?2 where order_id = ?1")
+        .bind(order_id)
+        .bind(Micros(scope.now))
+        .execute(tx)
+        .await?;
+    let order = Order { status: OrderStatus::Closed, closed_at: Some(Micros(scope.now)), ..order };
     Ok(PlacedOrder { order, lines: lines(tx, order_id).await? })
 }
 
@@ -378,14 +297,31 @@ pub async fn close(
 /// # Errors
 /// `NotFound`.
 pub async fn find(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant_id: i64,
     order_id: i64,
 ) -> Result<Order, OperationalError> {
-    sqlx::query_as("select * from orders where order_id = ?1 and tenant_id = ?2")
+    sql("select * from orders where order_id = ?1 and tenant_id = ?2")
         .bind(order_id)
         .bind(tenant_id)
-        .fetch_optional(connection)
+        .first(connection)
+        .await?
+        .ok_or(OperationalError::not_found("order", order_id))
+}
+
+/// One order without its lines, which nobody else changes before the end of the transaction.
+///
+/// # Errors
+/// `NotFound`.
+pub(crate) async fn find_for_update(
+    tx: &mut WriteTransaction,
+    tenant_id: i64,
+    order_id: i64,
+) -> Result<Order, OperationalError> {
+    sql("select * from orders where order_id = ?1 and tenant_id = ?2 for update")
+        .bind(order_id)
+        .bind(tenant_id)
+        .first(tx)
         .await?
         .ok_or(OperationalError::not_found("order", order_id))
 }
@@ -395,13 +331,13 @@ pub async fn find(
 /// # Errors
 /// When the database fails.
 pub async fn lines(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     order_id: i64,
 ) -> Result<Vec<OrderLine>, OperationalError> {
-    Ok(sqlx::query_as("select * from order_line where order_id = ?1 order by line_number")
+    sql("select * from order_line where order_id = ?1 order by line_number")
         .bind(order_id)
-        .fetch_all(connection)
-        .await?)
+        .all(connection)
+        .await
 }
 
 /// The highest id of an order in `range`, which tells a replay that gives its orders ids from that
@@ -410,14 +346,14 @@ pub async fn lines(
 /// # Errors
 /// When the database fails.
 pub async fn highest_id(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     range: RangeInclusive<i64>,
 ) -> Result<Option<i64>, OperationalError> {
-    Ok(sqlx::query_scalar("select max(order_id) from orders where order_id between ?1 and ?2")
-        .bind(range.start())
-        .bind(range.end())
-        .fetch_one(connection)
-        .await?)
+    sql("select max(order_id) from orders where order_id between ?1 and ?2")
+        .bind(*range.start())
+        .bind(*range.end())
+        .value(connection)
+        .await
 }
 
 /// An order as a client asks for it.
@@ -453,9 +389,8 @@ pub(crate) async fn post(
         let mut connection = services.distribution().read().await?;
         bindings::distributor_of(&mut connection, Scope::at(now), command.body.person_id).await?
     };
-    match begin(services.mall(), now, command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), request) => {
+    command
+        .carry_out(services.mall(), now, StatusCode::CREATED, |tx, scope, request| {
             let new = NewOrder {
                 order_id: None,
                 person_id: request.person_id,
@@ -464,12 +399,11 @@ pub(crate) async fn post(
                 promoter_id,
                 coupon_id: request.coupon_id,
                 shipping_fen: request.shipping_fen,
-                pricing: Pricing::Catalogue(request.lines),
+                pricing: Pricing::Catalogue(request.lines.clone()),
             };
-            let placed = place(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &placed).await?)
-        }
-    }
+            Box::pin(place(tx, scope, new))
+        })
+        .await
 }
 
 /// An order with its lines and refunds.
@@ -479,9 +413,7 @@ pub(crate) async fn get_one(
     State(services): State<Services>,
     Id(order_id): Id,
 ) -> Result<Json<OrderDetail>, Failure> {
-    let mut connection = services.mall().read().await?;
-    // One transaction, so that the parts are of the same instant.
-    let mut tx = connection.begin().await.map_err(OperationalError::from)?;
+    let mut tx = services.mall().read().await?;
     let order = find(&mut tx, Scope::DEFAULT_TENANT, order_id).await?;
     let lines = lines(&mut tx, order_id).await?;
     let refunds = refunds::of_order(&mut tx, order_id).await?;
@@ -497,11 +429,9 @@ pub(crate) async fn post_close(
     Id(order_id): Id,
     command: Command<Nothing>,
 ) -> Result<Answer, Failure> {
-    match begin(services.mall(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), Nothing {}) => {
-            let closed = close(&mut pending.tx, pending.scope, order_id).await?;
-            Ok(pending.finish(StatusCode::OK, &closed).await?)
-        }
-    }
+    command
+        .carry_out(services.mall(), services.now(), StatusCode::OK, |tx, scope, _| {
+            Box::pin(close(tx, scope, order_id))
+        })
+        .await
 }

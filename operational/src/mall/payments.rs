@@ -2,37 +2,39 @@
 
 use axum::{Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use super::orders::{self, Order, OrderStatus};
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
-    http::{Answer, Begun, Command, ErrorBody, Failure, Id, begin},
+    OperationalError, OrderPaid, PaidLine, Scope, Services, WriteTransaction,
+    database::{Micros, Record as _, insert, record, sql},
+    http::{Answer, Command, ErrorBody, Failure, Id},
+    outbox,
 };
 
 /// The longest name of a method.
 const METHOD_LENGTH_MAX: usize = 32;
 
-/// A payment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Payment {
-    /// Its id.
-    pub payment_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The order.
-    pub order_id: i64,
-    /// What was paid: the order's payable amount.
-    pub amount_fen: i64,
-    /// How, such as `wechat_pay`.
-    pub method: String,
-    /// Microseconds since 1970 (UTC).
-    pub paid_at: i64,
+record! {
+    /// A payment.
+    pub struct Payment in "payment" {
+        /// Its id.
+        pub payment_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The order.
+        pub order_id: i64,
+        /// What was paid: the order's payable amount.
+        pub amount_fen: i64,
+        /// How, such as `wechat_pay`.
+        pub method: String,
+        /// Microseconds since 1970 (UTC).
+        pub paid_at: Micros,
+    }
 }
 
 /// A payment with the order it paid.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct PaidOrder {
     /// The payment.
     pub payment: Payment,
@@ -56,7 +58,7 @@ pub async fn pay(
             "method must be a name of up to 32 lower-case letters, digits and underscores",
         ));
     }
-    let order = orders::find(tx, scope.tenant_id, order_id).await?;
+    let order = orders::find_for_update(tx, scope.tenant_id, order_id).await?;
     match order.status {
         OrderStatus::Created => {}
         OrderStatus::Paid => {
@@ -66,61 +68,54 @@ pub async fn pay(
             return Err(OperationalError::conflict(format!("order {order_id} is closed")));
         }
     }
-    let payment_id: i64 = sqlx::query_scalar(
-        "insert into payment (tenant_id, order_id, amount_fen, method, paid_at)
-         values (?1, ?2, ?3, ?4, ?5) returning payment_id",
-    )
-    .bind(scope.tenant_id)
-    .bind(order_id)
-    .bind(order.payable_fen)
-    .bind(method)
-    .bind(scope.now)
-    .fetch_one(&mut **tx)
-    .await?;
-    sqlx::query("update orders set status = 'paid', paid_at = ?2 where order_id = ?1")
-        .bind(order_id)
-        .bind(scope.now)
-        .execute(&mut **tx)
-        .await?;
-    tell_others(tx, payment_id).await?;
     let payment = Payment {
-        payment_id,
+        payment_id: tx.id(Payment::TABLE).await?,
         tenant_id: scope.tenant_id,
         order_id,
         amount_fen: order.payable_fen,
         method: method.to_owned(),
-        paid_at: scope.now,
+        paid_at: Micros(scope.now),
     };
-    let order = Order { status: OrderStatus::Paid, paid_at: Some(scope.now), ..order };
+    insert(tx, std::slice::from_ref(&payment)).await?;
+    sql("update orders set status = 'paid', paid_at = ?2 where order_id = ?1")
+        .bind(order_id)
+        .bind(payment.paid_at)
+        .execute(tx)
+        .await?;
+    tell_others(tx, &order, &payment).await?;
+    let order = Order { status: OrderStatus::Paid, paid_at: Some(payment.paid_at), ..order };
     Ok(PaidOrder { payment, order })
 }
 
 /// Writes an [`OrderPaid`](crate::OrderPaid) message, if another service has something to do: the
 /// order has a promoter, or a line is a medicine.
-async fn tell_others(tx: &mut WriteTransaction, payment_id: i64) -> Result<(), OperationalError> {
-    sqlx::query(
-        "insert into outbox (event_type, created_at, payload)
-         select 'order_paid', m.paid_at, json_object(
-             'payment_id', m.payment_id, 'tenant_id', o.tenant_id, 'order_id', o.order_id,
-             'person_id', o.person_id, 'promoter_id', o.promoter_id, 'paid_at', m.paid_at,
-             'lines', json((
-                 select json_group_array(json_object(
-                     'order_line_id', l.order_line_id, 'product_id', l.product_id,
-                     'quantity', l.quantity, 'cash_fen', l.cash_fen, 'drug_code', p.drug_code,
-                     'drug_class', p.drug_class, 'days_supply_per_unit', p.days_supply_per_unit
-                 ) order by l.line_number)
-                 from order_line l join product p on p.product_id = l.product_id
-                 where l.order_id = o.order_id)))
-         from payment m join orders o on o.order_id = m.order_id
-         where m.payment_id = ?1
-           and (o.promoter_id is not null or exists (
-               select 1 from order_line l join product p on p.product_id = l.product_id
-               where l.order_id = o.order_id and p.drug_code is not null))",
+async fn tell_others(
+    tx: &mut WriteTransaction,
+    order: &Order,
+    payment: &Payment,
+) -> Result<(), OperationalError> {
+    let lines: Vec<PaidLine> = sql(
+        "select l.order_line_id, l.product_id, l.quantity, l.cash_fen, p.drug_code, p.drug_class,
+             p.days_supply_per_unit
+         from order_line l join product p on p.product_id = l.product_id
+         where l.order_id = ?1 order by l.line_number",
     )
-    .bind(payment_id)
-    .execute(&mut **tx)
+    .bind(order.order_id)
+    .all(tx)
     .await?;
-    Ok(())
+    if order.promoter_id.is_none() && lines.iter().all(|line| line.drug_code.is_none()) {
+        return Ok(());
+    }
+    let paid = OrderPaid {
+        payment_id: payment.payment_id,
+        tenant_id: order.tenant_id,
+        order_id: order.order_id,
+        person_id: order.person_id,
+        promoter_id: order.promoter_id,
+        paid_at: payment.paid_at.0,
+        lines,
+    };
+    outbox::put(tx, "order_paid", payment.paid_at, &paid).await
 }
 
 /// How an order is paid.
@@ -144,11 +139,9 @@ pub(crate) async fn post(
     Id(order_id): Id,
     command: Command<PayRequest>,
 ) -> Result<Answer, Failure> {
-    match begin(services.mall(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), request) => {
-            let paid = pay(&mut pending.tx, pending.scope, order_id, &request.method).await?;
-            Ok(pending.finish(StatusCode::CREATED, &paid).await?)
-        }
-    }
+    command
+        .carry_out(services.mall(), services.now(), StatusCode::CREATED, |tx, scope, request| {
+            Box::pin(pay(tx, scope, order_id, &request.method))
+        })
+        .await
 }

@@ -2,13 +2,12 @@
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
-    database::rows_json,
-    http::{Answer, Begun, Command, ErrorBody, Failure, List, Params, begin},
+    database::{Connection, Micros, Record as _, insert_missing, record, sql},
+    http::{Answer, Command, ErrorBody, Failure, List, Params},
 };
 
 /// A pharmacy to be added.
@@ -25,19 +24,20 @@ pub struct NewPharmacy {
     pub region: String,
 }
 
-/// A pharmacy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Pharmacy {
-    /// Its id.
-    pub pharmacy_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// Its name.
-    pub name: String,
-    /// The province.
-    pub region: String,
-    /// Microseconds since 1970 (UTC).
-    pub created_at: i64,
+record! {
+    /// A pharmacy.
+    pub struct Pharmacy in "pharmacy" {
+        /// Its id.
+        pub pharmacy_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// Its name.
+        pub name: String,
+        /// The province.
+        pub region: String,
+        /// Microseconds since 1970 (UTC).
+        pub created_at: Micros,
+    }
 }
 
 /// Adds pharmacies in one statement and returns those that were added: one whose id exists already
@@ -53,18 +53,15 @@ pub async fn create_many(
     if new.iter().any(|p| p.name.trim().is_empty() || p.region.trim().is_empty()) {
         return Err(OperationalError::invalid("a pharmacy needs a name and a region"));
     }
-    Ok(sqlx::query_as(
-        "insert into pharmacy (pharmacy_id, tenant_id, name, region, created_at)
-         select value ->> 'pharmacy_id', ?2, value ->> 'name', value ->> 'region', ?3
-         from json_each(?1) where true order by key
-         on conflict (pharmacy_id) do nothing
-         returning *",
-    )
-    .bind(rows_json(new)?)
-    .bind(scope.tenant_id)
-    .bind(scope.now)
-    .fetch_all(&mut **tx)
-    .await?)
+    let ids = tx.ids(Pharmacy::TABLE, new.iter().map(|p| p.pharmacy_id)).await?;
+    let rows = ids.into_iter().zip(new).map(|(pharmacy_id, new)| Pharmacy {
+        pharmacy_id,
+        tenant_id: scope.tenant_id,
+        name: new.name.clone(),
+        region: new.region.clone(),
+        created_at: Micros(scope.now),
+    });
+    insert_missing(tx, rows.collect()).await
 }
 
 /// Adds one pharmacy.
@@ -87,18 +84,18 @@ pub async fn create(
 /// # Errors
 /// When the database fails.
 pub async fn list(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant_id: i64,
     page: Page,
 ) -> Result<Vec<Pharmacy>, OperationalError> {
-    Ok(sqlx::query_as(
+    sql(
         "select * from pharmacy where tenant_id = ?1 and pharmacy_id > ?2 order by pharmacy_id limit ?3",
     )
     .bind(tenant_id)
     .bind(page.after_id)
     .bind(page.rows())
-    .fetch_all(connection)
-    .await?)
+    .all(connection)
+    .await
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -113,13 +110,11 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewPharmacy>,
 ) -> Result<Answer, Failure> {
-    match begin(services.mall(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let pharmacy = create(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &pharmacy).await?)
-        }
-    }
+    command
+        .carry_out(services.mall(), services.now(), StatusCode::CREATED, |tx, scope, new| {
+            Box::pin(create(tx, scope, new.clone()))
+        })
+        .await
 }
 
 /// List pharmacies.

@@ -1,13 +1,13 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use sqlx::SqliteConnection;
 use utoipa::ToSchema;
 
 use super::{
     allocation,
     coupons::{self, CouponKind, Funder},
 };
+use crate::database::{Connection, Micros, sql};
 use crate::{OperationalError, Scope};
 
 /// The most units of one line.
@@ -61,7 +61,7 @@ pub struct RecordedLine {
 
 /// A line with its price, before it has an id. Recorded lines and catalogue lines end up the same.
 pub(crate) async fn price(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     scope: Scope,
     coupon_id: Option<i64>,
     pricing: &Pricing,
@@ -87,20 +87,18 @@ pub(crate) async fn price(
 }
 
 async fn from_catalogue(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     scope: Scope,
     coupon_id: Option<i64>,
     lines: &[CatalogueLine],
 ) -> Result<Vec<RecordedLine>, OperationalError> {
-    let ids: Vec<i64> = lines.iter().map(|l| l.product_id).collect();
-    let products: Vec<(i64, i64, String)> = sqlx::query_as(
-        "select product_id, unit_price_fen, category from product
-         where tenant_id = ?1 and product_id in (select value from json_each(?2))",
-    )
-    .bind(scope.tenant_id)
-    .bind(serde_json::json!(ids).to_string())
-    .fetch_all(&mut *connection)
-    .await?;
+    let products: Vec<(i64, i64, String)> =
+        sql("select product_id, unit_price_fen, category from product
+         where tenant_id = ?1 and product_id in {list}")
+        .bind(scope.tenant_id)
+        .list(lines.iter().map(|line| line.product_id))
+        .all(connection)
+        .await?;
     let products: HashMap<i64, (i64, String)> =
         products.into_iter().map(|(id, price, category)| (id, (price, category))).collect();
     let mut priced = Vec::with_capacity(lines.len());
@@ -119,7 +117,7 @@ async fn from_catalogue(
         return Ok(priced);
     };
     let coupon = coupons::find(connection, scope.tenant_id, coupon_id).await?;
-    if !(coupon.starts_at..coupon.ends_at).contains(&scope.now) {
+    if !(coupon.starts_at..coupon.ends_at).contains(&Micros(scope.now)) {
         return Err(OperationalError::conflict(format!(
             "coupon {coupon_id} is not valid at this time"
         )));

@@ -2,44 +2,41 @@
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
-    database::rows_json,
-    http::{Answer, Begun, Command, ErrorBody, Failure, List, Params, begin},
+    database::{Connection, Micros, Record as _, insert_missing, record, sql, words},
+    http::{Answer, Command, ErrorBody, Failure, List, Params},
 };
 
 /// The highest price of a unit: ten million yuan. Keeps every sum of an order inside 64 bits.
 pub const UNIT_PRICE_FEN_MAX: i64 = 1_000_000_000;
 
-/// What a product is before the law.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum ProductKind {
-    /// A medicine sold without prescription.
-    Otc,
-    /// A medicine sold on prescription.
-    Rx,
-    /// A medical device.
-    Device,
-    /// A gene test.
-    GeneTest,
-    /// Anything else.
-    Other,
+words! {
+    /// What a product is before the law.
+    pub enum ProductKind {
+        /// A medicine sold without prescription.
+        Otc = "otc",
+        /// A medicine sold on prescription.
+        Rx = "rx",
+        /// A medical device.
+        Device = "device",
+        /// A gene test.
+        GeneTest = "gene_test",
+        /// Anything else.
+        Other = "other",
+    }
 }
 
-/// When a buyer may give it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum ReturnPolicy {
-    /// Within seven days, without a reason.
-    SevenDay,
-    /// Only when its quality is at fault, as for medicines.
-    QualityOnly,
+words! {
+    /// When a buyer may give it back.
+    pub enum ReturnPolicy {
+        /// Within seven days, without a reason.
+        SevenDay = "seven_day",
+        /// Only when its quality is at fault, as for medicines.
+        QualityOnly = "quality_only",
+    }
 }
 
 /// A product to be added.
@@ -72,35 +69,36 @@ pub struct NewProduct {
     pub return_policy: ReturnPolicy,
 }
 
-/// A product.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct Product {
-    /// Its id.
-    pub product_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// Its name.
-    pub name: String,
-    /// What it is.
-    pub kind: ProductKind,
-    /// Its category.
-    pub category: String,
-    /// Its brand.
-    pub brand: Option<String>,
-    /// The drug in it.
-    pub drug_code: Option<String>,
-    /// The class of the drug.
-    pub drug_class: Option<String>,
-    /// How many days one unit lasts.
-    pub days_supply_per_unit: Option<i64>,
-    /// The price of one unit.
-    pub unit_price_fen: i64,
-    /// When it may be given back.
-    pub return_policy: ReturnPolicy,
-    /// Microseconds since 1970 (UTC).
-    pub created_at: i64,
-    /// Microseconds since 1970 (UTC).
-    pub updated_at: i64,
+record! {
+    /// A product.
+    pub struct Product in "product" {
+        /// Its id.
+        pub product_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// Its name.
+        pub name: String,
+        /// What it is.
+        pub kind: ProductKind,
+        /// Its category.
+        pub category: String,
+        /// Its brand.
+        pub brand: Option<String>,
+        /// The drug in it.
+        pub drug_code: Option<String>,
+        /// The class of the drug.
+        pub drug_class: Option<String>,
+        /// How many days one unit lasts.
+        pub days_supply_per_unit: Option<i64>,
+        /// The price of one unit.
+        pub unit_price_fen: i64,
+        /// When it may be given back.
+        pub return_policy: ReturnPolicy,
+        /// Microseconds since 1970 (UTC).
+        pub created_at: Micros,
+        /// Microseconds since 1970 (UTC).
+        pub updated_at: Micros,
+    }
 }
 
 impl NewProduct {
@@ -131,22 +129,23 @@ pub async fn create_many(
     new: &[NewProduct],
 ) -> Result<Vec<Product>, OperationalError> {
     new.iter().try_for_each(NewProduct::check)?;
-    Ok(sqlx::query_as(
-        "insert into product (product_id, tenant_id, name, kind, category, brand, drug_code,
-             drug_class, days_supply_per_unit, unit_price_fen, return_policy, created_at, updated_at)
-         select value ->> 'product_id', ?2, value ->> 'name', value ->> 'kind', value ->> 'category',
-             value ->> 'brand', value ->> 'drug_code', value ->> 'drug_class',
-             value ->> 'days_supply_per_unit', value ->> 'unit_price_fen', value ->> 'return_policy',
-             ?3, ?3
-         from json_each(?1) where true order by key
-         on conflict (product_id) do nothing
-         returning *",
-    )
-    .bind(rows_json(new)?)
-    .bind(scope.tenant_id)
-    .bind(scope.now)
-    .fetch_all(&mut **tx)
-    .await?)
+    let ids = tx.ids(Product::TABLE, new.iter().map(|p| p.product_id)).await?;
+    let rows = ids.into_iter().zip(new).map(|(product_id, new)| Product {
+        product_id,
+        tenant_id: scope.tenant_id,
+        name: new.name.clone(),
+        kind: new.kind,
+        category: new.category.clone(),
+        brand: new.brand.clone(),
+        drug_code: new.drug_code.clone(),
+        drug_class: new.drug_class.clone(),
+        days_supply_per_unit: new.days_supply_per_unit,
+        unit_price_fen: new.unit_price_fen,
+        return_policy: new.return_policy,
+        created_at: Micros(scope.now),
+        updated_at: Micros(scope.now),
+    });
+    insert_missing(tx, rows.collect()).await
 }
 
 /// Adds one product.
@@ -169,18 +168,18 @@ pub async fn create(
 /// # Errors
 /// When the database fails.
 pub async fn list(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     tenant_id: i64,
     page: Page,
 ) -> Result<Vec<Product>, OperationalError> {
-    Ok(sqlx::query_as(
+    sql(
         "select * from product where tenant_id = ?1 and product_id > ?2 order by product_id limit ?3",
     )
     .bind(tenant_id)
     .bind(page.after_id)
     .bind(page.rows())
-    .fetch_all(connection)
-    .await?)
+    .all(connection)
+    .await
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -195,13 +194,11 @@ pub(crate) async fn post(
     State(services): State<Services>,
     command: Command<NewProduct>,
 ) -> Result<Answer, Failure> {
-    match begin(services.mall(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let product = create(&mut pending.tx, pending.scope, new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &product).await?)
-        }
-    }
+    command
+        .carry_out(services.mall(), services.now(), StatusCode::CREATED, |tx, scope, new| {
+            Box::pin(create(tx, scope, new.clone()))
+        })
+        .await
 }
 
 /// List products.

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use axum::{Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, SqliteConnection};
 use utoipa::ToSchema;
 
 use super::{
@@ -14,7 +13,9 @@ use super::{
 };
 use crate::{
     OperationalError, OrderRefunded, RefundedLine, Scope, Services, WriteTransaction,
-    http::{Answer, Begun, Command, ErrorBody, Failure, Id, begin},
+    database::{Connection, Micros, Record as _, insert, record, sql},
+    http::{Answer, Command, ErrorBody, Failure, Id},
+    outbox,
 };
 
 /// Units to be refunded.
@@ -39,7 +40,7 @@ pub struct NewRefundLine {
 }
 
 /// A refund.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Refund {
     /// Its id.
     pub refund_id: i64,
@@ -54,40 +55,43 @@ pub struct Refund {
     /// `succeeded`.
     pub status: String,
     /// Microseconds since 1970 (UTC).
-    pub requested_at: i64,
+    pub requested_at: Micros,
     /// Microseconds since 1970 (UTC).
-    pub succeeded_at: i64,
+    pub succeeded_at: Micros,
     /// The refunded lines.
     pub lines: Vec<RefundLine>,
 }
 
-#[derive(Debug, FromRow)]
-struct RefundRow {
-    refund_id: i64,
-    tenant_id: i64,
-    order_id: i64,
-    amount_fen: i64,
-    reason: String,
-    status: String,
-    requested_at: i64,
-    succeeded_at: i64,
+record! {
+    /// A refund without its lines.
+    struct RefundRow in "refund" {
+        refund_id: i64,
+        tenant_id: i64,
+        order_id: i64,
+        amount_fen: i64,
+        reason: String,
+        status: String,
+        requested_at: Micros,
+        succeeded_at: Micros,
+    }
 }
 
-/// A line of a refund.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, ToSchema)]
-pub struct RefundLine {
-    /// Its id.
-    pub refund_line_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The refund.
-    pub refund_id: i64,
-    /// The line of the order.
-    pub order_line_id: i64,
-    /// How many units.
-    pub quantity: i64,
-    /// What was given back for them.
-    pub amount_fen: i64,
+record! {
+    /// A line of a refund.
+    pub struct RefundLine in "refund_line" {
+        /// Its id.
+        pub refund_line_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The refund.
+        pub refund_id: i64,
+        /// The line of the order.
+        pub order_line_id: i64,
+        /// How many units.
+        pub quantity: i64,
+        /// What was given back for them.
+        pub amount_fen: i64,
+    }
 }
 
 /// Refunds units of a paid order.
@@ -104,7 +108,7 @@ pub async fn refund(
     if new.lines.is_empty() {
         return Err(OperationalError::invalid("a refund has at least one line"));
     }
-    let order = orders::find(tx, scope.tenant_id, order_id).await?;
+    let order = orders::find_for_update(tx, scope.tenant_id, order_id).await?;
     if order.status != OrderStatus::Paid {
         return Err(OperationalError::conflict(format!("order {order_id} is not paid")));
     }
@@ -160,47 +164,45 @@ async fn record(
     refunded: &[(OrderLine, i64, i64)],
 ) -> Result<Refund, OperationalError> {
     let amount_fen = refunded.iter().map(|(_, _, amount)| amount).sum::<i64>();
-    let row: RefundRow = sqlx::query_as(
-        "insert into refund (tenant_id, order_id, amount_fen, reason, status, requested_at, succeeded_at)
-         values (?1, ?2, ?3, ?4, 'succeeded', ?5, ?5) returning *",
-    )
-    .bind(scope.tenant_id)
-    .bind(order_id)
-    .bind(amount_fen)
-    .bind(reason)
-    .bind(scope.now)
-    .fetch_one(&mut **tx)
-    .await?;
-    let mut lines = Vec::with_capacity(refunded.len());
+    let row = RefundRow {
+        refund_id: tx.id(RefundRow::TABLE).await?,
+        tenant_id: scope.tenant_id,
+        order_id,
+        amount_fen,
+        reason: reason.to_owned(),
+        status: "succeeded".to_owned(),
+        requested_at: Micros(scope.now),
+        succeeded_at: Micros(scope.now),
+    };
+    insert(tx, std::slice::from_ref(&row)).await?;
+    let line_ids = tx.ids(RefundLine::TABLE, refunded.iter().map(|_| None)).await?;
+    let lines: Vec<RefundLine> = line_ids
+        .into_iter()
+        .zip(refunded)
+        .map(|(refund_line_id, (line, quantity, amount_fen))| RefundLine {
+            refund_line_id,
+            tenant_id: scope.tenant_id,
+            refund_id: row.refund_id,
+            order_line_id: line.order_line_id,
+            quantity: *quantity,
+            amount_fen: *amount_fen,
+        })
+        .collect();
+    insert(tx, &lines).await?;
     for (line, quantity, amount) in refunded {
-        lines.push(
-            sqlx::query_as(
-                "insert into refund_line (tenant_id, refund_id, order_line_id, quantity, amount_fen)
-                 values (?1, ?2, ?3, ?4, ?5) returning *",
-            )
-            .bind(scope.tenant_id)
-            .bind(row.refund_id)
-            .bind(line.order_line_id)
-            .bind(quantity)
-            .bind(amount)
-            .fetch_one(&mut **tx)
-            .await?,
-        );
-        sqlx::query(
-            "update order_line set refunded_quantity = refunded_quantity + ?2,
+        sql("update order_line set refunded_quantity = refunded_quantity + ?2,
                  refunded_fen = refunded_fen + ?3
-             where order_line_id = ?1",
-        )
+             where order_line_id = ?1")
         .bind(line.order_line_id)
-        .bind(quantity)
-        .bind(amount)
-        .execute(&mut **tx)
+        .bind(*quantity)
+        .bind(*amount)
+        .execute(tx)
         .await?;
     }
-    sqlx::query("update orders set refunded_fen = refunded_fen + ?2 where order_id = ?1")
+    sql("update orders set refunded_fen = refunded_fen + ?2 where order_id = ?1")
         .bind(order_id)
         .bind(amount_fen)
-        .execute(&mut **tx)
+        .execute(tx)
         .await?;
     tell_others(
         tx,
@@ -242,21 +244,16 @@ async fn tell_others(
     tx: &mut WriteTransaction,
     event: &OrderRefunded,
 ) -> Result<(), OperationalError> {
-    let payload = serde_json::to_string(event)
-        .map_err(|source| OperationalError::Stored { what: "outbox message", source })?;
-    sqlx::query(
-        "insert into outbox (event_type, created_at, payload)
-         select 'order_refunded', ?2, ?3 from orders o
-         where o.order_id = ?1
-           and (o.promoter_id is not null or exists (
-               select 1 from order_line l join product p on p.product_id = l.product_id
-               where l.order_id = o.order_id and p.drug_code is not null))",
-    )
+    let of_interest: bool = sql("select o.promoter_id is not null or exists (
+             select 1 from order_line l join product p on p.product_id = l.product_id
+             where l.order_id = o.order_id and p.drug_code is not null)
+         from orders o where o.order_id = ?1")
     .bind(event.order_id)
-    .bind(event.refunded_at)
-    .bind(payload)
-    .execute(&mut **tx)
+    .value(tx)
     .await?;
+    if of_interest {
+        outbox::put(tx, "order_refunded", Micros(event.refunded_at), event).await?;
+    }
     Ok(())
 }
 
@@ -265,22 +262,19 @@ async fn tell_others(
 /// # Errors
 /// When the database fails.
 pub async fn of_order(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     order_id: i64,
 ) -> Result<Vec<Refund>, OperationalError> {
-    let rows: Vec<RefundRow> =
-        sqlx::query_as("select * from refund where order_id = ?1 order by refund_id")
-            .bind(order_id)
-            .fetch_all(&mut *connection)
-            .await?;
+    let rows: Vec<RefundRow> = sql("select * from refund where order_id = ?1 order by refund_id")
+        .bind(order_id)
+        .all(connection)
+        .await?;
     let mut refunds = Vec::with_capacity(rows.len());
     for row in rows {
-        let lines = sqlx::query_as(
-            "select * from refund_line where refund_id = ?1 order by refund_line_id",
-        )
-        .bind(row.refund_id)
-        .fetch_all(&mut *connection)
-        .await?;
+        let lines = sql("select * from refund_line where refund_id = ?1 order by refund_line_id")
+            .bind(row.refund_id)
+            .all(connection)
+            .await?;
         refunds.push(with_lines(row, lines));
     }
     Ok(refunds)
@@ -299,11 +293,9 @@ pub(crate) async fn post(
     Id(order_id): Id,
     command: Command<NewRefund>,
 ) -> Result<Answer, Failure> {
-    match begin(services.mall(), services.now(), command).await? {
-        (Begun::Before(answer), _) => Ok(answer),
-        (Begun::New(mut pending), new) => {
-            let refund = refund(&mut pending.tx, pending.scope, order_id, &new).await?;
-            Ok(pending.finish(StatusCode::CREATED, &refund).await?)
-        }
-    }
+    command
+        .carry_out(services.mall(), services.now(), StatusCode::CREATED, |tx, scope, new| {
+            Box::pin(refund(tx, scope, order_id, new))
+        })
+        .await
 }

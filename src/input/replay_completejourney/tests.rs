@@ -3,6 +3,7 @@ use std::{fs::File, path::PathBuf, sync::Arc};
 use arrow::array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray,
 };
+use medlake_operational::Storage;
 use parquet::arrow::ArrowWriter;
 
 use super::*;
@@ -76,12 +77,14 @@ fn write(folder: &Path, rows: &[Row]) {
 }
 
 async fn services(folder: &Path) -> Services {
-    Services::open(folder, Arc::new(|| 1_795_000_000_000_000), Arc::new(|| ())).await.unwrap()
+    Services::open(&Storage::files(folder), Arc::new(|| 1_795_000_000_000_000), Arc::new(|| ()))
+        .await
+        .unwrap()
 }
 
 async fn integers(services: &Services, sql: &'static str) -> Vec<i64> {
     let mut connection = services.mall().read().await.unwrap();
-    let row = sqlx::query(sql).fetch_one(&mut *connection).await.unwrap();
+    let row = sqlx::query(sql).fetch_one(connection.sqlite().unwrap()).await.unwrap();
     (0..sqlx::Row::len(&row)).map(|at| sqlx::Row::get(&row, at)).collect()
 }
 

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use medlake_operational::Services;
+use medlake_operational::{Services, Storage};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -13,7 +13,8 @@ struct Served {
 }
 
 async fn serve(folder: &Path, address: &str) -> Served {
-    let services = Services::open(folder, clock::machine(), Arc::new(|| ())).await.unwrap();
+    let services =
+        Services::open(&Storage::files(folder), clock::machine(), Arc::new(|| ())).await.unwrap();
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut tasks = JoinSet::new();
@@ -32,7 +33,7 @@ impl Served {
             _ => self.services.chronic_care(),
         };
         let mut connection = database.read().await.unwrap();
-        sqlx::query_scalar(sql).fetch_one(&mut *connection).await.unwrap()
+        sqlx::query_scalar(sql).fetch_one(connection.sqlite().unwrap()).await.unwrap()
     }
 
     /// Waits until a count is above `floor`.
@@ -148,7 +149,7 @@ async fn what_the_traffic_needs_is_made_once() {
         (served.services.chronic_care(), "delete from idempotency"),
     ] {
         let mut tx = database.begin(1).await.unwrap();
-        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+        sqlx::query(sql).execute(tx.sqlite().unwrap()).await.unwrap();
         tx.commit().await.unwrap();
     }
     let second = world::set_up(&client, 2, now).await.unwrap();

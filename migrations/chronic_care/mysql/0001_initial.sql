@@ -1,0 +1,134 @@
+-- Chronic care. Blood pressure in mmHg, glucose in micromol per litre, days as yyyy-mm-dd text.
+
+create table if not exists patient (
+    patient_id bigint primary key,
+    tenant_id bigint not null,
+    person_id bigint not null,
+    name varchar(255) not null,
+    sex varchar(32) not null,
+    birth_date date,
+    `condition` varchar(32) not null,
+    enrolled_at datetime(6) not null,
+    status varchar(32) not null,
+    check (name <> ''),
+    check (sex in ('female', 'male', 'unknown')),
+    check (`condition` in ('hypertension', 'diabetes', 'other')),
+    check (status in ('active', 'left')),
+    unique (tenant_id, person_id)
+);
+
+create table if not exists medication_plan (
+    plan_id bigint primary key,
+    tenant_id bigint not null,
+    patient_id bigint not null,
+    drug_code varchar(255) not null,
+    drug_class varchar(255) not null,
+    doses_per_day bigint not null,
+    starts_on date not null,
+    ends_on date,
+    status varchar(32) not null,
+    created_at datetime(6) not null,
+    updated_at datetime(6) not null,
+    foreign key (patient_id) references patient (patient_id),
+    check (doses_per_day between 1 and 24),
+    check (ends_on >= starts_on),
+    check (status in ('active', 'stopped')),
+    index medication_plan_patient (patient_id)
+);
+
+create table if not exists dispensing (
+    dispensing_id bigint primary key,
+    tenant_id bigint not null,
+    patient_id bigint not null,
+    drug_code varchar(255) not null,
+    drug_class varchar(255) not null,
+    dispensed_on date not null,
+    days_supply bigint not null,
+    source varchar(32) not null,
+    created_at datetime(6) not null,
+    foreign key (patient_id) references patient (patient_id),
+    check (days_supply > 0),
+    check (source in ('mall', 'hospital', 'import')),
+    index dispensing_patient (patient_id, dispensed_on)
+);
+
+create table if not exists dose_event (
+    dose_event_id bigint primary key,
+    tenant_id bigint not null,
+    plan_id bigint not null,
+    patient_id bigint not null,
+    scheduled_at datetime(6) not null,
+    status varchar(32) not null,
+    taken_at datetime(6),
+    recorded_at datetime(6) not null,
+    foreign key (plan_id) references medication_plan (plan_id),
+    foreign key (patient_id) references patient (patient_id),
+    check (status in ('taken', 'late', 'missed')),
+    unique (plan_id, scheduled_at),
+    check (status = 'missed' or taken_at is not null),
+    index dose_event_patient (patient_id)
+);
+
+create table if not exists reading (
+    reading_id bigint primary key,
+    tenant_id bigint not null,
+    patient_id bigint not null,
+    kind varchar(32) not null,
+    systolic_mmhg bigint,
+    diastolic_mmhg bigint,
+    pulse_per_min bigint,
+    glucose_umol_per_l bigint,
+    quality varchar(32) not null,
+    measured_at datetime(6) not null,
+    recorded_at datetime(6) not null,
+    foreign key (patient_id) references patient (patient_id),
+    check (kind in ('blood_pressure', 'glucose')),
+    check (quality in ('ok', 'suspect')),
+    check ((kind = 'blood_pressure') = (systolic_mmhg is not null)),
+    check ((kind = 'blood_pressure') = (diastolic_mmhg is not null)),
+    check ((kind = 'glucose') = (glucose_umol_per_l is not null)),
+    index reading_patient (patient_id, measured_at)
+);
+
+create table if not exists follow_up (
+    follow_up_id bigint primary key,
+    tenant_id bigint not null,
+    patient_id bigint not null,
+    performed_at datetime(6) not null,
+    method varchar(32) not null,
+    systolic_mmhg bigint,
+    diastolic_mmhg bigint,
+    fasting_glucose_umol_per_l bigint,
+    on_target bit(1),
+    note longtext,
+    foreign key (patient_id) references patient (patient_id),
+    check (method in ('visit', 'phone', 'online')),
+    index follow_up_patient (patient_id, performed_at)
+);
+
+-- Which dispensing a line bought in the mall became: a second delivery finds it and changes nothing.
+create table if not exists _mall_dispensing (
+    order_line_id bigint primary key,
+    dispensing_id bigint not null,
+    quantity_left bigint not null,
+    days_supply_per_unit bigint not null
+);
+
+-- The next id of each table.
+create table if not exists _sequence (
+    name varchar(255) primary key,
+    next_id bigint not null
+);
+
+-- One row a finished request that carried an Idempotency-Key: the same key and request get the same
+-- answer again, another request under the key is refused.
+create table if not exists idempotency (
+    tenant_id bigint not null,
+    idempotency_key varchar(255) not null,
+    request longtext not null,
+    http_status bigint not null,
+    response longtext not null,
+    created_at datetime(6) not null,
+    primary key (tenant_id, idempotency_key),
+    index idempotency_created_at (created_at)
+);

@@ -1,0 +1,48 @@
+//! The two forms of each service's tables are the same tables.
+
+use medlake_operational::Database;
+
+use crate::{App, On, rows};
+
+/// Table, column, type as readers of changes know it, whether it may be null, whether it is of the key.
+type Column = (String, String, String, i64, i64);
+
+async fn columns(database: &Database) -> Vec<Column> {
+    let mut connection = database.read().await.unwrap();
+    let sql = match &*connection {
+        medlake_operational::Connection::Sqlite(_) => {
+            "select m.name, c.name, upper(c.type), 1 - (c.\"notnull\" or c.pk > 0), c.pk > 0
+             from sqlite_schema m join pragma_table_xinfo(m.name) c
+             where m.type = 'table' and m.name not like 'sqlite%' and m.name not like 'cdc%'"
+        }
+        medlake_operational::Connection::MySql(_) => {
+            "select table_name, column_name, case data_type
+                 when 'bigint' then 'INTEGER' when 'varchar' then 'TEXT' when 'longtext' then 'TEXT'
+                 when 'datetime' then 'TIMESTAMP' when 'bit' then 'BOOLEAN' when 'date' then 'DATE'
+                 when 'double' then 'REAL' when 'longblob' then 'BLOB' else data_type end,
+                 is_nullable = 'YES', column_key = 'PRI'
+             from information_schema.columns
+             where table_schema = database() and extra not like '%GENERATED%'"
+        }
+    };
+    let mut columns: Vec<Column> = rows(&mut connection, sql).await;
+    // What the programs that apply them keep for themselves.
+    columns.retain(|column| column.0 != "_migration");
+    columns.sort();
+    columns
+}
+
+#[tokio::test]
+async fn a_file_and_a_server_have_the_same_tables() {
+    let (file, server) = (App::start(On::Sqlite).await, App::start(On::MariaDb).await);
+    for service in ["mall", "distribution", "chronic_care"] {
+        let of = |app: &App| match service {
+            "mall" => app.services.mall().clone(),
+            "distribution" => app.services.distribution().clone(),
+            _ => app.services.chronic_care().clone(),
+        };
+        let expected = columns(&of(&file)).await;
+        assert!(expected.len() > 20, "{expected:?}");
+        assert_eq!(columns(&of(&server)).await, expected, "{service}");
+    }
+}

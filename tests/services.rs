@@ -1,0 +1,47 @@
+//! The services on a MariaDB server instead of files: the same tables in the lake, the same marts.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    platform::{self, Platform, Ports},
+    servers::{DatabaseServer, Kind},
+};
+
+/// What the shop's order makes of the marts, and of the lake's tables.
+const QUESTIONS: [&str; 4] = [
+    "select table_schema, table_name, column_name, data_type from information_schema.columns
+     where table_schema = 'mall' and table_name in ('pharmacy', 'product', 'orders',
+         'order_line', 'payment') order by 1, 2, 3",
+    "select channel, status, list_amount_fen, payable_fen, paid_at is not null from mall.orders",
+    "select line_number, quantity, disc_full_reduction_fen, cash_fen from mall.order_line order by 1",
+    "select gmv_paid_fen, cash_paid_fen, orders_paid from marts.gmv_daily",
+];
+
+#[tokio::test]
+async fn on_a_server_they_have_the_same_marts_as_in_files() {
+    let _alone = platform::alone().await;
+    let binlog = ["--log-bin=bin", "--server-id=1", "--binlog-format=row"];
+    let more = [&binlog[..], &["--binlog-row-metadata=full"]].concat();
+    let server = DatabaseServer::start_with(Kind::MariaDb, &more).await;
+    let url = server.url_of(server.port, "").trim_end_matches('/').to_owned();
+    let mut answers = Vec::new();
+    for settings in [vec![], vec![("MEDLAKE__OPERATIONAL__URL".to_owned(), url)]] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut platform =
+            Platform::launch(dir.path(), Ports::free(), &["--no-simulate"], &settings);
+        platform.wait_until_healthy().await;
+        platform::shop(&platform).await;
+        let end = Instant::now() + Duration::from_secs(60);
+        while platform.ask("select sum(orders_paid) from marts.gmv_daily").await
+            != Some(serde_json::json!(1))
+        {
+            assert!(Instant::now() < end, "the order is not seen: {}", platform.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        answers.push(QUESTIONS.map(|question| platform.psql(question)));
+        assert_eq!(dir.path().join("operational").exists(), settings.is_empty());
+        assert!(platform.stop().success());
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert!(answers[0].iter().all(|rows| !rows.is_empty()), "{answers:?}");
+}
