@@ -213,8 +213,15 @@ impl Dialect {
                 format!("alter table {name} add column {}", self.column(column))
             }
             Alter::Add { column, at } => {
+                // Some have values in the rows there are, which the server logs nothing of.
+                let filled = match column.kind {
+                    Kind::SmallInt | Kind::Int | Kind::BigInt => " default 7",
+                    Kind::Varchar(_) => " default 'wert'",
+                    Kind::Date => " default '2024-02-29'",
+                    _ => "",
+                };
                 let place = format!("after {}", table.columns[at - 1].name);
-                format!("alter table {name} add column {} {place}", self.column(column))
+                format!("alter table {name} add column {}{filled} {place}", self.column(column))
             }
             Alter::Drop { name: column } => format!("alter table {name} drop column {column}"),
             Alter::Rename { name: column, to } => {

@@ -6,6 +6,8 @@
 pub(crate) enum Ddl {
     /// Columns have other names, as (before, now).
     Columns(Name, Vec<(String, String)>),
+    /// There are new columns.
+    Added(Name, Vec<Added>),
     /// All rows went.
     Truncate(Name),
     /// Some rows went, or came, without a trace in the binlog; and how.
@@ -19,6 +21,16 @@ pub(crate) enum Ddl {
     /// Rows were changed by a statement, and the binlog has the statement instead of the rows: the
     /// words that may be names in it.
     Rows(Vec<String>),
+}
+
+/// A column that is added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Added {
+    pub(crate) name: String,
+    /// The rows there are have more in it than null, or may have.
+    pub(crate) filled: bool,
+    /// Unless there is one of its name.
+    pub(crate) if_not_exists: bool,
 }
 
 /// A table, with its database if the statement names that.
@@ -86,7 +98,7 @@ pub(crate) fn parse(sql: &str) -> Vec<Ddl> {
         // One that takes the place of another. Temporary tables are nobody's but their session's.
         let replaces = words.eat("OR") && words.eat("REPLACE");
         if words.eat("TABLE") {
-            words.if_not_exists();
+            words.if_exists();
             if let Some(name) = words.name() {
                 found.extend(replaces.then(|| Ddl::Gone(name.clone(), None)));
                 found.push(Ddl::Made(name));
@@ -111,7 +123,7 @@ fn alter(words: &mut Words<'_>, found: &mut Vec<Ddl>) {
             words.skip();
         }
     }
-    let mut renamed = Vec::new();
+    let (mut renamed, mut added) = (Vec::new(), Vec::new());
     let mut new_name = None;
     let mut partition = false;
     for clause in words.clauses() {
@@ -130,6 +142,8 @@ fn alter(words: &mut Words<'_>, found: &mut Vec<Ddl>) {
             words.eat("COLUMN");
             words.if_exists();
             renamed.extend(words.identifier().zip(words.identifier()));
+        } else if words.eat("ADD") {
+            added.extend(words.added());
         } else if ["DROP", "TRUNCATE", "EXCHANGE", "CONVERT", "DISCARD", "IMPORT"]
             .iter()
             .any(|w| words.eat(w))
@@ -141,6 +155,9 @@ fn alter(words: &mut Words<'_>, found: &mut Vec<Ddl>) {
     renamed.retain(|(before, now)| !before.eq_ignore_ascii_case(now));
     if !renamed.is_empty() {
         found.push(Ddl::Columns(table.clone(), renamed));
+    }
+    if !added.is_empty() {
+        found.push(Ddl::Added(table.clone(), added));
     }
     if partition {
         found.push(Ddl::Partition(table.clone()));
@@ -176,18 +193,13 @@ impl<'a> Words<'a> {
         found
     }
 
-    fn if_not_exists(&mut self) {
-        if self.eat("IF") {
+    fn if_exists(&mut self) -> bool {
+        let found = self.eat("IF");
+        if found {
             self.eat("NOT");
             self.eat("EXISTS");
         }
-    }
-
-    fn if_exists(&mut self) {
-        if self.eat("IF") {
-            self.eat("NOT");
-            self.eat("EXISTS");
-        }
+        found
     }
 
     fn identifier(&mut self) -> Option<String> {
@@ -202,6 +214,55 @@ impl<'a> Words<'a> {
             return Some(Name { database: None, table: first });
         }
         Some(Name { database: Some(first), table: self.identifier()? })
+    }
+
+    /// The columns that are added, after the word.
+    fn added(&mut self) -> Vec<Added> {
+        let is_column = self.eat("COLUMN");
+        let if_not_exists = self.if_exists();
+        let inside = match self.tokens {
+            [Token::Sign('('), inside @ .., Token::Sign(')')] => inside,
+            all => all,
+        };
+        let columns = Words { tokens: inside }.clauses();
+        columns.filter_map(|tokens| Words { tokens }.column(is_column, if_not_exists)).collect()
+    }
+
+    fn column(&mut self, is_column: bool, if_not_exists: bool) -> Option<Added> {
+        const OTHERS: [&str; 12] = [
+            "INDEX",
+            "KEY",
+            "CONSTRAINT",
+            "PRIMARY",
+            "UNIQUE",
+            "FULLTEXT",
+            "SPATIAL",
+            "FOREIGN",
+            "CHECK",
+            "PARTITION",
+            "PERIOD",
+            "SYSTEM",
+        ];
+        if !is_column && OTHERS.iter().any(|word| self.eat(word)) {
+            return None;
+        }
+        let name = self.identifier()?;
+        let word = |token: &Token| match token {
+            Token::Word(word) => word.to_ascii_uppercase(),
+            _ => String::new(),
+        };
+        let words: Vec<String> = self.tokens.iter().map(word).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let is_filled = words.windows(2).any(|two| match two {
+            ["NOT", "NULL"] => true,
+            ["DEFAULT", value] => *value != "NULL",
+            _ => false,
+        });
+        let is_made = ["GENERATED", "AS", "AUTO_INCREMENT", "SERIAL"];
+        // A server may give it the time of now, if it is not told to let it be null.
+        let is_now = words.first() == Some(&"TIMESTAMP") && !words.contains(&"NULL");
+        let filled = is_filled || is_now || is_made.iter().any(|word| words.contains(word));
+        Some(Added { name, filled, if_not_exists })
     }
 
     /// What is between commas that are not in brackets.
@@ -302,12 +363,32 @@ mod tests {
             let pairs = pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
             Ddl::Columns(name(table), pairs.collect())
         };
+        // A `+` for one that has values, a `?` for one that may be there.
+        let added = |table, columns: &[&str]| {
+            let column = |column: &&str| Added {
+                name: column.trim_end_matches(['+', '?']).to_owned(),
+                filled: column.contains('+'),
+                if_not_exists: column.contains('?'),
+            };
+            Ddl::Added(name(table), columns.iter().map(column).collect())
+        };
         for (sql, expected) in [
             ("alter table t rename column a to b", vec![columns("t", &[("a", "b")])]),
             (
                 "/* x */ ALTER TABLE `shop`.`t` CHANGE `a``x` `b` decimal(10,2) NOT NULL COMMENT \
                  'change c d, e', add column (x int, y int), change column if exists c d int",
-                vec![columns("shop.t", &[("a`x", "b"), ("c", "d")])],
+                vec![columns("shop.t", &[("a`x", "b"), ("c", "d")]), added("shop.t", &["x", "y"])],
+            ),
+            (
+                "alter table t add a int default 5 comment 'x', add column b int null default null, \
+                 add index (c), add column if not exists d varchar(9) not null after b, \
+                 add (e int as (a + 1), f int), add g timestamp, add h timestamp null, \
+                 add key int (i), add column `key` text default (uuid())",
+                vec![added("t", &["a+", "b", "d+?", "e+", "f", "g+", "h", "key+"])],
+            ),
+            (
+                "alter table t add column a int, add unique key b (a), add check (a is not null)",
+                vec![added("t", &["a"])],
             ),
             ("alter table t change a A int", vec![]),
             ("alter table t rename index a to b, add key (x), drop column y", vec![]),

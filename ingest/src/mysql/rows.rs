@@ -202,8 +202,10 @@ impl MysqlRows {
         let key = rows.slice(count.saturating_sub(1), count.min(1)).project(schema.key_indices());
         sweep.last = key.ok().filter(|key| key.num_rows() > 0);
         let at = sweep.at.clone();
-        let goes_on = count + bad.len() >= sweep.limit && sweep.last.is_some();
-        self.sweep = Some(sweep);
+        // After the last row nothing is held: who changes the table's columns waits for all who read it.
+        let is_full = count + bad.len() >= sweep.limit;
+        let goes_on = is_full && sweep.last.is_some();
+        self.sweep = is_full.then_some(sweep);
         Ok(Some(Chunk { rows, at, bad, goes_on }))
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Copying<P> {
     /// Rows could not be read, and that may be because the log is behind the table's columns: not
     /// before it is here.
     pub(super) blocked: Option<End<P>>,
+    /// The log says that the table has other columns, and not yet which.
+    pub(super) awaits_columns: bool,
     pub(super) failures: u32,
 }
 
@@ -144,6 +146,7 @@ impl<P> Copying<P> {
             chunk_rows: FIRST_ROWS,
             pause: None,
             blocked: None,
+            awaits_columns: false,
             failures: 0,
         }
     }
@@ -163,7 +166,9 @@ impl<P> Copying<P> {
     }
 
     pub(super) fn is_paused(&self, now: Instant) -> bool {
-        self.blocked.is_some() || self.pause.is_some_and(|(until, _)| until > now)
+        self.blocked.is_some()
+            || self.awaits_columns
+            || self.pause.is_some_and(|(until, _)| until > now)
     }
 
     pub(super) fn paused_until(&self) -> Option<Instant> {

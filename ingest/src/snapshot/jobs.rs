@@ -211,10 +211,10 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                 self.rows.push(rows);
                 match result {
                     Ok((found, end)) => self.unseen = Some(Unseen::Found(found, end)),
-                    // Then the first row tells of each.
                     Err(error) => {
                         let error = with_causes(&error);
                         tracing::warn!(source = %self.id, error, "could not ask for new tables");
+                        self.ask_later();
                     }
                 }
             }
@@ -401,6 +401,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         // The log may still be before a change of the columns that the rows have already.
         copying.failures += 1;
         copying.blocked = Some(End::After(self.looks));
+        // Or it tells of them with the next row only.
+        self.unseen = Some(Unseen::Suspected);
         (copying.failures >= TRIES).then(|| format!("its rows could not be read: {reason}"))
     }
 

@@ -473,10 +473,12 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         }
         tracing::warn!(table = %name, reason, "is copied again");
         self.copy(name, Purpose::Again, reason);
-        // What the log has, selects see a moment later.
+        // What the log has, selects see a moment later; and columns it tells of with the next row only.
+        self.unseen = Some(Unseen::Suspected);
         let (now, pause) = (Instant::now(), self.settings.first_pause);
         for copying in self.tables.get_mut(name).into_iter().flat_map(|table| &mut table.copies) {
             copying.pause(now, pause);
+            copying.awaits_columns = true;
         }
     }
 

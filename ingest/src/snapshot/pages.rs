@@ -110,6 +110,10 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
     pub(super) fn schema_moved(&mut self, change: &SchemaChange) {
         let name = change.table.name();
         if let Some(table) = self.tables.get_mut(name) {
+            table.copies.iter_mut().for_each(|copying| copying.awaits_columns = false);
+            if *table.schema == *change.table && change.renamed.is_empty() {
+                return;
+            }
             table.schema = Arc::clone(&change.table);
             table.keys = key_reader(&change.table);
             table.restart(&mut self.next_id);

@@ -1,4 +1,4 @@
-//! Tables that come while the log is read: they are there before their first row is.
+//! Tables that come, or get columns, while the log is read: they are there before their next row is.
 
 use futures::future::BoxFuture;
 use medlake_contract::SchemaChange;
@@ -9,7 +9,7 @@ use crate::{
     log::{FoundTables, Log, Rows},
 };
 
-/// Tables that the log has not met so far.
+/// Tables that the log has not met so far, or not as they are.
 #[derive(Debug)]
 pub(super) enum Unseen<P> {
     /// There may be some.
@@ -34,9 +34,11 @@ async fn look<L: Log, R: Rows<Place = L::Place>>(
 
 impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
     /// Asks for tables that came, and answers whether there are any to be told of: when the log is past
-    /// where they are like that. Those it met before are known by then.
+    /// where they are like that. Those it met before are known by then; one whose rows are copied is
+    /// asked for its rows by the columns it has.
     pub(super) fn see(&mut self) -> bool {
         match self.unseen.take() {
+            Some(Unseen::Suspected) if self.must_wait() => self.unseen = Some(Unseen::Suspected),
             Some(Unseen::Suspected) => match (self.rows.pop(), &self.log) {
                 (Some(rows), Some(log)) => {
                     self.jobs.spawn(look(rows, log.at().clone(), log.end()));
@@ -54,15 +56,40 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                 }
                 for table in found.tables {
                     let name = table.name().clone();
-                    if !self.tables.contains_key(&name) && !self.refused.contains_key(&name) {
+                    let is_told = match self.tables.get(&name) {
+                        Some(known) => known.copies.is_empty() || *known.schema == *table,
+                        None => self.refused.contains_key(&name),
+                    };
+                    if !is_told {
                         let change = SchemaChange { table, renamed: Vec::new() };
                         self.schema_moved(&change);
                         self.schemas_due.push(change);
                     }
                 }
+                for copying in self.tables.values_mut().flat_map(|table| &mut table.copies) {
+                    copying.awaits_columns = false;
+                }
             }
             None => {}
         }
         !self.schemas_due.is_empty()
+    }
+
+    /// Whether rows are to be copied whose columns could not be asked for a moment ago.
+    fn must_wait(&self) -> bool {
+        let copies = self.tables.values().flat_map(|table| &table.copies);
+        let mut waits = copies.filter(|copying| copying.awaits_columns);
+        waits.any(|c| c.paused_until().is_some_and(|until| until > self.looked_at))
+    }
+
+    /// The tables could not be asked for. New ones come with their first row; rows that wait for their
+    /// columns are not read before those are known.
+    pub(super) fn ask_later(&mut self) {
+        let (now, pause) = (self.looked_at, self.settings.first_pause);
+        let copies = self.tables.values_mut().flat_map(|table| &mut table.copies);
+        for copying in copies.filter(|copying| copying.awaits_columns) {
+            copying.pause(now, pause);
+            self.unseen = Some(Unseen::Suspected);
+        }
     }
 }

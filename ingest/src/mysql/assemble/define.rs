@@ -11,7 +11,7 @@ use crate::{
         ddl::{self, Ddl},
         layout::{self, Refused},
     },
-    source::TableState,
+    source::{Phase, TableState},
 };
 
 impl Assembler {
@@ -39,6 +39,23 @@ impl Assembler {
                         current.events.clear();
                     }
                     self.announce(SchemaChange { table: Arc::new(table), renamed })?;
+                }
+            }
+            Ddl::Added(name, columns) => {
+                let Some((false, known)) = self.known(database, &name) else { return Ok(()) };
+                let has = |c: &str| known.columns().iter().any(|k| k.name.eq_ignore_ascii_case(c));
+                // One that is known went before, and the new one has nothing of it.
+                let differs = |column: &&ddl::Added| match has(&column.name) {
+                    true => !column.if_not_exists,
+                    false => column.filled,
+                };
+                let columns = columns.iter().filter(differs).map(|column| column.name.as_str());
+                let columns = columns.collect::<Vec<_>>().join(", ");
+                if !columns.is_empty() {
+                    self.draft.states.push(TableState {
+                        reason: Some(format!("it got columns that may have values ({columns})")),
+                        ..TableState::new(known.name().clone(), Phase::Snapshotting, 0)
+                    });
                 }
             }
             Ddl::Truncate(name) => {

@@ -4,6 +4,7 @@ mod bulk;
 mod column_types;
 mod copying;
 mod empty;
+mod filled;
 mod keys;
 mod played;
 mod prepared;
