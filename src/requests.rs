@@ -67,19 +67,7 @@ pub(crate) async fn obey(
         }
         Request::Verify { table, repair } => match ingest.compare(&table) {
             Ok(()) => {
-                return Some(Comparison {
-                    table,
-                    repair,
-                    answer,
-                    rows: 0,
-                    missing: 0,
-                    different: 0,
-                    extra: 0,
-                    left_out: 0,
-                    failed: None,
-                    tally: None,
-                    by_copy: false,
-                });
+                return Some(Comparison::new(table, repair, answer));
             }
             Err(error) => Answer::Failed(error.to_string()),
         },
@@ -148,6 +136,22 @@ fn status(monitor: &Monitor) -> Vec<String> {
 }
 
 impl Comparison {
+    fn new(table: TableName, repair: bool, answer: mpsc::Sender<Answer>) -> Self {
+        Self {
+            table,
+            repair,
+            answer,
+            rows: 0,
+            missing: 0,
+            different: 0,
+            extra: 0,
+            left_out: 0,
+            failed: None,
+            tally: None,
+            by_copy: false,
+        }
+    }
+
     /// Whether a copy is of its table.
     pub(crate) fn is_of(&self, copy: &RowCopy) -> bool {
         copy.table.name() == &self.table
@@ -308,19 +312,7 @@ mod tests {
 
     fn comparison(repair: bool) -> (Comparison, mpsc::Receiver<Answer>) {
         let (answer, answers) = mpsc::channel(8);
-        let comparison = Comparison {
-            table: "m.t".parse().unwrap(),
-            repair,
-            answer,
-            rows: 0,
-            missing: 0,
-            different: 0,
-            extra: 0,
-            left_out: 0,
-            failed: None,
-            tally: None,
-            by_copy: false,
-        };
+        let comparison = Comparison::new("m.t".parse().unwrap(), repair, answer);
         (comparison, answers)
     }
 

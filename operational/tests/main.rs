@@ -74,6 +74,7 @@ async fn mariadb() -> Arc<DatabaseServer> {
 /// The services on databases of their own, with a clock that stands still until it is moved.
 struct App {
     services: Services,
+    storage: Storage,
     clock: Arc<AtomicI64>,
     commits: Arc<AtomicU64>,
     _folder: tempfile::TempDir,
@@ -97,17 +98,13 @@ impl App {
         };
         let clock = Arc::new(AtomicI64::new(START));
         let commits = Arc::new(AtomicU64::new(0));
-        let (now, told) = (Arc::clone(&clock), Arc::clone(&commits));
-        let services = Services::open(
-            &storage,
-            Arc::new(move || now.load(Ordering::SeqCst)),
-            Arc::new(move || {
-                told.fetch_add(1, Ordering::SeqCst);
-            }),
-        )
-        .await
-        .unwrap();
-        Self { services, clock, commits, _folder: folder, _server: server }
+        let services = open(&storage, &clock, &commits).await;
+        Self { services, storage, clock, commits, _folder: folder, _server: server }
+    }
+
+    /// Opens the services again, as a new process does.
+    async fn reopen(&mut self) {
+        self.services = open(&self.storage, &self.clock, &self.commits).await;
     }
 
     fn move_clock(&self, micros: i64) {
@@ -212,6 +209,15 @@ impl App {
         dumped.sort();
         dumped
     }
+}
+
+async fn open(storage: &Storage, clock: &Arc<AtomicI64>, commits: &Arc<AtomicU64>) -> Services {
+    let (now, told) = (Arc::clone(clock), Arc::clone(commits));
+    let now = Arc::new(move || now.load(Ordering::SeqCst));
+    let told = Arc::new(move || {
+        told.fetch_add(1, Ordering::SeqCst);
+    });
+    Services::open(storage, now, told).await.unwrap()
 }
 
 async fn rows<T>(on: &mut Connection, sql: &str) -> Vec<T>

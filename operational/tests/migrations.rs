@@ -2,7 +2,11 @@
 
 use medlake_operational::Database;
 
-use crate::{App, On, rows};
+use serde_json::json;
+
+use crate::{App, On, rows, run};
+
+on_both! { ids_go_on_where_they_were_without_their_numbers }
 
 /// Table, column, type as readers of changes know it, whether it may be null, whether it is of the key.
 type Column = (String, String, String, i64, i64);
@@ -27,7 +31,7 @@ async fn columns(database: &Database) -> Vec<Column> {
     };
     let mut columns: Vec<Column> = rows(&mut connection, sql).await;
     // What the programs that apply them keep for themselves.
-    columns.retain(|column| column.0 != "_migration");
+    columns.retain(|column| !["_migration", "_sequence"].contains(&column.0.as_str()));
     columns.sort();
     columns
 }
@@ -45,4 +49,16 @@ async fn a_file_and_a_server_have_the_same_tables() {
         assert!(expected.len() > 20, "{expected:?}");
         assert_eq!(columns(&of(&server)).await, expected, "{service}");
     }
+}
+
+/// As in a database of before there was a table of them.
+async fn ids_go_on_where_they_were_without_their_numbers(on: On) {
+    let mut app = App::start(on).await;
+    app.stock().await;
+    let mut tx = app.services.mall().begin(crate::START).await.unwrap();
+    assert!(run(&mut tx, "drop table _sequence").await);
+    tx.commit().await.unwrap();
+    app.reopen().await;
+    let pharmacy = app.made("/mall/pharmacies", json!({"name": "滨江店", "region": "浙江"})).await;
+    assert_eq!(pharmacy["pharmacy_id"], 2);
 }

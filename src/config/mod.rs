@@ -17,6 +17,7 @@ use std::{
 
 use medlake_ingest::PublishConfig;
 use medlake_lake::{CatalogConfig, RestAuth, S3Config, S3Credentials, Secret, Warehouse};
+use medlake_operational::Storage;
 
 pub(crate) use layers::Problem;
 use layers::{Said, Taker, at_least, read_file};
@@ -301,9 +302,8 @@ fn operational(t: &mut Taker<'_>, default: OperationalConfig) -> OperationalConf
     let said_in = t.said_in("operational.url");
     let url: Secret = t.secret("operational.url", Secret::new(""));
     let prefix = t.take("operational.prefix", "medlake_".to_owned(), |prefix: &String| {
-        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        (!prefix.chars().all(word) || prefix.len() > 40)
-            .then(|| "must be lower-case letters, digits and underscores".to_owned())
+        (!Storage::is_prefix(prefix))
+            .then(|| "must be lower-case letters, digits and underscores, at most 40".to_owned())
     });
     let publish = publish::take(t);
     let server = (!url.reveal().is_empty()).then_some(DatabaseServer { url, prefix });

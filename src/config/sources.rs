@@ -120,17 +120,15 @@ fn mysql(t: &mut Taker<'_>, name: &str, server: Option<&DatabaseServer>) -> Opti
     let key = |setting: &str| format!("sources.{name}.{setting}");
     let said_in = t.said_in(&key("url"));
     let of_service = server.map(|DatabaseServer { url, prefix }| {
-        format!("{}/{prefix}{name}", url.reveal().trim_end_matches('/'))
+        of_database(url.reveal(), &format!("{prefix}{name}"))
     });
     let url: String = t.secret(&key("url"), of_service.unwrap_or_default());
     let (all, datetimes) = match server {
-        Some(_) => (SERVICE_TABLES, "utc"),
-        None => ("*", "local"),
+        Some(_) => (SERVICE_TABLES, Datetimes::Utc),
+        None => ("*", Datetimes::Local),
     };
     let tables: String = t.take(&key("tables"), all.to_owned(), |_| None);
-    let datetimes: String = t.take(&key("datetimes"), datetimes.to_owned(), |word: &String| {
-        (!["local", "utc"].contains(&word.as_str())).then(|| "must be local or utc".to_owned())
-    });
+    let datetimes = t.take(&key("datetimes"), datetimes, |_| None);
     let server_id: u32 = t.take(&key("server_id"), 0, |_| None);
     let file = |t: &mut Taker<'_>, setting| {
         let path: PathBuf = t.take(&key(setting), PathBuf::new(), |_| None);
@@ -163,10 +161,7 @@ fn mysql(t: &mut Taker<'_>, name: &str, server: Option<&DatabaseServer>) -> Opti
                 tables: tables.split(',').map(|pattern| pattern.trim().to_owned()).collect(),
                 server_id: (server_id > 0).then_some(server_id),
                 tls,
-                datetimes: match datetimes.as_str() {
-                    "utc" => Datetimes::Utc,
-                    _ => Datetimes::Local,
-                },
+                datetimes,
                 ..database
             },
             connections,
@@ -226,9 +221,15 @@ fn nest(settings: &mut Map<String, Value>, path: &[&str], value: Value) {
 
 /// The address of a server, but for the password; none when it is no such address.
 pub(super) fn without_password(url: &str) -> Option<String> {
-    let MysqlConfig { host, port, user, .. } =
-        MysqlConfig::from_url(&format!("{}/x", url.trim_end_matches('/'))).ok()?;
-    Some(format!("mysql://{user}:***@{host}:{port}"))
+    MysqlConfig::from_url(&of_database(url, "x")).ok().as_ref().map(shown)
+}
+
+fn of_database(url: &str, database: &str) -> String {
+    format!("{}/{database}", url.trim_end_matches('/'))
+}
+
+fn shown(MysqlConfig { host, port, user, .. }: &MysqlConfig) -> String {
+    format!("mysql://{user}:***@{host}:{port}")
 }
 
 /// As a YAML file says them.
@@ -252,16 +253,10 @@ pub(super) fn write(
 
 fn write_mysql(f: &mut fmt::Formatter<'_>, name: &str, mysql: &MysqlSettings) -> fmt::Result {
     let MysqlSettings { database, connections, copy_after_gap } = mysql;
-    let MysqlConfig {
-        host, port, user, database: schema, tables, server_id, tls, datetimes, ..
-    } = database;
+    let MysqlConfig { database: schema, tables, server_id, tls, datetimes, .. } = database;
     writeln!(f, "  {name}:\n    kind: mysql")?;
-    writeln!(f, "    url: mysql://{user}:***@{host}:{port}/{schema}")?;
+    writeln!(f, "    url: {}/{schema}", shown(database))?;
     writeln!(f, "    tables: \"{}\"", tables.join(","))?;
-    let datetimes = match datetimes {
-        Datetimes::Local => "local",
-        Datetimes::Utc => "utc",
-    };
     writeln!(f, "    datetimes: {datetimes}")?;
     if let Some(id) = server_id {
         writeln!(f, "    server_id: {id}")?;

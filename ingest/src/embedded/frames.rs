@@ -1,3 +1,5 @@
+use sqlx::SqliteConnection;
+
 use super::decode::RawChange;
 
 /// Rows of the change table in one answer.
@@ -6,8 +8,23 @@ use super::decode::RawChange;
 /// SQLite joins a thousand of them into one value.
 pub(crate) const CHUNK_ROWS: i64 = 1_000;
 
-/// Whether the rows of a chunk are more than SQLite holds in one value (a gigabyte): fewer may do.
-pub(crate) fn too_big(error: &sqlx::Error) -> bool {
+/// The changes after one, as [`Frames`] takes them; none when there are none. So many rows at most, and
+/// fewer from then on when those are more than SQLite holds in one value (a gigabyte).
+pub(crate) async fn chunk(
+    connection: &mut SqliteConnection,
+    after: i64,
+    rows: &mut i64,
+) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    loop {
+        let asked = sqlx::query_scalar(SQL).bind(after).bind(*rows);
+        match asked.fetch_one(&mut *connection).await {
+            Err(error) if too_big(&error) && *rows > 1 => *rows = (*rows / 8).max(1),
+            chunk => return chunk,
+        }
+    }
+}
+
+fn too_big(error: &sqlx::Error) -> bool {
     const SQLITE_TOOBIG: &str = "18";
     error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == SQLITE_TOOBIG)
 }
@@ -15,7 +32,7 @@ pub(crate) fn too_big(error: &sqlx::Error) -> bool {
 /// The next changes after `?1`, at most `?2`, as one value, null when there is none. A change is six
 /// numbers, each followed by a space (change, transaction, and the lengths in bytes of the four
 /// texts, -1 for null), then the texts: operation, table, image before, image after.
-pub(crate) const SQL: &str = "
+const SQL: &str = "
     with changes as materialized (
         select change_id, tx_id, op, table_name, before, after
         from cdc_change

@@ -153,18 +153,7 @@ impl EmbeddedLog {
         let mut read = self.connection.begin().await.map_err(&fail)?;
         'chunks: loop {
             let from = last.map_or(stored(self.at.0), |(change_id, _)| change_id);
-            let chunk = sqlx::query_scalar::<_, Option<Vec<u8>>>(frames::SQL)
-                .bind(from)
-                .bind(chunk_rows)
-                .fetch_one(&mut *read)
-                .await;
-            let chunk = match chunk {
-                Err(error) if frames::too_big(&error) && chunk_rows > 1 => {
-                    chunk_rows = (chunk_rows / 8).max(1);
-                    continue;
-                }
-                chunk => chunk.map_err(&fail)?,
-            };
+            let chunk = frames::chunk(&mut read, from, &mut chunk_rows).await.map_err(&fail)?;
             let Some(chunk) = chunk else { break };
             let mut marks = Vec::new();
             for change in frames::Frames::new(&chunk) {

@@ -1,4 +1,4 @@
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use mysql_async::{ClientIdentity, Opts, OptsBuilder, SslOpts};
 
@@ -39,6 +39,26 @@ pub enum Datetimes {
     Local,
     /// A moment, written in UTC: a timestamp of UTC, as a `timestamp` is.
     Utc,
+}
+
+impl Datetimes {
+    const WORDS: [(&str, Self); 2] = [("local", Self::Local), ("utc", Self::Utc)];
+}
+
+impl fmt::Display for Datetimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::WORDS.iter().find(|(_, value)| value == self);
+        f.write_str(word.map_or("", |(word, _)| word))
+    }
+}
+
+impl FromStr for Datetimes {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        let found = Self::WORDS.iter().find(|(known, _)| *known == word);
+        found.map(|(_, value)| *value).ok_or("must be local or utc")
+    }
 }
 
 /// Whether and how a connection is encrypted.

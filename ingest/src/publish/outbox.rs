@@ -260,18 +260,7 @@ impl Outbox {
         let mut chunk_rows = frames::CHUNK_ROWS;
         let mut from = batch.change_id;
         let sent = 'chunks: loop {
-            let chunk = sqlx::query_scalar::<_, Option<Vec<u8>>>(frames::SQL)
-                .bind(from)
-                .bind(chunk_rows)
-                .fetch_one(&mut *read)
-                .await;
-            let chunk = match chunk {
-                Err(error) if frames::too_big(&error) && chunk_rows > 1 => {
-                    chunk_rows = (chunk_rows / 8).max(1);
-                    continue;
-                }
-                chunk => chunk.map_err(&fail)?,
-            };
+            let chunk = frames::chunk(&mut read, from, &mut chunk_rows).await.map_err(&fail)?;
             let Some(chunk) = chunk else { break Sent::All };
             let changes = Frames::new(&chunk).collect::<Result<Vec<_>, _>>();
             let changes = changes.map_err(|problem| PublishError::Change {

@@ -98,12 +98,6 @@ for each row signal sqlstate '45000' set message_text = 'commission_entry is app
 create or replace trigger _commission_entry_keeps_rows before delete on commission_entry
 for each row signal sqlstate '45000' set message_text = 'commission_entry is append-only';
 
--- The next id of each table.
-create table if not exists _sequence (
-    name varchar(255) primary key,
-    next_id bigint not null
-);
-
 -- One row a finished request that carried an Idempotency-Key: the same key and request get the same
 -- answer again, another request under the key is refused.
 create table if not exists idempotency (

@@ -169,12 +169,6 @@ create table if not exists outbox (
     check (event_type in ('order_paid', 'order_refunded'))
 );
 
--- The next id of each table.
-create table if not exists _sequence (
-    name varchar(255) primary key,
-    next_id bigint not null
-);
-
 -- One row a finished request that carried an Idempotency-Key: the same key and request get the same
 -- answer again, another request under the key is refused.
 create table if not exists idempotency (

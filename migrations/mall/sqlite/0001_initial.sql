@@ -137,12 +137,6 @@ create table outbox (
     error TEXT
 );
 
--- The next id of each table.
-create table _sequence (
-    name TEXT primary key,
-    next_id INTEGER not null
-) without rowid;
-
 -- One row a finished request that carried an Idempotency-Key: the same key and request get the same
 -- answer again, another request under the key is refused.
 create table idempotency (

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::patients;
 use crate::{
     OperationalError, OrderPaid, OrderRefunded, Scope, Services, WriteTransaction,
-    database::{Micros, Record as _, insert_missing, record, sql, words},
+    database::{Micros, insert_missing, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure},
     scope::check_day,
 };
@@ -98,7 +98,7 @@ pub async fn create_many(
             return Err(OperationalError::invalid("days_supply must be between 1 and 3660"));
         }
     }
-    let ids = tx.ids(Dispensing::TABLE, new.iter().map(|d| d.dispensing_id)).await?;
+    let ids = tx.ids::<Dispensing>(new.iter().map(|d| d.dispensing_id)).await?;
     let rows = ids.into_iter().zip(new).map(|(dispensing_id, new)| Dispensing {
         dispensing_id,
         tenant_id: scope.tenant_id,

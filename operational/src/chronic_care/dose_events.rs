@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::medication_plans::{self, PlanStatus};
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Micros, Record as _, insert, record, words},
+    database::{Micros, insert_one, record, words},
     http::{Answer, Command, ErrorBody, Failure},
     scope::check_time,
 };
@@ -93,7 +93,7 @@ pub async fn record(
         )));
     }
     let dose = DoseEvent {
-        dose_event_id: tx.id(DoseEvent::TABLE).await?,
+        dose_event_id: tx.id::<DoseEvent>(None).await?,
         tenant_id: scope.tenant_id,
         plan_id: new.plan_id,
         patient_id: plan.patient_id,
@@ -102,7 +102,7 @@ pub async fn record(
         taken_at: new.taken_at.map(Micros),
         recorded_at: Micros(scope.now),
     };
-    insert(tx, std::slice::from_ref(&dose)).await.map_err(|error| {
+    insert_one(tx, &dose).await.map_err(|error| {
         error.or_taken(|| {
             format!("the dose of plan {} at {} is recorded already", new.plan_id, new.scheduled_at)
         })

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert, record, sql, words},
+    database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure},
     scope::check_time,
 };
@@ -130,7 +130,7 @@ pub async fn record(
         on_target(patient.condition, age, pressure, new.fasting_glucose_umol_per_l)
     });
     let follow_up = FollowUp {
-        follow_up_id: tx.id(FollowUp::TABLE).await?,
+        follow_up_id: tx.id::<FollowUp>(None).await?,
         tenant_id: scope.tenant_id,
         patient_id: new.patient_id,
         performed_at: Micros(performed_at),
@@ -141,7 +141,7 @@ pub async fn record(
         on_target,
         note: new.note,
     };
-    insert(tx, std::slice::from_ref(&follow_up)).await?;
+    insert_one(tx, &follow_up).await?;
     Ok(follow_up)
 }
 

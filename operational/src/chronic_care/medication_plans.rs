@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::patients;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert, record, sql, words},
+    database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure},
     scope::check_day,
 };
@@ -99,7 +99,7 @@ pub async fn create(
     check_day("ends_on", new.ends_on)?;
     patients::find(tx, scope.tenant_id, new.patient_id).await?;
     let plan = MedicationPlan {
-        plan_id: tx.ids(MedicationPlan::TABLE, [new.plan_id]).await?[0],
+        plan_id: tx.id::<MedicationPlan>(new.plan_id).await?,
         tenant_id: scope.tenant_id,
         patient_id: new.patient_id,
         drug_code: new.drug_code,
@@ -111,7 +111,7 @@ pub async fn create(
         created_at: Micros(scope.now),
         updated_at: Micros(scope.now),
     };
-    insert(tx, std::slice::from_ref(&plan))
+    insert_one(tx, &plan)
         .await
         .map_err(|error| error.or_taken(|| "the medication plan exists already".to_owned()))?;
     Ok(plan)

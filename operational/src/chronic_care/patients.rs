@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert_missing, record, sql, words},
+    database::{Connection, Micros, insert_missing, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id},
     scope::check_day,
 };
@@ -132,7 +132,7 @@ pub async fn create_many(
             .await?;
     let mut enrolled: HashSet<i64> = enrolled.into_iter().map(|(person_id,)| person_id).collect();
     let new: Vec<&NewPatient> = new.iter().filter(|p| enrolled.insert(p.person_id)).collect();
-    let ids = tx.ids(Patient::TABLE, new.iter().map(|p| p.patient_id)).await?;
+    let ids = tx.ids::<Patient>(new.iter().map(|p| p.patient_id)).await?;
     let rows = ids.into_iter().zip(new).map(|(patient_id, new)| Patient {
         patient_id,
         tenant_id: scope.tenant_id,

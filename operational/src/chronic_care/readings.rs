@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::patients;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Micros, Record as _, insert, record, words},
+    database::{Micros, insert_one, record, words},
     http::{Answer, Command, ErrorBody, Failure},
     scope::check_time,
 };
@@ -144,7 +144,7 @@ pub async fn record(
     patients::find(tx, scope.tenant_id, new.patient_id).await?;
     let quality = new.quality();
     let reading = Reading {
-        reading_id: tx.id(Reading::TABLE).await?,
+        reading_id: tx.id::<Reading>(None).await?,
         tenant_id: scope.tenant_id,
         patient_id: new.patient_id,
         kind: new.kind,
@@ -156,7 +156,7 @@ pub async fn record(
         measured_at: Micros(new.measured_at.unwrap_or(scope.now)),
         recorded_at: Micros(scope.now),
     };
-    insert(tx, std::slice::from_ref(&reading)).await?;
+    insert_one(tx, &reading).await?;
     Ok(reading)
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use sqlx::{MySql, Sqlite, SqliteConnection};
 
-use super::{Database, OnCommit};
+use super::{Database, OnCommit, Record};
 use crate::OperationalError;
 
 /// A connection to either database, within a transaction.
@@ -114,26 +114,28 @@ impl WriteTransaction {
             && last.compare_exchange(at, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Ids for new rows of `table`: those that are given stay, the others get the next free ones.
+    /// Ids for new rows of a table: those that are given stay, the others get the next free ones.
     ///
     /// # Errors
     /// What the database says.
-    pub(crate) async fn ids(
+    pub(crate) async fn ids<R: Record>(
         &mut self,
-        table: &'static str,
         given: impl IntoIterator<Item = Option<i64>>,
     ) -> Result<Vec<i64>, OperationalError> {
         let given: Vec<Option<i64>> = given.into_iter().collect();
         let ids = Arc::clone(&self.database.ids);
-        ids.number(&mut self.connection, &self.database, table, &given).await
+        ids.number::<R>(&mut self.connection, &self.database, &given).await
     }
 
-    /// The id of one new row of `table`.
+    /// The id of one new row: the one that is given, or the next free one.
     ///
     /// # Errors
     /// What the database says.
-    pub(crate) async fn id(&mut self, table: &'static str) -> Result<i64, OperationalError> {
-        Ok(self.ids(table, [None]).await?[0])
+    pub(crate) async fn id<R: Record>(
+        &mut self,
+        given: Option<i64>,
+    ) -> Result<i64, OperationalError> {
+        Ok(self.ids::<R>([given]).await?[0])
     }
 }
 

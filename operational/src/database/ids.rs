@@ -7,12 +7,16 @@ use std::{collections::HashMap, ops::Range};
 
 use tokio::sync::Mutex;
 
-use super::{Connection, Database, sql};
+use super::{Connection, Database, Record, sql};
 use crate::OperationalError;
 
 /// From here on ids are those that were recorded elsewhere. The next free id stays below, so a row
 /// made while a recording is replayed never takes the id of one that is still to come.
 pub const RECORDED_IDS: i64 = 10_000_000_000;
+
+/// The next id of each table, in either database.
+pub(super) const SEQUENCE: &str = "create table if not exists _sequence (
+    name varchar(64) primary key, next_id bigint not null)";
 
 /// How many ids a process takes from a server at once. Those that it does not use are never used:
 /// numbers have gaps, and no two writers wait for each other.
@@ -23,11 +27,10 @@ const BLOCK: i64 = 1_000;
 pub(super) struct Ids(Mutex<HashMap<&'static str, Range<i64>>>);
 
 impl Ids {
-    pub(super) async fn number(
+    pub(super) async fn number<R: Record>(
         &self,
         on: &mut Connection,
         database: &Database,
-        table: &'static str,
         given: &[Option<i64>],
     ) -> Result<Vec<i64>, OperationalError> {
         // What is given and not recorded is to be left out of the numbering.
@@ -35,29 +38,28 @@ impl Ids {
         let count = given.iter().filter(|id| id.is_none()).count();
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let mut free = match on {
-            Connection::Sqlite(_) => take(on, table, count, above).await?,
-            Connection::MySql(_) => self.of_block(database, table, count, above).await?,
+            Connection::Sqlite(_) => take::<R>(on, count, above).await?,
+            Connection::MySql(_) => self.of_block::<R>(database, count, above).await?,
         };
         let next = given.iter().map(|id| id.or_else(|| free.next()));
         Ok(next.map(|id| id.expect("as many were taken as are missing")).collect())
     }
 
-    async fn of_block(
+    async fn of_block<R: Record>(
         &self,
         database: &Database,
-        table: &'static str,
         count: i64,
         above: Option<i64>,
     ) -> Result<Range<i64>, OperationalError> {
         let mut blocks = self.0.lock().await;
-        let block = blocks.entry(table).or_insert(0..0);
+        let block = blocks.entry(R::TABLE).or_insert(0..0);
         if let Some(above) = above {
             block.start = block.start.max(above);
         }
-        if block.end - block.start < count || above.is_some_and(|above| above > block.end) {
+        if block.end - block.start < count {
             // Beside the caller's transaction, which would keep the row to itself to its end.
             let mut beside = database.begin_internal().await?;
-            *block = take(&mut beside, table, count + BLOCK, above).await?;
+            *block = take::<R>(&mut beside, count + BLOCK, above).await?;
             beside.commit().await?;
         }
         let taken = block.start..block.start + count;
@@ -66,46 +68,43 @@ impl Ids {
     }
 }
 
-/// Takes ids that nobody has, above all that were given.
-async fn take(
+/// Takes ids that nobody has, above all that were given and, at first, all that are there.
+async fn take<R: Record>(
     on: &mut Connection,
-    table: &'static str,
     count: i64,
     above: Option<i64>,
 ) -> Result<Range<i64>, OperationalError> {
     if count == 0 && above.is_none() {
         return Ok(0..0);
     }
-    let first = match on {
-        Connection::Sqlite(_) => {
-            let next: i64 = sql("insert into _sequence (name, next_id) values (?1, ?3 + ?2)
-                 on conflict (name) do update set next_id = max(next_id, ?3) + ?2
-                 returning next_id")
-            .bind(table)
-            .bind(count)
-            .bind(above.unwrap_or(1))
-            .value(on)
-            .await?;
-            next - count
-        }
-        Connection::MySql(_) => {
-            sql("insert into _sequence (name, next_id) values (?1, 1)
+    let next = match next_id(on, R::TABLE).await? {
+        Some(next) => next,
+        None => {
+            let key = R::COLUMNS[0];
+            let there = format!("select max({key}) from {} where {key} < ?1", R::TABLE);
+            let highest: Option<i64> = sql(there).bind(RECORDED_IDS).value(on).await?;
+            sql("insert into _sequence (name, next_id) values (?1, ?2)
                  on conflict (name) do nothing")
-            .bind(table)
+            .bind(R::TABLE)
+            .bind(highest.unwrap_or(0) + 1)
             .execute(on)
             .await?;
-            let next: i64 = sql("select next_id from _sequence where name = ?1 for update")
-                .bind(table)
-                .value(on)
-                .await?;
-            let first = next.max(above.unwrap_or(1));
-            sql("update _sequence set next_id = ?2 where name = ?1")
-                .bind(table)
-                .bind(first + count)
-                .execute(on)
-                .await?;
-            first
+            next_id(on, R::TABLE).await?.unwrap_or(1)
         }
     };
+    let first = next.max(above.unwrap_or(1));
+    sql("update _sequence set next_id = ?2 where name = ?1")
+        .bind(R::TABLE)
+        .bind(first + count)
+        .execute(on)
+        .await?;
     Ok(first..first + count)
+}
+
+async fn next_id(on: &mut Connection, table: &str) -> Result<Option<i64>, OperationalError> {
+    let next: Option<(i64,)> = sql("select next_id from _sequence where name = ?1 for update")
+        .bind(table)
+        .first(on)
+        .await?;
+    Ok(next.map(|(next,)| next))
 }

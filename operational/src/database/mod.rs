@@ -28,7 +28,7 @@ use sqlx::{
 
 pub use connection::{Connection, ReadTransaction, WriteTransaction};
 pub use ids::RECORDED_IDS;
-pub(crate) use record::{Record, insert, insert_missing, record};
+pub(crate) use record::{Record, insert, insert_missing, insert_one, record};
 pub(crate) use statement::sql;
 pub use value::Micros;
 pub(crate) use value::{Value, words};
@@ -79,6 +79,14 @@ impl Storage {
     #[must_use]
     pub fn files(folder: &Path) -> Self {
         Self::Folder { folder: folder.to_path_buf(), durability: Durability::default() }
+    }
+
+    /// Whether the names of databases on a server may begin so: lower-case letters, digits and
+    /// underscores, no more than 40.
+    #[must_use]
+    pub fn is_prefix(text: &str) -> bool {
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        text.chars().all(word) && text.len() <= 40
     }
 }
 
@@ -141,9 +149,7 @@ impl Database {
             Storage::Folder { folder, durability } => {
                 Store::file(folder, name, migrations, *durability).await?
             }
-            Storage::Server { url, prefix } => {
-                Store::server(url, &format!("{prefix}{name}"), name, migrations).await?
-            }
+            Storage::Server { url, prefix } => Store::server(url, prefix, name, migrations).await?,
         };
         Ok(Self { name, store, ids: Arc::default(), forgot_at: Arc::default(), on_commit })
     }
@@ -257,6 +263,7 @@ impl Store {
             .connect_with(options.clone())
             .await?;
         let mut tx = writer.begin_with("begin immediate").await?;
+        sqlx::query(ids::SEQUENCE).execute(&mut *tx).await?;
         capture::remember(&mut tx).await?;
         let missing = migrate::missing(&mut tx, name, migrations.sqlite).await?;
         if !missing.is_empty() {
@@ -271,16 +278,16 @@ impl Store {
 
     async fn server(
         url: &str,
-        database: &str,
+        prefix: &str,
         name: &'static str,
         migrations: Migrations,
     ) -> Result<Self, OperationalError> {
-        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if !database.chars().all(word) {
+        if !Storage::is_prefix(prefix) {
             return Err(OperationalError::invalid(format!(
-                "the database would be called \"{database}\": a prefix has lower-case letters, digits and underscores"
+                "the prefix \"{prefix}\" is not of lower-case letters, digits and underscores, at most 40"
             )));
         }
+        let database = format!("{prefix}{name}");
         let options = MySqlConnectOptions::from_str(url)?;
         let server = MySqlPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
         let make = format!(
@@ -305,9 +312,12 @@ impl Store {
                     .map(drop)
                 })
             })
-            .connect_with(options.database(database))
+            .connect_with(options.database(&database))
             .await?;
-        migrate::apply_to_server(&mut *pool.acquire().await?, name, migrations.mysql).await?;
+        let mut connection = pool.acquire().await?;
+        sqlx::query(ids::SEQUENCE).execute(&mut *connection).await?;
+        migrate::apply_to_server(&mut connection, name, migrations.mysql).await?;
+        drop(connection);
         Ok(Self::MySql(pool))
     }
 }

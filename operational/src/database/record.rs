@@ -72,6 +72,17 @@ pub(crate) async fn insert<R: Record>(
     Ok(())
 }
 
+/// Inserts one row.
+///
+/// # Errors
+/// As [`insert`].
+pub(crate) async fn insert_one<R: Record>(
+    on: &mut Connection,
+    row: &R,
+) -> Result<(), OperationalError> {
+    insert(on, std::slice::from_ref(row)).await
+}
+
 /// Inserts those rows whose keys are not there yet, and gives them back. A key that is there twice is
 /// the first one's.
 ///

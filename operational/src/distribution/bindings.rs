@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::distributors;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert, record, sql},
+    database::{Connection, Micros, insert_one, record, sql},
     http::{Answer, Command, ErrorBody, Failure},
 };
 
@@ -89,14 +89,14 @@ pub async fn bind(
             .await?;
     }
     let binding = Binding {
-        binding_id: tx.id(Binding::TABLE).await?,
+        binding_id: tx.id::<Binding>(None).await?,
         tenant_id: scope.tenant_id,
         person_id: new.person_id,
         distributor_id: new.distributor_id,
         bound_at: Micros(scope.now),
         unbound_at: None,
     };
-    insert(tx, std::slice::from_ref(&binding)).await?;
+    insert_one(tx, &binding).await?;
     Ok(binding)
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     OperationalError, OrderPaid, OrderRefunded, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert, record, sql, words},
+    database::{Connection, Micros, insert_one, record, sql, words},
     http::{ErrorBody, Failure, List, Params},
 };
 
@@ -92,25 +92,20 @@ pub async fn accrue(tx: &mut WriteTransaction, paid: &OrderPaid) -> Result<(), O
     }
     let product_ids: Vec<i64> = paid.lines.iter().map(|l| l.product_id).collect();
     let rules = rules::for_products(tx, scope, &product_ids).await?;
+    let booked: Vec<(i64, i64)> =
+        sql("select order_line_id, level from commission where order_id = ?1")
+            .bind(paid.order_id)
+            .all(tx)
+            .await?;
     for line in &paid.lines {
         for (level, beneficiary) in &beneficiaries {
             let terms = rules::terms_of(&rules, line.product_id, *level);
             let booked_fen = terms.on(line.cash_fen);
-            if booked_fen == 0 {
-                continue;
-            }
-            let known: bool = sql(
-                "select exists (select 1 from commission where order_line_id = ?1 and level = ?2)",
-            )
-            .bind(line.order_line_id)
-            .bind(*level)
-            .value(tx)
-            .await?;
-            if known {
+            if booked_fen == 0 || booked.contains(&(line.order_line_id, *level)) {
                 continue;
             }
             let commission = Commission {
-                commission_id: tx.id(Commission::TABLE).await?,
+                commission_id: tx.id::<Commission>(None).await?,
                 tenant_id: scope.tenant_id,
                 order_id: paid.order_id,
                 order_line_id: line.order_line_id,
@@ -125,7 +120,7 @@ pub async fn accrue(tx: &mut WriteTransaction, paid: &OrderPaid) -> Result<(), O
                 accrued_at: Micros(scope.now),
                 updated_at: Micros(scope.now),
             };
-            insert(tx, std::slice::from_ref(&commission)).await?;
+            insert_one(tx, &commission).await?;
             let source = format!("payment:{}", paid.payment_id);
             enter(tx, &commission, "accrue", booked_fen, source, scope.now).await?;
         }
@@ -210,7 +205,7 @@ async fn enter(
     occurred_at: i64,
 ) -> Result<(), OperationalError> {
     let entry = Entry {
-        entry_id: tx.id(Entry::TABLE).await?,
+        entry_id: tx.id::<Entry>(None).await?,
         tenant_id: commission.tenant_id,
         commission_id: commission.commission_id,
         order_line_id: commission.order_line_id,
@@ -221,7 +216,7 @@ async fn enter(
         source_event_id,
         occurred_at: Micros(occurred_at),
     };
-    insert(tx, &[entry]).await
+    insert_one(tx, &entry).await
 }
 
 /// What an order earned, by line and level.

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert, record, sql, words},
+    database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, Nothing},
 };
 
@@ -81,7 +81,7 @@ pub async fn create(
         return Err(OperationalError::conflict(format!("distributor {parent_id} is not active")));
     }
     let distributor = Distributor {
-        distributor_id: tx.ids(Distributor::TABLE, [new.distributor_id]).await?[0],
+        distributor_id: tx.id::<Distributor>(new.distributor_id).await?,
         tenant_id: scope.tenant_id,
         person_id: new.person_id,
         parent_id: new.parent_id,
@@ -90,7 +90,7 @@ pub async fn create(
         active: true,
         created_at: Micros(scope.now),
     };
-    insert(tx, std::slice::from_ref(&distributor)).await.map_err(|error| {
+    insert_one(tx, &distributor).await.map_err(|error| {
         error.or_taken(|| format!("person {} is a distributor already", new.person_id))
     })?;
     Ok(distributor)

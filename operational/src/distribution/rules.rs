@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::commission_math::Terms;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert, record, sql},
+    database::{Connection, Micros, insert_one, record, sql},
     http::{Answer, Command, ErrorBody, Failure},
 };
 
@@ -79,7 +79,7 @@ pub async fn create(
         return Err(OperationalError::invalid(problem));
     }
     let rule = Rule {
-        rule_id: tx.id(Rule::TABLE).await?,
+        rule_id: tx.id::<Rule>(None).await?,
         tenant_id: scope.tenant_id,
         product_id: new.product_id,
         level: new.level,
@@ -87,7 +87,7 @@ pub async fn create(
         fixed_fen: new.fixed_fen,
         created_at: Micros(scope.now),
     };
-    insert(tx, std::slice::from_ref(&rule)).await?;
+    insert_one(tx, &rule).await?;
     Ok(rule)
 }
 

@@ -83,14 +83,6 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
     }
 }
 
-/// The answer to a command.
-enum Done {
-    /// It was carried out.
-    Now(Answer),
-    /// It was carried out before, and nothing is changed.
-    Before(Answer),
-}
-
 impl<T> Command<T> {
     /// Does `act` in one transaction, together with the key and the answer that a repeated request gets.
     /// One that met another's rows, so that neither could go on, is undone and begun again: `act` must do
@@ -117,9 +109,21 @@ impl<T> Command<T> {
         let scope = Scope::at(now);
         for attempt in 1.. {
             let mut tx = database.begin(now).await?;
-            let done = match self.attempt(&mut tx, scope, status, &act).await {
-                Ok(Done::Now(answer)) => tx.commit().await.map(|()| answer),
-                Ok(Done::Before(answer)) => tx.rollback().await.map(|()| answer),
+            // The answer, and whether anything was done for it.
+            let answer = async {
+                if let Some(answer) = self.answered(&mut tx, scope).await? {
+                    return Ok((answer, false));
+                }
+                let result = act(&mut tx, scope, &self.body).await?;
+                let json = serde_json::to_string(&result)
+                    .map_err(|source| OperationalError::Stored { what: "answer", source })?;
+                let answer = Answer { status, json };
+                self.remember(&mut tx, scope, &answer).await?;
+                Ok((answer, true))
+            };
+            let done = match answer.await {
+                Ok((answer, true)) => tx.commit().await.map(|()| answer),
+                Ok((answer, false)) => tx.rollback().await.map(|()| answer),
                 Err(error) => {
                     tx.rollback().await?;
                     Err(error)
@@ -131,35 +135,6 @@ impl<T> Command<T> {
             }
         }
         unreachable!("the last attempt returns")
-    }
-
-    async fn attempt<R: Serialize + Send>(
-        &self,
-        tx: &mut WriteTransaction,
-        scope: Scope,
-        status: StatusCode,
-        act: &(
-             impl for<'a> Fn(
-            &'a mut WriteTransaction,
-            Scope,
-            &'a T,
-        ) -> BoxFuture<'a, Result<R, OperationalError>>
-             + Send
-             + Sync
-         ),
-    ) -> Result<Done, OperationalError>
-    where
-        T: Sync,
-    {
-        if let Some(answer) = self.answered(tx, scope).await? {
-            return Ok(Done::Before(answer));
-        }
-        let result = act(tx, scope, &self.body).await?;
-        let json = serde_json::to_string(&result)
-            .map_err(|source| OperationalError::Stored { what: "answer", source })?;
-        let answer = Answer { status, json };
-        self.remember(tx, scope, &answer).await?;
-        Ok(Done::Now(answer))
     }
 
     /// What the same request was answered before. A transaction that carries it out just now is waited

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert_missing, record, sql, words},
+    database::{Connection, Micros, insert_missing, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, List, Params},
     scope::check_time,
 };
@@ -156,7 +156,7 @@ pub async fn create_many(
         check_time("starts_at", Some(coupon.starts_at))?;
         check_time("ends_at", Some(coupon.ends_at))?;
     }
-    let ids = tx.ids(Coupon::TABLE, new.iter().map(|c| c.coupon_id)).await?;
+    let ids = tx.ids::<Coupon>(new.iter().map(|c| c.coupon_id)).await?;
     let rows = ids.into_iter().zip(new).map(|(coupon_id, new)| Coupon {
         coupon_id,
         tenant_id: scope.tenant_id,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert, record, sql, words},
+    database::{Connection, Micros, insert, insert_one, record, sql, words},
     distribution::bindings,
     http::{Answer, Command, ErrorBody, Failure, Id, Nothing},
 };
@@ -194,9 +194,9 @@ pub async fn place(
     if !known {
         return Err(OperationalError::not_found("pharmacy", new.pharmacy_id));
     }
-    let order_id = tx.ids(Order::TABLE, [new.order_id]).await?[0];
+    let order_id = tx.id::<Order>(new.order_id).await?;
     let priced = pricing::price(tx, scope, new.coupon_id, &new.pricing).await?;
-    let line_ids = tx.ids(OrderLine::TABLE, priced.iter().map(|l| l.order_line_id)).await?;
+    let line_ids = tx.ids::<OrderLine>(priced.iter().map(|l| l.order_line_id)).await?;
     let lines = number_lines(scope, order_id, &line_ids, &priced);
     let sum = |amount: fn(&OrderLine) -> i64| lines.iter().map(amount).sum::<i64>();
     let goods_amount_fen = sum(|l| l.line_amount_fen);
@@ -220,7 +220,7 @@ pub async fn place(
         paid_at: None,
         closed_at: None,
     };
-    insert(tx, std::slice::from_ref(&order))
+    insert_one(tx, &order)
         .await
         .map_err(|error| error.or_taken(|| format!("order {order_id} exists already")))?;
     insert(tx, &lines).await?;

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::orders::{self, Order, OrderStatus};
 use crate::{
     OperationalError, OrderPaid, PaidLine, Scope, Services, WriteTransaction,
-    database::{Micros, Record as _, insert, record, sql},
+    database::{Micros, insert_one, record, sql},
     http::{Answer, Command, ErrorBody, Failure, Id},
     outbox,
 };
@@ -69,14 +69,14 @@ pub async fn pay(
         }
     }
     let payment = Payment {
-        payment_id: tx.id(Payment::TABLE).await?,
+        payment_id: tx.id::<Payment>(None).await?,
         tenant_id: scope.tenant_id,
         order_id,
         amount_fen: order.payable_fen,
         method: method.to_owned(),
         paid_at: Micros(scope.now),
     };
-    insert(tx, std::slice::from_ref(&payment)).await?;
+    insert_one(tx, &payment).await?;
     sql("update orders set status = 'paid', paid_at = ?2 where order_id = ?1")
         .bind(order_id)
         .bind(payment.paid_at)

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert_missing, record, sql},
+    database::{Connection, Micros, insert_missing, record, sql},
     http::{Answer, Command, ErrorBody, Failure, List, Params},
 };
 
@@ -53,7 +53,7 @@ pub async fn create_many(
     if new.iter().any(|p| p.name.trim().is_empty() || p.region.trim().is_empty()) {
         return Err(OperationalError::invalid("a pharmacy needs a name and a region"));
     }
-    let ids = tx.ids(Pharmacy::TABLE, new.iter().map(|p| p.pharmacy_id)).await?;
+    let ids = tx.ids::<Pharmacy>(new.iter().map(|p| p.pharmacy_id)).await?;
     let rows = ids.into_iter().zip(new).map(|(pharmacy_id, new)| Pharmacy {
         pharmacy_id,
         tenant_id: scope.tenant_id,

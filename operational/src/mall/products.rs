@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert_missing, record, sql, words},
+    database::{Connection, Micros, insert_missing, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, List, Params},
 };
 
@@ -129,7 +129,7 @@ pub async fn create_many(
     new: &[NewProduct],
 ) -> Result<Vec<Product>, OperationalError> {
     new.iter().try_for_each(NewProduct::check)?;
-    let ids = tx.ids(Product::TABLE, new.iter().map(|p| p.product_id)).await?;
+    let ids = tx.ids::<Product>(new.iter().map(|p| p.product_id)).await?;
     let rows = ids.into_iter().zip(new).map(|(product_id, new)| Product {
         product_id,
         tenant_id: scope.tenant_id,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     OperationalError, OrderRefunded, RefundedLine, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, Record as _, insert, record, sql},
+    database::{Connection, Micros, insert, insert_one, record, sql},
     http::{Answer, Command, ErrorBody, Failure, Id},
     outbox,
 };
@@ -165,7 +165,7 @@ async fn record(
 ) -> Result<Refund, OperationalError> {
     let amount_fen = refunded.iter().map(|(_, _, amount)| amount).sum::<i64>();
     let row = RefundRow {
-        refund_id: tx.id(RefundRow::TABLE).await?,
+        refund_id: tx.id::<RefundRow>(None).await?,
         tenant_id: scope.tenant_id,
         order_id,
         amount_fen,
@@ -174,8 +174,8 @@ async fn record(
         requested_at: Micros(scope.now),
         succeeded_at: Micros(scope.now),
     };
-    insert(tx, std::slice::from_ref(&row)).await?;
-    let line_ids = tx.ids(RefundLine::TABLE, refunded.iter().map(|_| None)).await?;
+    insert_one(tx, &row).await?;
+    let line_ids = tx.ids::<RefundLine>(refunded.iter().map(|_| None)).await?;
     let lines: Vec<RefundLine> = line_ids
         .into_iter()
         .zip(refunded)
