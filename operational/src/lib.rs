@@ -44,7 +44,9 @@ pub use database::{
     WriteTransaction,
 };
 pub use error::OperationalError;
-pub use events::{OrderPaid, OrderRefunded, PaidLine, RefundedLine};
+pub use events::{
+    OrderClosed, OrderPaid, OrderReceived, OrderRefunded, PaidLine, ReceivedLine, RefundedLine,
+};
 pub use http::{Page, openapi};
 pub use migrate::{Migration, Migrations};
 pub use outbox::Delivered;

@@ -249,11 +249,13 @@ async fn telling_twice_changes_nothing_twice(on: On) {
             .map(|n| PaidLine {
                 order_line_id: order_id * 10 + n,
                 product_id: n,
+                variant_id: n,
                 quantity: rng.random_range(1..6),
                 cash_fen: rng.random_range(-20..3_000),
                 drug_code: None,
                 drug_class: None,
                 days_supply_per_unit: None,
+                return_window_days: 0,
             })
             .collect();
         let paid = OrderPaid {

@@ -95,8 +95,9 @@ async fn tell_others(
     payment: &Payment,
 ) -> Result<(), OperationalError> {
     let lines: Vec<PaidLine> = sql(
-        "select l.order_line_id, l.product_id, l.quantity, l.cash_fen, p.drug_code, p.drug_class,
-             p.days_supply_per_unit
+        "select l.order_line_id, l.product_id, l.product_id as variant_id, l.quantity, l.cash_fen,
+             p.drug_code, p.drug_class, p.days_supply_per_unit,
+             case p.return_policy when 'seven_day' then 7 else 0 end as return_window_days
          from order_line l join product p on p.product_id = l.product_id
          where l.order_id = ?1 order by l.line_number",
     )
