@@ -27,6 +27,18 @@ pub enum OperationalError {
         /// Which state, for the caller.
         message: String,
     },
+    /// Who asks may not do this.
+    #[error("{message}")]
+    Denied {
+        /// What, for the caller.
+        message: String,
+    },
+    /// The request says not, or not credibly, who asks.
+    #[error("{message}")]
+    Unauthenticated {
+        /// What is wrong with what it says, for the caller.
+        message: String,
+    },
     /// The body of a request is longer than the service reads.
     #[error("the request body is too long")]
     TooLong,
@@ -118,6 +130,10 @@ impl OperationalError {
         Self::Conflict { message: message.into() }
     }
 
+    pub(crate) fn denied(message: impl Into<String>) -> Self {
+        Self::Denied { message: message.into() }
+    }
+
     pub(crate) const fn not_found(what: &'static str, id: i64) -> Self {
         Self::NotFound { what, id }
     }
@@ -137,6 +153,7 @@ impl OperationalError {
             Self::Invalid { .. } | Self::TooLong | Self::Constraint { .. } => Kind::Invalid,
             Self::NotFound { .. } => Kind::NotFound,
             Self::Conflict { .. } | Self::Taken { .. } => Kind::Conflict,
+            Self::Denied { .. } | Self::Unauthenticated { .. } => Kind::Denied,
             Self::Busy { .. } | Self::Contended { .. } => Kind::Unavailable,
             Self::Migration { .. } | Self::Stored { .. } => Kind::Corrupt,
             Self::Database { source } => match database_code(source) {

@@ -1,4 +1,8 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use crate::outbox::Event;
 
 /// An order of which another service has something to do was paid. Written by the mall, in the
 /// transaction of the payment.
@@ -108,4 +112,70 @@ pub struct RefundedLine {
     pub quantity_left: i64,
     /// Refunded so far, this refund included.
     pub refunded_fen: i64,
+}
+
+/// Something that a person has to look at, such as a reading out of its bounds or a tree of distributors
+/// that grew too deep. The notification service tells the tenant's staff and, if one is named, the
+/// person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertRaised {
+    /// The tenant.
+    pub tenant_id: i64,
+    /// Which alert it is, such as `reading:17`: told of once, however often it is raised.
+    pub alert_key: String,
+    /// What kind of alert, which is the name of the template it is told by, such as `reading_high`.
+    pub kind: String,
+    /// What it is about, such as `patient:7`.
+    pub subject: String,
+    /// The person it is about, who is told too.
+    pub person_id: Option<i64>,
+    /// When, in microseconds since 1970 (UTC).
+    pub raised_at: i64,
+    /// What the template may name. No personal identifiers: the text leaves the house.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// A person is to be told something: a reminder, a result, a step of a care programme. Sent by the
+/// notification service, by the person's channels and outside of their quiet hours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationRequested {
+    /// The tenant.
+    pub tenant_id: i64,
+    /// Which notification it is, such as `reminder_slot:17`: sent once, however often it is requested.
+    pub request_key: String,
+    /// The name of the template.
+    pub template: String,
+    /// Who is told.
+    pub person_id: i64,
+    /// When, in microseconds since 1970 (UTC).
+    pub requested_at: i64,
+    /// What the template may name.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// What an event is called, and what it happened to.
+macro_rules! events {
+    ($($event:ident = $name:literal of $about:expr;)*) => {$(
+        impl Event for $event {
+            const TYPE: &'static str = $name;
+
+            fn tenant_id(&self) -> i64 {
+                self.tenant_id
+            }
+
+            fn aggregate(&self) -> String {
+                let about: fn(&Self) -> String = $about;
+                about(self)
+            }
+        }
+    )*};
+}
+
+events! {
+    OrderPaid = "order_paid" of |event| format!("order:{}", event.order_id);
+    OrderRefunded = "order_refunded" of |event| format!("order:{}", event.order_id);
+    OrderReceived = "order_received" of |event| format!("order:{}", event.order_id);
+    OrderClosed = "order_closed" of |event| format!("order:{}", event.order_id);
+    AlertRaised = "alert_raised" of |event| event.subject.clone();
+    NotificationRequested = "notification_requested" of |event| format!("person:{}", event.person_id);
 }

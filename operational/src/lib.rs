@@ -1,10 +1,11 @@
 //! The operational services, where rows are born: the mall, the distribution programme and the
-//! chronic-care service, each on a SQLite database of its own.
+//! chronic-care service, each on a database of its own; and what they share: who there is and what they
+//! may do, notifications, files and settings.
 //!
 //! Every write is one transaction that also holds its idempotency key, what other services must
 //! hear of it (the outbox) and, by triggers, each row change with its images before and after
 //! (`cdc_change`). An HTTP handler is a thin shell over a plain function that takes the transaction
-//! and a [`Scope`] (tenant and time), so a replay of recorded data runs the same code with recorded
+//! and a [`Scope`] (tenant, time and who acts), so a replay of recorded data runs the same code with recorded
 //! times and many orders in one transaction.
 //!
 //! This crate does not know who reads the change tables, nor anything of Arrow, lakes or marts. It
@@ -33,22 +34,25 @@ pub mod distribution;
 mod error;
 mod events;
 mod http;
+mod identity;
 pub mod mall;
 mod migrate;
 mod outbox;
 mod scope;
 mod services;
+mod support;
 
 pub use database::{
-    Connection, Database, Durability, Micros, OnCommit, RECORDED_IDS, ReadTransaction, Storage,
-    WriteTransaction,
+    Capture, Connection, Database, Durability, Micros, OnCommit, RECORDED_IDS, ReadTransaction,
+    Storage, WriteTransaction,
 };
 pub use error::OperationalError;
 pub use events::{
-    OrderClosed, OrderPaid, OrderReceived, OrderRefunded, PaidLine, ReceivedLine, RefundedLine,
+    AlertRaised, NotificationRequested, OrderClosed, OrderPaid, OrderReceived, OrderRefunded,
+    PaidLine, ReceivedLine, RefundedLine,
 };
 pub use http::{Page, openapi};
 pub use migrate::{Migration, Migrations};
 pub use outbox::Delivered;
-pub use scope::Scope;
+pub use scope::{Actor, Scope};
 pub use services::{Clock, Services};

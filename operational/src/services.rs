@@ -1,16 +1,16 @@
 use std::{future::Future, sync::Arc};
 
 use axum::Router;
-use tokio::sync::Notify;
 
 use crate::{
-    Database, OnCommit, OperationalError, Storage, chronic_care, distribution, http, mall, outbox,
+    Capture, Database, OnCommit, OperationalError, Storage, chronic_care, distribution, http,
+    identity, mall, outbox, support,
 };
 
 /// Tells the time, in microseconds since 1970 (UTC).
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// The three services with their databases. Cheap to clone; all clones are the same services.
+/// The services with their databases. Cheap to clone; all clones are the same services.
 #[derive(Clone)]
 pub struct Services {
     inner: Arc<Inner>,
@@ -20,8 +20,9 @@ struct Inner {
     mall: Database,
     distribution: Database,
     chronic_care: Database,
+    identity: Database,
+    support: Database,
     clock: Clock,
-    mall_committed: Arc<Notify>,
 }
 
 impl std::fmt::Debug for Services {
@@ -31,7 +32,8 @@ impl std::fmt::Debug for Services {
 }
 
 impl Services {
-    /// Opens or creates the databases `mall`, `distribution` and `chronic_care`.
+    /// Opens or creates the databases `mall`, `distribution` and `chronic_care`, which are captured, and
+    /// `identity` and `support`, which are not.
     ///
     /// `on_commit` is called after each commit that may have changed captured rows.
     ///
@@ -43,27 +45,19 @@ impl Services {
         clock: Clock,
         on_commit: OnCommit,
     ) -> Result<Self, OperationalError> {
-        let mall_committed = Arc::new(Notify::new());
-        let on_mall_commit: OnCommit = {
-            let (committed, told) = (Arc::clone(&mall_committed), Arc::clone(&on_commit));
-            Arc::new(move || {
-                committed.notify_one();
-                told();
-            })
+        let open = |name, migrations, capture| {
+            Database::open(storage, name, migrations, capture, Arc::clone(&on_commit))
         };
-        let open = |name, migrations, told| Database::open(storage, name, migrations, told);
         Ok(Self {
             inner: Arc::new(Inner {
-                mall: open(mall::NAME, mall::MIGRATIONS, on_mall_commit).await?,
-                distribution: open(
-                    distribution::NAME,
-                    distribution::MIGRATIONS,
-                    Arc::clone(&on_commit),
-                )
-                .await?,
-                chronic_care: open(chronic_care::NAME, chronic_care::MIGRATIONS, on_commit).await?,
+                mall: open(mall::NAME, mall::MIGRATIONS, Capture::On).await?,
+                distribution: open(distribution::NAME, distribution::MIGRATIONS, Capture::On)
+                    .await?,
+                chronic_care: open(chronic_care::NAME, chronic_care::MIGRATIONS, Capture::On)
+                    .await?,
+                identity: open(identity::NAME, identity::MIGRATIONS, Capture::Off).await?,
+                support: open(support::NAME, support::MIGRATIONS, Capture::Off).await?,
                 clock,
-                mall_committed,
             }),
         })
     }
@@ -86,19 +80,37 @@ impl Services {
         &self.inner.chronic_care
     }
 
+    /// The identity service's database.
+    #[must_use]
+    pub fn identity(&self) -> &Database {
+        &self.inner.identity
+    }
+
+    /// The database of notifications, files and settings.
+    #[must_use]
+    pub fn support(&self) -> &Database {
+        &self.inner.support
+    }
+
+    /// All of them.
+    pub(crate) fn databases(&self) -> [&Database; 5] {
+        let Inner { mall, distribution, chronic_care, identity, support, .. } = &*self.inner;
+        [mall, distribution, chronic_care, identity, support]
+    }
+
     /// The time the services go by, in microseconds since 1970 (UTC).
     #[must_use]
     pub fn now(&self) -> i64 {
         (self.inner.clock)()
     }
 
-    /// The HTTP interface of all three services, with `/openapi.json` and `/healthz`.
+    /// The HTTP interface of all services, with `/openapi.json` and `/healthz`.
     pub fn router(&self) -> Router {
         http::router(self)
     }
 
-    /// Delivers what is in the mall's outbox now to the other two services; for a replay, which has
-    /// no dispatcher running, and for tests.
+    /// Delivers what is in the outboxes now, and what comes of it; for a replay, which has no dispatcher
+    /// running, and for tests.
     ///
     /// # Errors
     /// When a database fails. What was not delivered stays in the outbox.
@@ -106,21 +118,16 @@ impl Services {
         outbox::deliver_all(self).await
     }
 
-    /// Delivers the outbox as it fills, until `stop` completes. Delivery is at least once; the
+    /// Delivers the outboxes as they fill, until `stop` completes. Delivery is at least once; the
     /// receivers do nothing the second time.
     pub async fn run_dispatcher(&self, stop: impl Future<Output = ()> + Send) {
         outbox::run(self, stop).await;
     }
 
-    /// Completes when the mall has committed since the last call.
-    pub(crate) async fn mall_committed(&self) {
-        self.inner.mall_committed.notified().await;
-    }
-
     /// Closes the databases, after which every call fails.
     pub async fn close(&self) {
-        self.inner.mall.close().await;
-        self.inner.distribution.close().await;
-        self.inner.chronic_care.close().await;
+        for database in self.databases() {
+            database.close().await;
+        }
     }
 }

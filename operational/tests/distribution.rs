@@ -324,14 +324,16 @@ async fn a_message_that_is_refused_is_set_aside_and_the_others_pass(on: On) {
     }
     let mut tx = app.services.mall().begin(START).await.unwrap();
     for spoilt in [
-        "update outbox set payload = json_set(payload, '$.promoter_id', 99) where outbox_id = 1",
-        "update outbox set payload = 'no json' where outbox_id = 2",
+        "update outbox set payload = json_set(payload, '$.promoter_id', 99)
+         where consumer = 'distribution' and aggregate_key = 'order:1'",
+        "update outbox set payload = 'no json'
+         where consumer = 'distribution' and aggregate_key = 'order:2'",
     ] {
         assert!(run(&mut tx, spoilt).await);
     }
     tx.commit().await.unwrap();
     let delivered = app.services.deliver_outbox().await.unwrap();
-    assert_eq!((delivered.delivered, delivered.failed), (1, 2));
+    assert_eq!((delivered.delivered, delivered.failed), (4, 2));
     let (_, health) = app.get("/healthz").await;
     assert_eq!(health, json!({"status": "ok", "outbox_pending": 0, "outbox_failed": 2}));
     assert_eq!(app.scalar(app.services.distribution(), "select count(*) from commission").await, 1);
@@ -361,7 +363,7 @@ async fn a_crash_before_the_outbox_is_emptied_only_means_telling_again(on: On) {
     assert!(run(&mut tx, "insert into outbox select * from _kept").await);
     tx.commit().await.unwrap();
     let again = app.services.deliver_outbox().await.unwrap();
-    assert_eq!(again.delivered, 2);
+    assert_eq!(again.delivered, 4);
     assert_eq!(written(&app).await, before);
 }
 

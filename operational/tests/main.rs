@@ -25,6 +25,7 @@ mod http;
 mod mall;
 mod migrations;
 mod oracles;
+mod outbox;
 mod replay;
 #[path = "../../lake/tests/servers.rs"]
 #[expect(dead_code, reason = "only MariaDB is started here")]

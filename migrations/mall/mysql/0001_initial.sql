@@ -157,16 +157,22 @@ create table if not exists refund_line (
     unique (refund_id, order_line_id)
 );
 
--- What other services must hear, written in the transaction of the fact itself. A delivered row is
--- deleted; a row that can never be delivered is kept with its error for a person to look at.
+-- What other services must hear, written in the transaction of the fact itself: a row for each service
+-- that listens. A delivered row is deleted. One that is refused for good is kept with its error for a
+-- person to look at, and those of the same aggregate wait behind it.
 create table if not exists outbox (
     outbox_id bigint primary key auto_increment,
-    event_type varchar(32) not null,
+    consumer varchar(64) not null,
+    event_type varchar(64) not null,
+    tenant_id bigint not null,
+    aggregate_key varchar(128) not null,
     payload longtext not null,
+    traceparent varchar(64),
     created_at datetime(6) not null,
     failed_at datetime(6),
     error longtext,
-    check (event_type in ('order_paid', 'order_refunded'))
+    index outbox_due (consumer, outbox_id),
+    index outbox_refused (consumer, aggregate_key, failed_at)
 );
 
 -- One row a finished request that carried an Idempotency-Key: the same key and request get the same

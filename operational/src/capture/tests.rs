@@ -3,7 +3,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, FromRow};
 
-use crate::{Database, Migration, Migrations, OperationalError, Storage, WriteTransaction};
+use crate::{
+    Capture, Database, Migration, Migrations, OperationalError, Storage, WriteTransaction,
+};
 
 const TABLES: &[Migration] = &[Migration {
     version: 1,
@@ -41,7 +43,7 @@ async fn open(
     migrations: &'static [Migration],
 ) -> Result<Database, OperationalError> {
     let migrations = Migrations { sqlite: migrations, mysql: &[] };
-    Database::open(&Storage::files(folder), "test", migrations, Arc::new(|| ())).await
+    Database::open(&Storage::files(folder), "test", migrations, Capture::On, Arc::new(|| ())).await
 }
 
 async fn run(tx: &mut WriteTransaction, sql: &str) {

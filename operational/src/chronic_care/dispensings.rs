@@ -148,7 +148,7 @@ pub async fn from_paid_order(
     let Some((patient_id,)) = patient else {
         return Ok(());
     };
-    let scope = Scope { tenant_id: paid.tenant_id, now: paid.paid_at };
+    let scope = Scope::of(paid.tenant_id, paid.paid_at);
     for line in &paid.lines {
         let (Some(drug_code), Some(drug_class), Some(days_supply_per_unit)) =
             (&line.drug_code, &line.drug_class, line.days_supply_per_unit)

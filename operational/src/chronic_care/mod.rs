@@ -10,9 +10,27 @@ pub mod readings;
 use axum::Router;
 use utoipa::OpenApi;
 
-use crate::{Migration, Migrations, Services};
+use crate::{
+    Migration, Migrations, OperationalError, OrderPaid, OrderRefunded, Services, WriteTransaction,
+    outbox::{Consumer, Event as _, Message},
+};
 
 pub(crate) const NAME: &str = "chronic_care";
+
+pub(crate) const CONSUMER: Consumer = Consumer {
+    name: NAME,
+    listens: &[OrderPaid::TYPE, OrderRefunded::TYPE],
+    database: Services::chronic_care,
+    receive: |tx, message| Box::pin(receive(tx, message)),
+};
+
+async fn receive(tx: &mut WriteTransaction, message: &Message) -> Result<(), OperationalError> {
+    match message.event_type.as_str() {
+        OrderPaid::TYPE => dispensings::from_paid_order(tx, &message.read()?).await,
+        OrderRefunded::TYPE => dispensings::from_refund(tx, &message.read()?).await,
+        _ => Ok(()),
+    }
+}
 
 pub(crate) const MIGRATIONS: Migrations = Migrations {
     sqlite: &[Migration {

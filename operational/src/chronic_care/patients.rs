@@ -209,10 +209,11 @@ pub(crate) async fn post(
     responses((status = 200, body = PatientDetail), (status = "default", body = ErrorBody)))]
 pub(crate) async fn get_one(
     State(services): State<Services>,
+    scope: Scope,
     Id(patient_id): Id,
 ) -> Result<Json<PatientDetail>, Failure> {
     let mut tx = services.chronic_care().read().await?;
-    let patient = find(&mut tx, Scope::DEFAULT_TENANT, patient_id).await?;
+    let patient = find(&mut tx, scope.tenant_id, patient_id).await?;
     let medication_plans = medication_plans::of_patient(&mut tx, patient_id).await?;
     let follow_ups = follow_ups::of_patient(&mut tx, patient_id).await?;
     Ok(Json(PatientDetail { patient, medication_plans, follow_ups }))

@@ -75,6 +75,10 @@ pub struct WriteTransaction {
     pub(super) connection: Connection,
     pub(super) database: Database,
     pub(super) on_commit: Option<OnCommit>,
+    /// The present, in microseconds since 1970 (UTC); also in a replay.
+    pub(super) began_at: i64,
+    /// Whether it leaves messages in the outbox.
+    pub(super) fills_outbox: bool,
 }
 
 impl std::fmt::Debug for WriteTransaction {
@@ -93,6 +97,9 @@ impl WriteTransaction {
         if let Some(told) = self.on_commit {
             told();
         }
+        if self.fills_outbox {
+            self.database.outbox_filled.send_replace(());
+        }
         Ok(())
     }
 
@@ -102,6 +109,16 @@ impl WriteTransaction {
     /// When the database fails to.
     pub async fn rollback(self) -> Result<(), OperationalError> {
         Ok(self.connection.rollback().await?)
+    }
+
+    /// The present, in microseconds since 1970 (UTC); also in a replay.
+    pub(crate) const fn began_at(&self) -> i64 {
+        self.began_at
+    }
+
+    /// Whoever delivers the outbox is told when this commits.
+    pub(crate) const fn fill_outbox(&mut self) {
+        self.fills_outbox = true;
     }
 
     /// Whether old idempotency keys are due to be removed: at times, so that requests on a server do not

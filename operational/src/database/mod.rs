@@ -26,6 +26,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+use tokio::sync::watch;
+
 pub use connection::{Connection, ReadTransaction, WriteTransaction};
 pub use ids::RECORDED_IDS;
 pub(crate) use record::{Record, insert, insert_missing, insert_one, record};
@@ -118,7 +120,19 @@ pub struct Database {
     ids: Arc<ids::Ids>,
     /// When old idempotency keys were last removed, in microseconds since 1970.
     forgot_at: Arc<AtomicI64>,
+    capture: Capture,
     on_commit: OnCommit,
+    /// Changes with each commit that left messages in the outbox.
+    outbox_filled: Arc<watch::Sender<()>>,
+}
+
+/// Whether each row change of a database is captured for the lake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capture {
+    /// In a file by triggers, on a server by its binlog.
+    On,
+    /// Nothing of it leaves the database.
+    Off,
 }
 
 #[derive(Clone)]
@@ -134,8 +148,10 @@ impl std::fmt::Debug for Database {
 }
 
 impl Database {
-    /// Opens or creates the database of a service, applies the migrations it lacks and, in a file,
-    /// makes its capture triggers fit its tables.
+    /// Opens or creates the database of a service, applies the migrations it lacks and, in a file that is
+    /// captured, makes its capture triggers fit its tables.
+    ///
+    /// `on_commit` is called after each commit of captured rows.
     ///
     /// # Errors
     /// When it cannot be opened, or an applied migration differs from the one given.
@@ -143,15 +159,24 @@ impl Database {
         storage: &Storage,
         name: &'static str,
         migrations: Migrations,
+        capture: Capture,
         on_commit: OnCommit,
     ) -> Result<Self, OperationalError> {
         let store = match storage {
             Storage::Folder { folder, durability } => {
-                Store::file(folder, name, migrations, *durability).await?
+                Store::file(folder, name, migrations, capture, *durability).await?
             }
             Storage::Server { url, prefix } => Store::server(url, prefix, name, migrations).await?,
         };
-        Ok(Self { name, store, ids: Arc::default(), forgot_at: Arc::default(), on_commit })
+        Ok(Self {
+            name,
+            store,
+            ids: Arc::default(),
+            forgot_at: Arc::default(),
+            capture,
+            on_commit,
+            outbox_filled: Arc::new(watch::Sender::new(())),
+        })
     }
 
     /// The name of the service, which is the id of the source that is read from it.
@@ -179,20 +204,34 @@ impl Database {
     /// `Busy` when another process writes for too long.
     pub async fn begin(&self, committed_at: i64) -> Result<WriteTransaction, OperationalError> {
         let mut connection = self.begin_connection().await?;
-        if let Connection::Sqlite(_) = connection {
+        if let (Connection::Sqlite(_), Capture::On) = (&connection, self.capture) {
             sql("insert into cdc_transaction (committed_at) values (?1)")
                 .bind(Micros(committed_at))
                 .execute(&mut connection)
                 .await?;
         }
-        let on_commit = Some(Arc::clone(&self.on_commit));
-        Ok(WriteTransaction { connection, database: self.clone(), on_commit })
+        let on_commit = (self.capture == Capture::On).then(|| Arc::clone(&self.on_commit));
+        let database = self.clone();
+        Ok(WriteTransaction {
+            connection,
+            database,
+            on_commit,
+            began_at: committed_at,
+            fills_outbox: false,
+        })
     }
 
     /// A transaction over tables that are not captured. Nobody is told of its commit.
     pub(crate) async fn begin_internal(&self) -> Result<WriteTransaction, OperationalError> {
         let connection = self.begin_connection().await?;
-        Ok(WriteTransaction { connection, database: self.clone(), on_commit: None })
+        let database = self.clone();
+        Ok(WriteTransaction {
+            connection,
+            database,
+            on_commit: None,
+            began_at: 0,
+            fills_outbox: false,
+        })
     }
 
     async fn begin_connection(&self) -> Result<Connection, OperationalError> {
@@ -217,6 +256,11 @@ impl Database {
         }))
     }
 
+    /// Tells of commits that left messages in the outbox.
+    pub(crate) fn outbox_filled(&self) -> watch::Receiver<()> {
+        self.outbox_filled.subscribe()
+    }
+
     /// Closes all connections, after which every call fails.
     pub async fn close(&self) {
         match &self.store {
@@ -234,6 +278,7 @@ impl Store {
         folder: &Path,
         name: &'static str,
         migrations: Migrations,
+        capture: Capture,
         durability: Durability,
     ) -> Result<Self, OperationalError> {
         std::fs::create_dir_all(folder)
@@ -264,13 +309,18 @@ impl Store {
             .await?;
         let mut tx = writer.begin_with("begin immediate").await?;
         sqlx::query(ids::SEQUENCE).execute(&mut *tx).await?;
-        capture::remember(&mut tx).await?;
+        let captured = capture == Capture::On;
+        if captured {
+            capture::remember(&mut tx).await?;
+        }
         let missing = migrate::missing(&mut tx, name, migrations.sqlite).await?;
-        if !missing.is_empty() {
+        if captured && !missing.is_empty() {
             capture::remove(&mut tx).await?;
         }
         let written = migrate::apply(&mut tx, missing).await?;
-        capture::install(&mut tx, written).await?;
+        if captured {
+            capture::install(&mut tx, written).await?;
+        }
         tx.commit().await?;
         let readers = pool(READERS).connect_with(options.pragma("query_only", "on")).await?;
         Ok(Self::Sqlite { path, writer, readers })

@@ -146,11 +146,11 @@ macro_rules! words {
 
         impl $name {
             /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
+            $visibility const ALL: &[Self] = &[$(Self::$variant),*];
 
             /// The word that stands for it.
             #[must_use]
-            pub const fn word(self) -> &'static str {
+            $visibility const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word),* }
             }
         }

@@ -85,7 +85,7 @@ pub async fn accrue(tx: &mut WriteTransaction, paid: &OrderPaid) -> Result<(), O
     let Some(promoter_id) = paid.promoter_id else {
         return Ok(());
     };
-    let scope = Scope { tenant_id: paid.tenant_id, now: paid.paid_at };
+    let scope = Scope::of(paid.tenant_id, paid.paid_at);
     let beneficiaries = beneficiaries(tx, scope, promoter_id, paid.person_id).await?;
     if beneficiaries.is_empty() {
         return Ok(());
@@ -252,9 +252,10 @@ pub(crate) fn router() -> Router<Services> {
     responses((status = 200, body = List<Commission>), (status = "default", body = ErrorBody)))]
 pub(crate) async fn get_of_order(
     State(services): State<Services>,
+    scope: Scope,
     Params(OfOrder { order_id }): Params<OfOrder>,
 ) -> Result<Json<List<Commission>>, Failure> {
     let mut connection = services.distribution().read().await?;
-    let items = of_order(&mut connection, Scope::DEFAULT_TENANT, order_id).await?;
+    let items = of_order(&mut connection, scope.tenant_id, order_id).await?;
     Ok(Json(List { items }))
 }

@@ -9,9 +9,27 @@ pub mod rules;
 use axum::Router;
 use utoipa::OpenApi;
 
-use crate::{Migration, Migrations, Services};
+use crate::{
+    Migration, Migrations, OperationalError, OrderPaid, OrderRefunded, Services, WriteTransaction,
+    outbox::{Consumer, Event as _, Message},
+};
 
 pub(crate) const NAME: &str = "distribution";
+
+pub(crate) const CONSUMER: Consumer = Consumer {
+    name: NAME,
+    listens: &[OrderPaid::TYPE, OrderRefunded::TYPE],
+    database: Services::distribution,
+    receive: |tx, message| Box::pin(receive(tx, message)),
+};
+
+async fn receive(tx: &mut WriteTransaction, message: &Message) -> Result<(), OperationalError> {
+    match message.event_type.as_str() {
+        OrderPaid::TYPE => commissions::accrue(tx, &message.read()?).await,
+        OrderRefunded::TYPE => commissions::reverse(tx, &message.read()?).await,
+        _ => Ok(()),
+    }
+}
 
 pub(crate) const MIGRATIONS: Migrations = Migrations {
     sqlite: &[Migration {

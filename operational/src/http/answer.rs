@@ -63,6 +63,7 @@ impl IntoResponse for Failure {
         let kind = self.0.kind();
         let status = match self.0 {
             OperationalError::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            OperationalError::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             _ => StatusCode::from_u16(kind.http_status())
                 .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         };

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
-use super::{Answer, Failure};
+use super::{Answer, Caller, Failure};
 use crate::{
     Database, OperationalError, Scope, WriteTransaction,
     database::{Micros, sql},
@@ -23,6 +23,7 @@ const ATTEMPTS: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Command<T> {
     pub(crate) body: T,
+    caller: Caller,
     key: Option<String>,
     /// Method, path and body in one canonical text: what "the same request" means.
     request: String,
@@ -37,6 +38,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let caller = Caller::of(request.extensions())?;
         let key = match request.headers().get("idempotency-key") {
             None => None,
             Some(key) => Some(
@@ -47,8 +49,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
                         OperationalError::invalid(format!(
                             "the Idempotency-Key must be 1 to {KEY_LENGTH_MAX} ASCII characters"
                         ))
-                    })?
-                    .to_owned(),
+                    })
+                    .map(|key| caller.own(key))?,
             ),
         };
         let target = format!("{} {}", request.method(), request.uri().path());
@@ -79,7 +81,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
                 _ => OperationalError::invalid(format!("{field}: {error}")),
             }
         })?;
-        Ok(Self { body, key, request })
+        Ok(Self { body, caller, key, request })
     }
 }
 
@@ -106,7 +108,7 @@ impl<T> Command<T> {
     where
         T: Sync,
     {
-        let scope = Scope::at(now);
+        let scope = self.caller.scope(now);
         for attempt in 1.. {
             let mut tx = database.begin(now).await?;
             // The answer, and whether anything was done for it.

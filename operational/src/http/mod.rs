@@ -2,19 +2,28 @@
 //! is written, and how an idempotency key makes a repeated request harmless.
 
 mod answer;
+mod caller;
 mod command;
 mod read;
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::Response,
+    routing::get,
+};
 use utoipa::OpenApi;
 
 pub(crate) use answer::{Answer, ErrorBody, Failure};
+pub(crate) use caller::Caller;
 pub(crate) use command::{Command, Nothing};
 pub use read::Page;
 pub(crate) use read::{Id, List, Params};
 
 use crate::database::sql;
-use crate::{Services, chronic_care, distribution, mall};
+use crate::{Services, chronic_care, distribution, mall, outbox};
 
 /// The description of every route of [`Services::router`](crate::Services::router).
 #[must_use]
@@ -36,6 +45,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     description.merge(mall::openapi());
     description.merge(distribution::openapi());
     description.merge(chronic_care::openapi());
+    description.merge(outbox::api::openapi());
     description
 }
 
@@ -44,6 +54,7 @@ pub(crate) fn router(services: &Services) -> Router {
         .merge(mall::router())
         .merge(distribution::router())
         .merge(chronic_care::router())
+        .merge(outbox::api::router())
         .route("/healthz", get(health))
         .route("/openapi.json", get(|| async { axum::Json(openapi()) }))
         .fallback(|| async {
@@ -56,7 +67,13 @@ pub(crate) fn router(services: &Services) -> Router {
                 "this address does not answer this method",
             )
         })
+        .layer(middleware::from_fn(anyone))
         .with_state(services.clone())
+}
+
+async fn anyone(mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(Caller::ANYONE);
+    next.run(request).await
 }
 
 /// How the services are.
@@ -73,12 +90,14 @@ struct Health {
 #[utoipa::path(get, path = "/healthz", tag = "service",
     responses((status = 200, body = Health), (status = "default", body = ErrorBody)))]
 async fn health(State(services): State<Services>) -> Result<axum::Json<Health>, Failure> {
-    let (outbox_pending, outbox_failed): (i64, i64) =
-        sql("select count(*) - count(failed_at), count(failed_at) from outbox")
-            .one(&mut *services.mall().read().await?)
-            .await?;
-    for database in [services.distribution(), services.chronic_care()] {
-        sql("select 1").value::<i64>(&mut *database.read().await?).await?;
+    let (mut outbox_pending, mut outbox_failed) = (0, 0);
+    for database in services.databases() {
+        let (pending, failed): (i64, i64) =
+            sql("select count(*) - count(failed_at), count(failed_at) from outbox")
+                .one(&mut *database.read().await?)
+                .await?;
+        outbox_pending += pending;
+        outbox_failed += failed;
     }
     Ok(axum::Json(Health { status: "ok", outbox_pending, outbox_failed }))
 }

@@ -411,10 +411,11 @@ pub(crate) async fn post(
     responses((status = 200, body = OrderDetail), (status = "default", body = ErrorBody)))]
 pub(crate) async fn get_one(
     State(services): State<Services>,
+    scope: Scope,
     Id(order_id): Id,
 ) -> Result<Json<OrderDetail>, Failure> {
     let mut tx = services.mall().read().await?;
-    let order = find(&mut tx, Scope::DEFAULT_TENANT, order_id).await?;
+    let order = find(&mut tx, scope.tenant_id, order_id).await?;
     let lines = lines(&mut tx, order_id).await?;
     let refunds = refunds::of_order(&mut tx, order_id).await?;
     Ok(Json(OrderDetail { order, lines, refunds }))

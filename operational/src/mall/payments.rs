@@ -116,7 +116,7 @@ async fn tell_others(
         paid_at: payment.paid_at.0,
         lines,
     };
-    outbox::put(tx, "order_paid", payment.paid_at, &paid).await
+    outbox::put(tx, &paid).await
 }
 
 /// How an order is paid.

@@ -122,8 +122,9 @@ pub(crate) async fn post(
     responses((status = 200, body = List<Pharmacy>), (status = "default", body = ErrorBody)))]
 pub(crate) async fn get_all(
     State(services): State<Services>,
+    scope: Scope,
     Params(page): Params<Page>,
 ) -> Result<Json<List<Pharmacy>>, Failure> {
-    let items = list(&mut *services.mall().read().await?, Scope::DEFAULT_TENANT, page).await?;
+    let items = list(&mut *services.mall().read().await?, scope.tenant_id, page).await?;
     Ok(Json(List { items }))
 }

@@ -252,7 +252,7 @@ async fn tell_others(
     .value(tx)
     .await?;
     if of_interest {
-        outbox::put(tx, "order_refunded", Micros(event.refunded_at), event).await?;
+        outbox::put(tx, event).await?;
     }
     Ok(())
 }
