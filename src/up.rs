@@ -1,11 +1,17 @@
 //! Wires the parts: all of them, or some beside others in another process.
 
-use std::{future::IntoFuture as _, io::Write as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    future::IntoFuture as _,
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use medlake_ingest::{Budget, CutLimits, Wake};
 use medlake_lake::{Follower, Lake, LakeConfig};
-use medlake_operational::{Services, Storage};
+use medlake_operational::{MasterKeys, Services, Storage};
 use medlake_query_server::{Dashboard, QueryServer, QueryServerConfig};
 use medlake_semantic_layer::Model;
 use medlake_transforms::Transforms;
@@ -181,9 +187,21 @@ async fn open_services(config: &Config, committed: Arc<Notify>) -> anyhow::Resul
             (Storage::files(&folder), folder.display().to_string())
         }
     };
-    Services::open(&storage, clock::machine(), Arc::new(move || committed.notify_one()))
+    let on_commit = Arc::new(move || committed.notify_one());
+    let services = Services::open_without_keys(&storage, clock::machine(), on_commit)
         .await
-        .with_context(|| format!("could not open the services in {place}"))
+        .with_context(|| format!("could not open the services in {place}"))?;
+    services.use_master_keys(MasterKeys::open(&key_file(config))?).await?;
+    Ok(services)
+}
+
+/// Beside the files of the services; with a server, at the top of the data folder.
+fn key_file(config: &Config) -> PathBuf {
+    let operational = &config.operational;
+    operational.key_file.clone().unwrap_or_else(|| match operational.server {
+        Some(_) => config.data.join("master.keys"),
+        None => config.data.join("operational/master.keys"),
+    })
 }
 
 /// The HTTP door of the services stops first; what it committed last is still delivered between

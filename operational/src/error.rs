@@ -110,6 +110,29 @@ pub enum OperationalError {
         #[source]
         source: std::io::Error,
     },
+    /// The file of master keys cannot be used.
+    #[error("the file of master keys \"{file}\" {problem}")]
+    Key {
+        /// The file.
+        file: std::path::PathBuf,
+        /// Why, and what to do.
+        problem: &'static str,
+        /// What the system said.
+        #[source]
+        source: Option<std::io::Error>,
+    },
+    /// No master keys were given, so nothing can be encrypted.
+    #[error("there are no master keys to encrypt identifiers with; set operational.key_file")]
+    NoKeys,
+    /// What was stored encrypted was changed by others, or put in another place.
+    #[error("an encrypted {what} is not what was written")]
+    Tampered {
+        /// Of what kind it is.
+        what: &'static str,
+    },
+    /// The system gave no random bytes, or encryption failed.
+    #[error("could not encrypt")]
+    Encryption,
     /// A stored text is not the JSON it must be.
     #[error("stored {what} is not readable")]
     Stored {
@@ -155,7 +178,7 @@ impl OperationalError {
             Self::Conflict { .. } | Self::Taken { .. } => Kind::Conflict,
             Self::Denied { .. } | Self::Unauthenticated { .. } => Kind::Denied,
             Self::Busy { .. } | Self::Contended { .. } => Kind::Unavailable,
-            Self::Migration { .. } | Self::Stored { .. } => Kind::Corrupt,
+            Self::Migration { .. } | Self::Stored { .. } | Self::Tampered { .. } => Kind::Corrupt,
             Self::Database { source } => match database_code(source) {
                 Some(Code::Sqlite(11 | 26)) => Kind::Corrupt,
                 // Disk full, of a file and of a server.
@@ -167,7 +190,11 @@ impl OperationalError {
                     _ => Kind::Internal,
                 },
             },
-            Self::Undeclared { .. } | Self::Folder { .. } => Kind::Internal,
+            Self::Undeclared { .. }
+            | Self::Folder { .. }
+            | Self::Key { .. }
+            | Self::NoKeys
+            | Self::Encryption => Kind::Internal,
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod distribution;
 mod error;
 mod events;
 mod http;
+pub mod identifiers;
 mod identity;
 pub mod mall;
 mod migrate;
@@ -52,6 +53,7 @@ pub use events::{
     PaidLine, ReceivedLine, RefundedLine,
 };
 pub use http::{Page, openapi};
+pub use identifiers::master_keys::MasterKeys;
 pub use migrate::{Migration, Migrations};
 pub use outbox::Delivered;
 pub use scope::{Actor, Scope};

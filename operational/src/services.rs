@@ -3,8 +3,8 @@ use std::{future::Future, sync::Arc};
 use axum::Router;
 
 use crate::{
-    Capture, Database, OnCommit, OperationalError, Storage, chronic_care, distribution, http,
-    identity, mall, outbox, support,
+    Capture, Database, MasterKeys, OnCommit, OperationalError, Storage, chronic_care, distribution,
+    http, identifiers, identity, mall, outbox, support,
 };
 
 /// Tells the time, in microseconds since 1970 (UTC).
@@ -33,7 +33,8 @@ impl std::fmt::Debug for Services {
 
 impl Services {
     /// Opens or creates the databases `mall`, `distribution` and `chronic_care`, which are captured, and
-    /// `identity` and `support`, which are not.
+    /// `identity` and `support`, which are not. Identifiers are encrypted under the master keys of a file
+    /// `master.keys` in the folder; services on a server need keys given.
     ///
     /// `on_commit` is called after each commit that may have changed captured rows.
     ///
@@ -41,6 +42,23 @@ impl Services {
     /// When the folder, the server or a database cannot be opened, or an applied migration differs
     /// from ours.
     pub async fn open(
+        storage: &Storage,
+        clock: Clock,
+        on_commit: OnCommit,
+    ) -> Result<Self, OperationalError> {
+        let services = Self::open_without_keys(storage, clock, on_commit).await?;
+        if let Storage::Folder { folder, .. } = storage {
+            services.use_master_keys(MasterKeys::open(&folder.join("master.keys"))?).await?;
+        }
+        Ok(services)
+    }
+
+    /// As [`open`](Self::open), with master keys to be given by
+    /// [`use_master_keys`](Self::use_master_keys) instead of those of a file `master.keys` in the folder.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_without_keys(
         storage: &Storage,
         clock: Clock,
         on_commit: OnCommit,
@@ -60,6 +78,16 @@ impl Services {
                 clock,
             }),
         })
+    }
+
+    /// What identifiers of persons are encrypted with, from now on.
+    ///
+    /// # Errors
+    /// `Key` when the file lacks a key that wraps what is there already: then it is another file.
+    pub async fn use_master_keys(&self, keys: MasterKeys) -> Result<(), OperationalError> {
+        identifiers::check_keys(&mut *self.chronic_care().read().await?, &keys).await?;
+        self.chronic_care().use_master_keys(keys);
+        Ok(())
     }
 
     /// The mall's database.
@@ -122,6 +150,14 @@ impl Services {
     /// receivers do nothing the second time.
     pub async fn run_dispatcher(&self, stop: impl Future<Output = ()> + Send) {
         outbox::run(self, stop).await;
+    }
+
+    /// Does what is due in chronic care by now: what time brings about by itself. Gives how much that was.
+    ///
+    /// # Errors
+    /// When the database fails. What was done before stays done.
+    pub async fn sweep_chronic_care(&self) -> Result<u64, OperationalError> {
+        chronic_care::sweeps::run(self).await
     }
 
     /// Closes the databases, after which every call fails.

@@ -141,9 +141,12 @@ async fn the_description_is_of_what_is_there(on: On) {
         for method in methods.as_object().unwrap().keys() {
             operations += 1;
             let address = path.replace("{id}", "1").replace("{service}", "mall");
+            let address = address.replace("{key_id}", "k9");
             let (status, answer) = match method.as_str() {
                 "get" => app.get(&address).await,
                 "post" => app.post_raw(&address, "]", None).await,
+                "put" => app.put(&address, Value::Null).await,
+                "delete" => app.delete(&address).await,
                 other => panic!("{other} {path}"),
             };
             assert_ne!(status, 405, "{method} {path}");

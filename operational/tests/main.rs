@@ -26,21 +26,25 @@ mod mall;
 mod migrations;
 mod oracles;
 mod outbox;
+mod privacy;
 mod replay;
 #[path = "../../lake/tests/servers.rs"]
 #[expect(dead_code, reason = "only MariaDB is started here")]
 mod servers;
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
 };
 
 use axum::{
     body::{Body, to_bytes},
     http::Request,
 };
-use medlake_operational::{Connection, Database, Services, Storage};
+use medlake_operational::{Connection, Database, MasterKeys, Services, Storage};
 use serde_json::{Value, json};
 use servers::{DatabaseServer, Kind};
 use sqlx::AssertSqlSafe;
@@ -78,7 +82,7 @@ struct App {
     storage: Storage,
     clock: Arc<AtomicI64>,
     commits: Arc<AtomicU64>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     _server: Option<Arc<DatabaseServer>>,
 }
 
@@ -99,13 +103,13 @@ impl App {
         };
         let clock = Arc::new(AtomicI64::new(START));
         let commits = Arc::new(AtomicU64::new(0));
-        let services = open(&storage, &clock, &commits).await;
-        Self { services, storage, clock, commits, _folder: folder, _server: server }
+        let services = open(&storage, folder.path(), &clock, &commits).await;
+        Self { services, storage, clock, commits, folder, _server: server }
     }
 
     /// Opens the services again, as a new process does.
     async fn reopen(&mut self) {
-        self.services = open(&self.storage, &self.clock, &self.commits).await;
+        self.services = open(&self.storage, self.folder.path(), &self.clock, &self.commits).await;
     }
 
     fn move_clock(&self, micros: i64) {
@@ -138,6 +142,20 @@ impl App {
         let (status, answer) = self.post(path, body).await;
         assert!((200..300).contains(&status), "{path}: {status} {answer}");
         answer
+    }
+
+    async fn put(&self, path: &str, body: Value) -> (u16, Value) {
+        let request = Request::put(path).header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    async fn delete(&self, path: &str) -> (u16, Value) {
+        self.send(Request::delete(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// Where the files of a service in files are, and the file of master keys.
+    fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
@@ -187,13 +205,15 @@ impl App {
         let mut connection = database.read().await.unwrap();
         let tables = match &*connection {
             Connection::Sqlite(_) => {
-                "select m.name, group_concat(quote(c.name), ', ') from sqlite_schema m
+                "select m.name, group_concat(iif(c.type = 'BLOB', 'hex(' || quote(c.name) || ')',
+                     quote(c.name)), ', ') from sqlite_schema m
                  join pragma_table_xinfo(m.name) c
                  where m.type = 'table' and m.name not like 'sqlite%' group by m.name"
             }
             // Numbers that were taken and not used are gone.
             Connection::MySql(_) => {
-                "select table_name, group_concat('`', column_name, '`' separator ', ')
+                "select table_name, group_concat(if(data_type = 'longblob', 'hex', ''), '(`',
+                     column_name, '`)' separator ', ')
                  from information_schema.columns
                  where table_schema = database() and table_name <> '_sequence' group by table_name"
             }
@@ -212,13 +232,23 @@ impl App {
     }
 }
 
-async fn open(storage: &Storage, clock: &Arc<AtomicI64>, commits: &Arc<AtomicU64>) -> Services {
+async fn open(
+    storage: &Storage,
+    folder: &Path,
+    clock: &Arc<AtomicI64>,
+    commits: &Arc<AtomicU64>,
+) -> Services {
     let (now, told) = (Arc::clone(clock), Arc::clone(commits));
     let now = Arc::new(move || now.load(Ordering::SeqCst));
     let told = Arc::new(move || {
         told.fetch_add(1, Ordering::SeqCst);
     });
-    Services::open(storage, now, told).await.unwrap()
+    let services = Services::open(storage, now, told).await.unwrap();
+    if let Storage::Server { .. } = storage {
+        let keys = MasterKeys::open(&folder.join("master.keys")).unwrap();
+        services.use_master_keys(keys).await.unwrap();
+    }
+    services
 }
 
 async fn rows<T>(on: &mut Connection, sql: &str) -> Vec<T>

@@ -12,7 +12,7 @@ on_both! {
 }
 
 /// A file of the shared data; none where there is none, unless it must be there.
-fn oracle(name: &str) -> Option<Value> {
+pub(crate) fn oracle(name: &str) -> Option<Value> {
     #[expect(
         clippy::disallowed_methods,
         reason = "tests are told by the environment where data is"

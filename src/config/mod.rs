@@ -43,6 +43,9 @@ pub(crate) struct OperationalConfig {
     pub(crate) listen: SocketAddr,
     /// The server that holds their databases; files in the data folder without one.
     pub(crate) server: Option<DatabaseServer>,
+    /// The file of master keys that identifiers are encrypted under, if it is not beside the files of the
+    /// services.
+    pub(crate) key_file: Option<PathBuf>,
     /// Where their changes are published, if anywhere.
     pub(crate) publish: Option<PublishConfig>,
 }
@@ -127,6 +130,7 @@ impl Default for Config {
             operational: OperationalConfig {
                 listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
                 server: None,
+                key_file: None,
                 publish: None,
             },
             ingest: IngestConfig {
@@ -318,7 +322,9 @@ fn operational(t: &mut Taker<'_>, default: OperationalConfig) -> OperationalConf
             t.wrong("operational.publish", &said_in, problem);
         }
     }
-    OperationalConfig { listen, server, publish }
+    let key_file: PathBuf = t.take("operational.key_file", PathBuf::new(), |_| None);
+    let key_file = (key_file != PathBuf::new()).then_some(key_file);
+    OperationalConfig { listen, server, key_file, publish }
 }
 
 /// The catalog, with what a REST catalog takes besides its address.

@@ -90,13 +90,10 @@ fn midnight(day: NaiveDate) -> i64 {
 }
 
 fn patient(patient: i64) -> NewPatient {
+    let person_id = ADHERER_IDS + patient;
     NewPatient {
-        patient_id: Some(ADHERER_IDS + patient),
-        person_id: ADHERER_IDS + patient,
-        name: format!("患者 {patient:05}"),
-        sex: Sex::Unknown,
-        birth_date: None,
-        condition: Condition::Other,
+        patient_id: Some(person_id),
+        ..NewPatient::new(person_id, format!("患者 {patient:05}"), Sex::Unknown, Condition::Other)
     }
 }
 

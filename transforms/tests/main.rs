@@ -185,8 +185,11 @@ async fn numbers(view: &Arc<ReadView>, sql: &str) -> BTreeMap<i64, [i64; 7]> {
 
 /// Follow-ups and control of each patient, computed from the rows without SQL.
 fn expected_control(world: &World) -> BTreeMap<i64, [i64; 7]> {
+    let status = |patient: i64| world.at("patient", patient, "status").clone();
     let patients = world.tables["patient"].rows.keys();
     patients
+        // What may only be kept is in no mart.
+        .filter(|patient| status(**patient) != Cell::from("restricted"))
         .map(|patient| {
             let mut visits: Vec<(i64, i64, &Cell)> = world.tables["follow_up"]
                 .rows
@@ -195,7 +198,7 @@ fn expected_control(world: &World) -> BTreeMap<i64, [i64; 7]> {
                 .map(|row| (row[3].whole(), row[0].whole(), &row[8]))
                 .collect();
             visits.sort_by_key(|visit| (visit.0, visit.1));
-            let active = *world.at("patient", *patient, "status") == Cell::from("active");
+            let active = status(*patient) == Cell::from("active");
             let reached = visits.last().is_some_and(|visit| *visit.2 == Cell::Flag(true));
             let count = i64::try_from(visits.len()).unwrap();
             (*patient, [count, i64::from(active && reached), 0, 0, 0, 0, 0])

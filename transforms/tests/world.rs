@@ -393,7 +393,6 @@ impl World {
                 id.into(),
                 1.into(),
                 (id + 1000).into(),
-                "患者".into(),
                 "female".into(),
                 Cell::Null,
                 condition.into(),
@@ -512,7 +511,7 @@ impl World {
                 );
             }
             8 => {
-                let status = dice.one(&["active", "left"]);
+                let status = dice.one(&["active", "left", "restricted"]);
                 self.set("patient", patient, &[("status", status.into())]);
             }
             9 => {

@@ -4,17 +4,114 @@ create table if not exists patient (
     patient_id bigint primary key,
     tenant_id bigint not null,
     person_id bigint not null,
-    name varchar(255) not null,
     sex varchar(32) not null,
     birth_date date,
     `condition` varchar(32) not null,
     enrolled_at datetime(6) not null,
     status varchar(32) not null,
-    check (name <> ''),
+    erase_on date,
+    version bigint not null,
     check (sex in ('female', 'male', 'unknown')),
     check (`condition` in ('hypertension', 'diabetes', 'other')),
-    check (status in ('active', 'left')),
-    unique (tenant_id, person_id)
+    check (status in ('active', 'lost', 'left', 'restricted', 'erased')),
+    check (erase_on is null or status = 'restricted'),
+    unique (tenant_id, person_id),
+    index patient_erase_on (erase_on)
+);
+
+create table if not exists patient_status_change (
+    change_id bigint primary key,
+    tenant_id bigint not null,
+    patient_id bigint not null,
+    from_status varchar(255) not null,
+    to_status varchar(255) not null,
+    reason longtext not null,
+    actor varchar(255) not null,
+    changed_at datetime(6) not null,
+    foreign key (patient_id) references patient (patient_id),
+    check (from_status <> to_status),
+    index patient_status_change_patient (patient_id)
+);
+
+create table if not exists patient_condition (
+    patient_condition_id bigint primary key,
+    tenant_id bigint not null,
+    patient_id bigint not null,
+    `condition` varchar(32) not null,
+    icd10 varchar(255),
+    diagnosed_on date,
+    resolved_on date,
+    recorded_at datetime(6) not null,
+    foreign key (patient_id) references patient (patient_id),
+    check (`condition` in ('hypertension', 'diabetes', 'other')),
+    check (resolved_on >= diagnosed_on),
+    index patient_condition_patient (patient_id)
+);
+
+create table if not exists consent (
+    consent_id bigint primary key,
+    tenant_id bigint not null,
+    patient_id bigint not null,
+    purpose varchar(32) not null,
+    sensitive_data bit(1) not null,
+    text_version varchar(255) not null,
+    given_at datetime(6) not null,
+    withdrawn_at datetime(6),
+    recorded_at datetime(6) not null,
+    foreign key (patient_id) references patient (patient_id),
+    check (purpose in ('care', 'analytics', 'marketing', 'sharing')),
+    check (text_version <> ''),
+    check (withdrawn_at >= given_at),
+    index consent_patient (patient_id, purpose)
+);
+
+-- Who a person is, encrypted. A data key a person, wrapped by a master key; without it nothing opens.
+create table if not exists _person_key (
+    tenant_id bigint not null,
+    person_id bigint not null,
+    master_key_id varchar(32),
+    wrapped_key longblob,
+    created_at datetime(6) not null,
+    destroyed_at datetime(6),
+    primary key (tenant_id, person_id),
+    check ((wrapped_key is null) = (destroyed_at is not null)),
+    check ((wrapped_key is null) = (master_key_id is null)),
+    index _person_key_master (master_key_id)
+);
+
+create table if not exists _identifier (
+    tenant_id bigint not null,
+    person_id bigint not null,
+    field varchar(32) not null,
+    ciphertext longblob not null,
+    updated_at datetime(6) not null,
+    check (field in ('name', 'phone', 'id_card', 'address')),
+    primary key (tenant_id, person_id, field),
+    foreign key (tenant_id, person_id) references _person_key (tenant_id, person_id)
+);
+
+-- What stands for a phone number or ID card, so that persons are found by it.
+create table if not exists _identifier_token (
+    tenant_id bigint not null,
+    field varchar(32) not null,
+    token varchar(64) not null,
+    person_id bigint not null,
+    master_key_id varchar(32) not null,
+    check (field in ('phone', 'id_card')),
+    primary key (tenant_id, field, token, person_id),
+    index _identifier_token_person (tenant_id, person_id)
+);
+
+-- Who saw identifiers in the clear, and what for.
+create table if not exists _identifier_access (
+    access_id bigint primary key,
+    tenant_id bigint not null,
+    patient_id bigint not null,
+    actor varchar(255) not null,
+    purpose longtext not null,
+    accessed_at datetime(6) not null,
+    foreign key (patient_id) references patient (patient_id),
+    index _identifier_access_patient (patient_id)
 );
 
 create table if not exists medication_plan (

@@ -4,14 +4,107 @@ create table patient (
     patient_id INTEGER primary key,
     tenant_id INTEGER not null,
     person_id INTEGER not null,
-    name TEXT not null check (name <> ''),
     sex TEXT not null check (sex in ('female', 'male', 'unknown')),
     birth_date DATE,
     condition TEXT not null check (condition in ('hypertension', 'diabetes', 'other')),
     enrolled_at TIMESTAMP not null,
-    status TEXT not null check (status in ('active', 'left')),
+    status TEXT not null check (status in ('active', 'lost', 'left', 'restricted', 'erased')),
+    erase_on DATE check (erase_on is null or status = 'restricted'),
+    version INTEGER not null,
     unique (tenant_id, person_id)
 );
+
+create index patient_erase_on on patient (erase_on);
+
+create table patient_status_change (
+    change_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    from_status TEXT not null,
+    to_status TEXT not null,
+    reason TEXT not null,
+    actor TEXT not null,
+    changed_at TIMESTAMP not null,
+    check (from_status <> to_status)
+);
+
+create index patient_status_change_patient on patient_status_change (patient_id);
+
+create table patient_condition (
+    patient_condition_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    condition TEXT not null check (condition in ('hypertension', 'diabetes', 'other')),
+    icd10 TEXT,
+    diagnosed_on DATE,
+    resolved_on DATE check (resolved_on >= diagnosed_on),
+    recorded_at TIMESTAMP not null
+);
+
+create index patient_condition_patient on patient_condition (patient_id);
+
+create table consent (
+    consent_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    purpose TEXT not null check (purpose in ('care', 'analytics', 'marketing', 'sharing')),
+    sensitive_data BOOLEAN not null check (sensitive_data in (0, 1)),
+    text_version TEXT not null check (text_version <> ''),
+    given_at TIMESTAMP not null,
+    withdrawn_at TIMESTAMP check (withdrawn_at >= given_at),
+    recorded_at TIMESTAMP not null
+);
+
+create index consent_patient on consent (patient_id, purpose);
+
+-- Who a person is, encrypted. A data key a person, wrapped by a master key; without it nothing opens.
+create table _person_key (
+    tenant_id INTEGER not null,
+    person_id INTEGER not null,
+    master_key_id TEXT,
+    wrapped_key BLOB,
+    created_at TIMESTAMP not null,
+    destroyed_at TIMESTAMP,
+    primary key (tenant_id, person_id),
+    check ((wrapped_key is null) = (destroyed_at is not null)),
+    check ((wrapped_key is null) = (master_key_id is null))
+);
+
+create index _person_key_master on _person_key (master_key_id);
+
+create table _identifier (
+    tenant_id INTEGER not null,
+    person_id INTEGER not null,
+    field TEXT not null check (field in ('name', 'phone', 'id_card', 'address')),
+    ciphertext BLOB not null,
+    updated_at TIMESTAMP not null,
+    primary key (tenant_id, person_id, field),
+    foreign key (tenant_id, person_id) references _person_key (tenant_id, person_id)
+);
+
+-- What stands for a phone number or ID card, so that persons are found by it.
+create table _identifier_token (
+    tenant_id INTEGER not null,
+    field TEXT not null check (field in ('phone', 'id_card')),
+    token TEXT not null,
+    person_id INTEGER not null,
+    master_key_id TEXT not null,
+    primary key (tenant_id, field, token, person_id)
+);
+
+create index _identifier_token_person on _identifier_token (tenant_id, person_id);
+
+-- Who saw identifiers in the clear, and what for.
+create table _identifier_access (
+    access_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    actor TEXT not null,
+    purpose TEXT not null,
+    accessed_at TIMESTAMP not null
+);
+
+create index _identifier_access_patient on _identifier_access (patient_id);
 
 create table medication_plan (
     plan_id INTEGER primary key,

@@ -123,7 +123,7 @@ pub async fn create(
     scope: Scope,
     new: NewDispensing,
 ) -> Result<Dispensing, OperationalError> {
-    patients::find(tx, scope.tenant_id, new.patient_id).await?;
+    patients::find_in_use(tx, scope, new.patient_id).await?;
     create_many(tx, scope, &[new])
         .await?
         .pop()
@@ -140,7 +140,7 @@ pub async fn from_paid_order(
     paid: &OrderPaid,
 ) -> Result<(), OperationalError> {
     let patient: Option<(i64,)> = sql("select patient_id from patient
-         where tenant_id = ?1 and person_id = ?2 and status = 'active'")
+         where tenant_id = ?1 and person_id = ?2 and status in ('active', 'lost')")
     .bind(paid.tenant_id)
     .bind(paid.person_id)
     .first(tx)

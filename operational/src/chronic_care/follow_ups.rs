@@ -122,7 +122,7 @@ pub async fn record(
         return Err(OperationalError::invalid("no device shows such a value"));
     }
     check_time("performed_at", new.performed_at)?;
-    let patient = patients::find(tx, scope.tenant_id, new.patient_id).await?;
+    let patient = patients::find_in_use(tx, scope, new.patient_id).await?;
     let performed_at = new.performed_at.unwrap_or(scope.now);
     let age = age_on(&patient, business_day(performed_at)?);
     let on_target = new.on_target.or_else(|| {

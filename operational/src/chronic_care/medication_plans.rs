@@ -97,7 +97,7 @@ pub async fn create(
     }
     check_day("starts_on", Some(new.starts_on))?;
     check_day("ends_on", new.ends_on)?;
-    patients::find(tx, scope.tenant_id, new.patient_id).await?;
+    patients::find_in_use(tx, scope, new.patient_id).await?;
     let plan = MedicationPlan {
         plan_id: tx.id::<MedicationPlan>(new.plan_id).await?,
         tenant_id: scope.tenant_id,

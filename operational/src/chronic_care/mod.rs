@@ -1,11 +1,15 @@
 //! Chronic care: patients, their medication plans and what they take, measure and are told.
 
+pub mod conditions;
+pub mod consents;
 pub mod dispensings;
 pub mod dose_events;
 pub mod follow_ups;
 pub mod medication_plans;
 pub mod patients;
+pub mod privacy;
 pub mod readings;
+pub(crate) mod sweeps;
 
 use axum::Router;
 use utoipa::OpenApi;
@@ -46,6 +50,9 @@ pub(crate) const MIGRATIONS: Migrations = Migrations {
 pub(crate) fn router() -> Router<Services> {
     Router::new()
         .merge(patients::router())
+        .merge(privacy::router())
+        .merge(consents::router())
+        .merge(conditions::router())
         .merge(medication_plans::router())
         .merge(dispensings::router())
         .merge(dose_events::router())
@@ -57,7 +64,23 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
     #[derive(OpenApi)]
     #[openapi(paths(
         patients::post,
+        patients::get_all,
+        patients::post_lookup,
         patients::get_one,
+        patients::post_status,
+        patients::put_identifiers,
+        privacy::get_identifiers,
+        privacy::get_accesses,
+        privacy::post_erasure,
+        privacy::get_keys,
+        privacy::post_rotation,
+        privacy::delete_key,
+        consents::post,
+        consents::post_withdrawal,
+        consents::get_all,
+        conditions::post,
+        conditions::post_resolution,
+        conditions::get_all,
         medication_plans::post,
         dispensings::post,
         dose_events::post,

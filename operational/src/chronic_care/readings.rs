@@ -141,7 +141,7 @@ pub async fn record(
 ) -> Result<Reading, OperationalError> {
     new.check()?;
     check_time("measured_at", new.measured_at)?;
-    patients::find(tx, scope.tenant_id, new.patient_id).await?;
+    patients::find_in_use(tx, scope, new.patient_id).await?;
     let quality = new.quality();
     let reading = Reading {
         reading_id: tx.id::<Reading>(None).await?,

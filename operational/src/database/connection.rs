@@ -131,6 +131,14 @@ impl WriteTransaction {
             && last.compare_exchange(at, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
+    /// What the services of this database encrypt with.
+    ///
+    /// # Errors
+    /// `NoKeys` when none were given.
+    pub(crate) fn master_keys(&self) -> Result<crate::MasterKeys, OperationalError> {
+        self.database.master_keys()
+    }
+
     /// Ids for new rows of a table: those that are given stay, the others get the next free ones.
     ///
     /// # Errors

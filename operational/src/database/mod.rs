@@ -15,7 +15,7 @@ mod value;
 use std::{
     path::{Path, PathBuf},
     str::FromStr as _,
-    sync::{Arc, atomic::AtomicI64},
+    sync::{Arc, OnceLock, atomic::AtomicI64},
     time::Duration,
 };
 
@@ -35,7 +35,7 @@ pub(crate) use statement::sql;
 pub use value::Micros;
 pub(crate) use value::{Value, words};
 
-use crate::{Migrations, OperationalError, capture, migrate};
+use crate::{MasterKeys, Migrations, OperationalError, capture, migrate};
 
 /// Called after each commit, on the task that committed: it must return at once.
 pub type OnCommit = Arc<dyn Fn() + Send + Sync>;
@@ -121,6 +121,7 @@ pub struct Database {
     /// When old idempotency keys were last removed, in microseconds since 1970.
     forgot_at: Arc<AtomicI64>,
     capture: Capture,
+    master_keys: Arc<OnceLock<MasterKeys>>,
     on_commit: OnCommit,
     /// Changes with each commit that left messages in the outbox.
     outbox_filled: Arc<watch::Sender<()>>,
@@ -173,6 +174,7 @@ impl Database {
             store,
             ids: Arc::default(),
             forgot_at: Arc::default(),
+            master_keys: Arc::default(),
             capture,
             on_commit,
             outbox_filled: Arc::new(watch::Sender::new(())),
@@ -192,6 +194,20 @@ impl Database {
             Store::Sqlite { path, .. } => Some(path),
             Store::MySql(_) => None,
         }
+    }
+
+    /// What its services encrypt with, from now on; the first ones that are given stay.
+    pub(crate) fn use_master_keys(&self, keys: MasterKeys) {
+        // Given twice, the second ones are of the same file.
+        let _ = self.master_keys.set(keys);
+    }
+
+    /// What its services encrypt with.
+    ///
+    /// # Errors
+    /// `NoKeys` when none were given.
+    pub fn master_keys(&self) -> Result<MasterKeys, OperationalError> {
+        self.master_keys.get().cloned().ok_or(OperationalError::NoKeys)
     }
 
     /// A transaction whose row changes are captured together. In a file it waits for the writer

@@ -1,8 +1,10 @@
+use aws_lc_rs::digest;
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
     http::StatusCode,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
@@ -25,7 +27,8 @@ pub(crate) struct Command<T> {
     pub(crate) body: T,
     caller: Caller,
     key: Option<String>,
-    /// Method, path and body in one canonical text: what "the same request" means.
+    /// Method, path and body: what "the same request" means. Their digest, because a body may say who a
+    /// person is.
     request: String,
 }
 
@@ -71,6 +74,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
             return Err(OperationalError::invalid("the request body must be a JSON object").into());
         }
         let request = format!("{target}\n{value}");
+        let request = BASE64.encode(digest::digest(&digest::SHA256, request.as_bytes()));
         // From the text, not from the value: only so the error names line and column, and the
         // field they are in.
         let mut reader = serde_json::Deserializer::from_slice(text);

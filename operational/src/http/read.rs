@@ -51,7 +51,7 @@ pub struct Page {
 }
 
 impl Page {
-    fn default_limit() -> u16 {
+    pub(crate) fn default_limit() -> u16 {
         100
     }
 

@@ -5,3 +5,4 @@ select
     condition,
     status = 'active' as active
 from chronic_care.patient
+where status not in ('restricted', 'erased')

@@ -1,0 +1,291 @@
+//! Rights of patients over what identifies them: who saw it and why, erasure, and the rotation of master
+//! keys.
+
+use axum::{Json, Router, extract::State, http::StatusCode, routing};
+use chrono::{Months, NaiveDate};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    dispensings::business_day,
+    patients::{self, Patient, PatientStatus},
+};
+use crate::{
+    OperationalError, Scope, Services, WriteTransaction,
+    database::{Connection, Micros, insert_one, record, sql},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Page, Params},
+    identifiers::{self, Identifiers},
+};
+
+/// How long the record of an outpatient must be kept: 15 years.
+const RETENTION: Months = Months::new(15 * 12);
+
+record! {
+    /// That somebody saw identifiers in the clear.
+    pub struct Access in "_identifier_access" {
+        /// Its id.
+        pub access_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The patient.
+        pub patient_id: i64,
+        /// Who.
+        pub actor: String,
+        /// What for, as they said.
+        pub purpose: String,
+        /// Microseconds since 1970 (UTC).
+        pub accessed_at: Micros,
+    }
+}
+
+/// What identifiers are wanted for.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wanted {
+    /// Kept with the time: 1 to 200 characters.
+    #[param(min_length = 1, max_length = 200)]
+    purpose: String,
+}
+
+/// Shows the identifiers of a patient in the clear, and keeps that it did. Those of a restricted patient
+/// are shown too: the law wants the record kept, and who reads it is kept with it.
+async fn reveal(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    patient_id: i64,
+    purpose: &str,
+) -> Result<Identifiers, OperationalError> {
+    let purpose = purpose.trim();
+    if purpose.is_empty() || purpose.chars().count() > 200 {
+        return Err(OperationalError::invalid("purpose must have 1 to 200 characters"));
+    }
+    let patient = patients::find(tx, scope, patient_id).await?;
+    let keys = tx.master_keys()?;
+    let access = Access {
+        access_id: tx.id::<Access>(None).await?,
+        tenant_id: scope.tenant_id,
+        patient_id,
+        actor: scope.actor.to_string(),
+        purpose: purpose.to_owned(),
+        accessed_at: Micros(scope.now),
+    };
+    insert_one(tx, &access).await?;
+    identifiers::reveal(tx, &keys, scope.tenant_id, patient.person_id).await
+}
+
+/// The last day on which something was recorded of a patient that the law wants kept.
+async fn last_record(
+    on: &mut Connection,
+    patient_id: i64,
+) -> Result<Option<NaiveDate>, OperationalError> {
+    let mut last = None;
+    for (table, column) in [("follow_up", "performed_at"), ("medication_plan", "updated_at")] {
+        let newest: Option<Micros> =
+            sql(format!("select max({column}) from {table} where patient_id = ?1"))
+                .bind(patient_id)
+                .value(on)
+                .await?;
+        last = last.max(newest.map(|at| business_day(at.0)).transpose()?);
+    }
+    Ok(last)
+}
+
+/// Erases a patient: at once when no medical record has to be kept, otherwise on the day it has no longer
+/// to be. Until then the record is kept and not used, and nobody finds the patient by phone or ID card.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when the patient is erased, or is to be.
+pub async fn erase(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    patient_id: i64,
+) -> Result<Patient, OperationalError> {
+    let patient = patients::lock(tx, scope, patient_id).await?;
+    if patient.status == PatientStatus::Erased || patient.erase_on.is_some() {
+        return Err(OperationalError::conflict(format!(
+            "patient {patient_id} is erased, or will be on the day that erase_on says"
+        )));
+    }
+    let kept_to =
+        last_record(tx, patient_id).await?.and_then(|day| day.checked_add_months(RETENTION));
+    match kept_to.filter(|&day| Ok(day) > business_day(scope.now).map_err(drop)) {
+        Some(day) => {
+            identifiers::drop_tokens(tx, scope.tenant_id, patient.person_id).await?;
+            let restricted = PatientStatus::Restricted;
+            let reason = "erasure asked for; the record is kept as long as the law wants";
+            let patient = match patient.status == restricted {
+                true => patient,
+                false => patients::change_status(tx, scope, &patient, restricted, reason).await?,
+            };
+            sql("update patient set erase_on = ?2 where patient_id = ?1")
+                .bind(patient_id)
+                .bind(day)
+                .execute(tx)
+                .await?;
+            Ok(Patient { erase_on: Some(day), ..patient })
+        }
+        None => destroy(tx, scope, &patient, "erasure asked for").await,
+    }
+}
+
+/// Destroys the data key of a patient, and what else tells who they are.
+async fn destroy(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    patient: &Patient,
+    reason: &str,
+) -> Result<Patient, OperationalError> {
+    identifiers::shred(tx, scope, patient.person_id).await?;
+    sql("update patient set birth_date = null, sex = 'unknown', erase_on = null where patient_id = ?1")
+        .bind(patient.patient_id)
+        .execute(tx)
+        .await?;
+    patients::change_status(tx, scope, patient, PatientStatus::Erased, reason).await?;
+    patients::find(tx, scope, patient.patient_id).await
+}
+
+/// Destroys the keys of those patients whose records have no longer to be kept; gives how many.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn sweep(tx: &mut WriteTransaction, now: i64) -> Result<u64, OperationalError> {
+    let due: Vec<(i64, i64)> = sql("select tenant_id, patient_id from patient
+         where erase_on <= ?1 order by patient_id limit 500")
+    .bind(business_day(now)?)
+    .all(tx)
+    .await?;
+    let count = due.len() as u64;
+    for (tenant_id, patient_id) in due {
+        let scope = Scope::of(tenant_id, now);
+        let patient = patients::lock(tx, scope, patient_id).await?;
+        destroy(tx, scope, &patient, "the record has no longer to be kept").await?;
+    }
+    Ok(count)
+}
+
+/// A master key and how much it wraps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct MasterKeyUse {
+    /// Its id.
+    key_id: String,
+    /// Whether new data keys are wrapped with it.
+    in_use: bool,
+    /// Persons whose data keys it wraps.
+    persons: i64,
+}
+
+async fn uses(services: &Services) -> Result<Vec<MasterKeyUse>, OperationalError> {
+    let keys = services.chronic_care().master_keys()?;
+    let wrapped = identifiers::wrapped_by(&mut *services.chronic_care().read().await?).await?;
+    let current = keys.current();
+    let of = |key_id: String| MasterKeyUse {
+        in_use: key_id == current,
+        persons: wrapped.get(&key_id).copied().unwrap_or(0),
+        key_id,
+    };
+    Ok(keys.ids().into_iter().map(of).collect())
+}
+
+pub(crate) fn router() -> Router<Services> {
+    Router::new()
+        .route("/chronic-care/patients/{id}/identifiers", routing::get(get_identifiers))
+        .route("/chronic-care/patients/{id}/accesses", routing::get(get_accesses))
+        .route("/chronic-care/patients/{id}/erasure", routing::post(post_erasure))
+        .route("/chronic-care/master-keys", routing::get(get_keys))
+        .route("/chronic-care/master-keys/rotation", routing::post(post_rotation))
+        .route("/chronic-care/master-keys/{key_id}", routing::delete(delete_key))
+}
+
+/// Who a patient is, in the clear. That it was asked for is kept.
+#[utoipa::path(get, path = "/chronic-care/patients/{id}/identifiers", tag = "chronic-care",
+    params(("id" = i64, Path), Wanted),
+    responses((status = 200, body = Identifiers), (status = "default", body = ErrorBody)))]
+pub(crate) async fn get_identifiers(
+    State(services): State<Services>,
+    scope: Scope,
+    Id(patient_id): Id,
+    Params(wanted): Params<Wanted>,
+) -> Result<Json<Identifiers>, Failure> {
+    let mut tx = services.chronic_care().begin(scope.now).await?;
+    let identifiers = reveal(&mut tx, scope, patient_id, &wanted.purpose).await?;
+    tx.commit().await?;
+    Ok(Json(identifiers))
+}
+
+/// Who asked for the identifiers of a patient, and what for.
+#[utoipa::path(get, path = "/chronic-care/patients/{id}/accesses", tag = "chronic-care",
+    params(("id" = i64, Path), Page),
+    responses((status = 200, body = List<Access>), (status = "default", body = ErrorBody)))]
+pub(crate) async fn get_accesses(
+    State(services): State<Services>,
+    scope: Scope,
+    Id(patient_id): Id,
+    Params(page): Params<Page>,
+) -> Result<Json<List<Access>>, Failure> {
+    let mut tx = services.chronic_care().read().await?;
+    patients::find(&mut tx, scope, patient_id).await?;
+    let items = sql("select * from _identifier_access where patient_id = ?1 and access_id > ?2
+         order by access_id limit ?3")
+    .bind(patient_id)
+    .bind(page.after_id)
+    .bind(page.rows())
+    .all(&mut tx)
+    .await?;
+    Ok(Json(List { items }))
+}
+
+/// Erase a patient: at once, or as soon as the law allows.
+#[utoipa::path(post, path = "/chronic-care/patients/{id}/erasure", tag = "chronic-care",
+    params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 200, body = Patient), (status = "default", body = ErrorBody)))]
+pub(crate) async fn post_erasure(
+    State(services): State<Services>,
+    Id(patient_id): Id,
+    command: Command<Nothing>,
+) -> Result<Answer, Failure> {
+    command
+        .carry_out(services.chronic_care(), services.now(), StatusCode::OK, |tx, scope, _| {
+            Box::pin(erase(tx, scope, patient_id))
+        })
+        .await
+}
+
+/// The master keys, without their bytes.
+#[utoipa::path(get, path = "/chronic-care/master-keys", tag = "chronic-care",
+    responses((status = 200, body = List<MasterKeyUse>), (status = "default", body = ErrorBody)))]
+pub(crate) async fn get_keys(
+    State(services): State<Services>,
+) -> Result<Json<List<MasterKeyUse>>, Failure> {
+    Ok(Json(List { items: uses(&services).await? }))
+}
+
+/// Put a new master key in use. Data keys are wrapped anew by and by; identifiers are not touched.
+#[utoipa::path(post, path = "/chronic-care/master-keys/rotation", tag = "chronic-care",
+    responses((status = 200, body = List<MasterKeyUse>), (status = "default", body = ErrorBody)))]
+pub(crate) async fn post_rotation(
+    State(services): State<Services>,
+    _: Command<Nothing>,
+) -> Result<Json<List<MasterKeyUse>>, Failure> {
+    services.chronic_care().master_keys()?.rotate()?;
+    Ok(Json(List { items: uses(&services).await? }))
+}
+
+/// Take a master key away that wraps nothing any more.
+#[utoipa::path(delete, path = "/chronic-care/master-keys/{key_id}", tag = "chronic-care",
+    params(("key_id" = String, Path)),
+    responses((status = 200, body = List<MasterKeyUse>), (status = "default", body = ErrorBody)))]
+pub(crate) async fn delete_key(
+    State(services): State<Services>,
+    axum::extract::Path(key_id): axum::extract::Path<String>,
+) -> Result<Json<List<MasterKeyUse>>, Failure> {
+    let known = uses(&services).await?;
+    match known.iter().find(|key| key.key_id == key_id) {
+        None => return Err(OperationalError::invalid("there is no master key of this id").into()),
+        Some(key) if key.persons > 0 => {
+            let message = format!("master key {key_id} still wraps {} data keys", key.persons);
+            return Err(OperationalError::conflict(message).into());
+        }
+        Some(_) => services.chronic_care().master_keys()?.remove(&key_id)?,
+    }
+    Ok(Json(List { items: uses(&services).await? }))
+}

@@ -1,0 +1,56 @@
+//! What time brings about by itself: identifiers whose time is over are destroyed, data keys are wrapped
+//! with the master key in use.
+//!
+//! Each sweep does some of what is due in a transaction and says how much; it is run again until nothing
+//! is due. One that was stopped in the middle, or runs in two processes, does nothing twice.
+
+use futures::future::BoxFuture;
+
+use super::privacy;
+use crate::{OperationalError, Services, WriteTransaction, identifiers};
+
+/// Does some of what is due at a time (microseconds since 1970, UTC), and says how much.
+type Sweep =
+    for<'a> fn(&'a mut WriteTransaction, i64) -> BoxFuture<'a, Result<u64, OperationalError>>;
+
+const SWEEPS: &[(&str, Sweep)] = &[
+    ("erasures", |tx, now| Box::pin(privacy::sweep(tx, now))),
+    ("data keys", |tx, _| Box::pin(identifiers::rewrap(tx))),
+];
+
+/// Does all that is due now; gives how much that was.
+///
+/// # Errors
+/// When a database fails. What was done before stays done.
+pub(crate) async fn run(services: &Services) -> Result<u64, OperationalError> {
+    const ATTEMPTS: u32 = 10;
+    services.chronic_care().master_keys()?.refresh()?;
+    let mut total = 0;
+    for (name, sweep) in SWEEPS {
+        let mut attempt = 1;
+        loop {
+            let now = services.now();
+            let mut tx = services.chronic_care().begin(now).await?;
+            match sweep(&mut tx, now).await {
+                Ok(0) => {
+                    tx.rollback().await?;
+                    break;
+                }
+                Ok(done) => {
+                    tx.commit().await?;
+                    tracing::info!(sweep = name, done, "swept");
+                    total += done;
+                }
+                Err(OperationalError::Contended { .. }) if attempt < ATTEMPTS => {
+                    tx.rollback().await?;
+                    attempt += 1;
+                }
+                Err(error) => {
+                    tx.rollback().await?;
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(total)
+}
