@@ -66,8 +66,17 @@ enum Command {
     Pipeline,
     /// Run the doors and the screen alone, over what another process commits to the lake.
     Serve,
-    /// Drive running services with simulated traffic.
+    /// Make a simulated history, drive running services with simulated traffic, or both.
     Simulate {
+        /// First make a history of so many days, such as `180d`, in the databases of the data folder.
+        #[arg(long, value_name = "DAYS", value_parser = days)]
+        backfill: Option<u32>,
+        /// How many people there are.
+        #[arg(long)]
+        people: Option<usize>,
+        /// Make the history, and no traffic after it.
+        #[arg(long, requires = "backfill")]
+        only_backfill: bool,
         /// Mean orders a second.
         #[arg(long)]
         rate: Option<f64>,
@@ -109,6 +118,15 @@ enum Dataset {
     Completejourney,
     /// Two years of dispensings to 100 patients.
     Adherer,
+}
+
+/// A number of days, with or without a `d` behind it.
+fn days(text: &str) -> Result<u32, String> {
+    let days = text.strip_suffix('d').unwrap_or(text).parse();
+    match days {
+        Ok(days @ 1..=3650) => Ok(days),
+        _ => Err("must be a number of days from 1 to 3650, such as 180d".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
@@ -189,7 +207,10 @@ async fn start(command: Command, config: Config) -> anyhow::Result<Option<Parts>
         Command::Operational => up::operational(config).await.map(Some),
         Command::Pipeline => Box::pin(up::pipeline(config)).await.map(Some),
         Command::Serve => up::serve(config).await.map(Some),
-        Command::Simulate { services, .. } => Ok(Some(up::simulate(&config, services))),
+        Command::Simulate { backfill, only_backfill, services, .. } => {
+            let live = (!only_backfill).then_some(services);
+            up::simulate(&config, backfill, live).await.map(Some)
+        }
         Command::Replay { dataset, from, speed } => {
             Box::pin(up::replay(&config, dataset, &from, speed)).await.map(|()| None)
         }
@@ -216,6 +237,9 @@ fn settings(arguments: &Arguments) -> Result<Config, Vec<config::Problem>> {
     {
         said.extend(rate.map(|rate| ("simulate.orders_per_second", rate.to_string())));
         said.extend(seed.map(|seed| ("simulate.seed", seed.to_string())));
+    }
+    if let Command::Simulate { people: Some(people), .. } = &arguments.command {
+        said.push(("simulate.people", people.to_string()));
     }
     if let Command::Up { no_simulate: true, .. } = &arguments.command {
         said.push(("simulate.enabled", "false".to_owned()));

@@ -21,9 +21,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Dataset, clock,
     conductor::{Conductor, Pace},
-    config::{Config, DatabaseServer, SERVICES, SourceConfig},
+    config::{Config, DatabaseServer, SERVICES, SimulateSettings, SourceConfig},
     control::Control,
-    input,
+    input::{
+        self,
+        simulate::{
+            backfill::{self, BackfillConfig},
+            live::{self, LiveConfig},
+        },
+    },
     life::Parts,
     publishing::{self, Publishing},
     pulse::Pulse,
@@ -61,14 +67,17 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<Parts> {
     start_doors(&mut parts, server, http, postgres);
     parts.start("pipeline", |cancel| conductor.run(cancel));
     parts.start("control", |cancel| control.run(cancel));
-    let publishing = start_services(&mut parts, &config, services, listen).await?;
+    let publishing = start_services(&mut parts, &config, services.clone(), listen).await?;
     pulse.publishes(publishing);
     if config.simulate.enabled {
-        let simulate = simulation(&config, None);
-        parts.start(
-            "simulator",
-            |cancel| async move { input::simulate::run(simulate, cancel).await },
-        );
+        let simulated = simulated(&config, &services).await?;
+        parts.start("simulator", |cancel| async move {
+            if simulated.history.days > 0 {
+                let made = backfill::run(&services, simulated.history, &cancel).await?;
+                tracing::info!("{made}");
+            }
+            live::run(simulated.live, cancel).await
+        });
     }
     say_where_to_look(&config, true);
     Ok(parts)
@@ -149,12 +158,34 @@ async fn first_commit(config: &Config) -> anyhow::Result<Follower> {
     }
 }
 
-/// Traffic against services that run already.
-pub(crate) fn simulate(config: &Config, services: Option<String>) -> Parts {
-    let simulate = simulation(config, services);
+/// A history of some days in the databases, traffic against services that run already, or both.
+pub(crate) async fn simulate(
+    config: &Config,
+    backfill: Option<u32>,
+    live: Option<Option<String>>,
+) -> anyhow::Result<Parts> {
     let mut parts = Parts::default();
-    parts.start("simulator", |cancel| async move { input::simulate::run(simulate, cancel).await });
-    parts
+    let history = match backfill {
+        Some(days) => {
+            let services = open_services(config, Arc::new(Notify::new())).await?;
+            let SimulateSettings { seed, people, .. } = config.simulate;
+            Some((services, BackfillConfig { seed, people, days }))
+        }
+        None => None,
+    };
+    let live = live.map(|services| traffic(config, services));
+    parts.start("simulator", |cancel| async move {
+        if let Some((services, history)) = history {
+            let made = backfill::run(&services, history, &cancel).await?;
+            services.close().await;
+            say(&made.to_string());
+        }
+        match live {
+            Some(live) => live::run(live, cancel).await,
+            None => Ok(()),
+        }
+    });
+    Ok(parts)
 }
 
 /// Recorded data through the services' own functions, on the databases of the data folder.
@@ -332,11 +363,27 @@ fn check_model(
     Ok(())
 }
 
-fn simulation(config: &Config, services: Option<String>) -> input::simulate::SimulateConfig {
-    input::simulate::SimulateConfig {
+/// What `up` simulates.
+struct Simulated {
+    history: BackfillConfig,
+    live: LiveConfig,
+}
+
+/// The people of the history there is go on, whatever the settings say of others.
+async fn simulated(config: &Config, services: &Services) -> anyhow::Result<Simulated> {
+    let SimulateSettings { seed, people, history_days, .. } = config.simulate;
+    let wanted = BackfillConfig { seed, people, days: history_days };
+    let history = backfill::of(services).await?.unwrap_or(wanted);
+    let live = LiveConfig { seed: history.seed, people: history.people, ..traffic(config, None) };
+    Ok(Simulated { history, live })
+}
+
+fn traffic(config: &Config, services: Option<String>) -> LiveConfig {
+    LiveConfig {
         services: services.unwrap_or_else(|| format!("http://{}", config.operational.listen)),
         orders_per_second: config.simulate.orders_per_second,
         seed: config.simulate.seed,
+        people: config.simulate.people,
     }
 }
 

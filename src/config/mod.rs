@@ -119,8 +119,12 @@ pub(crate) struct SimulateSettings {
     pub(crate) enabled: bool,
     /// Mean orders a second.
     pub(crate) orders_per_second: f64,
-    /// Same seed, same traffic.
+    /// Same seed, same people and traffic.
     pub(crate) seed: u64,
+    /// How many people there are.
+    pub(crate) people: usize,
+    /// How many days of history `up` makes on a data folder that has none; 0 for none.
+    pub(crate) history_days: u32,
 }
 
 impl Default for Config {
@@ -154,7 +158,13 @@ impl Default for Config {
                 memory_mib: 1024,
                 timeout: Duration::from_secs(60),
             },
-            simulate: SimulateSettings { enabled: true, orders_per_second: 2.0, seed: 1 },
+            simulate: SimulateSettings {
+                enabled: true,
+                orders_per_second: 2.0,
+                seed: 1,
+                people: 500,
+                history_days: 180,
+            },
         }
     }
 }
@@ -187,8 +197,8 @@ impl fmt::Display for Config {
         writeln!(f, "simulate:\n  enabled: {}", simulate.enabled)?;
         writeln!(
             f,
-            "  orders_per_second: {}\n  seed: {}",
-            simulate.orders_per_second, simulate.seed
+            "  orders_per_second: {}\n  seed: {}\n  people: {}\n  history_days: {}",
+            simulate.orders_per_second, simulate.seed, simulate.people, simulate.history_days
         )
     }
 }
@@ -278,6 +288,13 @@ impl Config {
                     },
                 ),
                 seed: t.take("simulate.seed", d.simulate.seed, |_| None),
+                people: t.take("simulate.people", d.simulate.people, |people: &usize| {
+                    (!(100..=1_000_000).contains(people))
+                        .then(|| "must be between 100 and 1000000".to_owned())
+                }),
+                history_days: t.take("simulate.history_days", d.simulate.history_days, |days| {
+                    (*days > 3650).then(|| "must be at most 3650".to_owned())
+                }),
             },
         };
         t.finish();

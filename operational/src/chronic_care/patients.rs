@@ -269,6 +269,22 @@ pub async fn create(
     })
 }
 
+/// The patient that a person is, if they are enrolled.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_person(
+    connection: &mut Connection,
+    tenant_id: i64,
+    person_id: i64,
+) -> Result<Option<Patient>, OperationalError> {
+    sql("select * from patient where tenant_id = ?1 and person_id = ?2")
+        .bind(tenant_id)
+        .bind(person_id)
+        .first(connection)
+        .await
+}
+
 /// One patient.
 ///
 /// # Errors

@@ -8,6 +8,7 @@
 
 mod connection;
 mod ids;
+mod progress;
 mod record;
 mod statement;
 mod value;
@@ -325,6 +326,7 @@ impl Store {
             .await?;
         let mut tx = writer.begin_with("begin immediate").await?;
         sqlx::query(ids::SEQUENCE).execute(&mut *tx).await?;
+        sqlx::query(progress::PROGRESS).execute(&mut *tx).await?;
         let captured = capture == Capture::On;
         if captured {
             capture::remember(&mut tx).await?;
@@ -382,6 +384,7 @@ impl Store {
             .await?;
         let mut connection = pool.acquire().await?;
         sqlx::query(ids::SEQUENCE).execute(&mut *connection).await?;
+        sqlx::query(progress::PROGRESS).execute(&mut *connection).await?;
         migrate::apply_to_server(&mut connection, name, migrations.mysql).await?;
         drop(connection);
         Ok(Self::MySql(pool))

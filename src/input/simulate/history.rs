@@ -1,252 +1,254 @@
-//! What patients did in the year before they were enrolled: their refills and follow-ups, imported
-//! beside the traffic.
-//!
-//! The law of the refills: the first is 365 to 394 days before the enrolment, each is a supply of 30
-//! days, and the next one comes when it has run out, give or take the habit of the patient:
-//!
-//! | of 100 | habit  | the next refill comes                                            |
-//! |--------|--------|------------------------------------------------------------------|
-//! | 58     | steady | about on time (normal, deviation 2 days, at most 5)              |
-//! | 10     | early  | 3 to 8 days early                                                |
-//! | 12     | late   | 8 to 16 days late                                                |
-//! | 10     | gaps   | as steady, but three in ten are 20 to 60 days late               |
-//! | 10     | stops  | as steady, and no more from a day 60 to 300 days after the first |
-//!
-//! Steady and early patients cover more than 80 % of their days, late ones less, and so do most of
-//! the others: about 70 of 100 measured patients are adherent.
-//!
-//! Follow-ups are about 185 and 95 days before the enrolment and on its day. The last one is noted
-//! as such and imported last, so that a later run sees who has a history. One that was cut short is
-//! imported again under the same keys, which follow, as all of it does, from the seed, the patient
-//! and the time of the enrolment.
+//! Months that have passed, as the acts of each day. The same model, people and days give the same
+//! acts, however often and from wherever they are drawn again.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use chrono::{Days, NaiveDate};
-use futures::{StreamExt, stream};
-use rand::{RngExt, rngs::StdRng};
-use rand_distr::{Distribution, StandardNormal};
-use serde_json::{Value, json};
+use chrono::{DateTime, NaiveDate};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    Client, DAY_MICROS, HOUR_MICROS, Refused,
-    patients::{Patient, Plan},
-    world::World,
+    DAY_MICROS, HOUR_MICROS, SHANGHAI_MICROS,
+    behaviour::{self, Act, Model, Pace, Step},
+    law,
 };
 
-/// Patients whose histories are imported at once; requests of the traffic come in between.
-const IMPORTS_MAX: usize = 8;
-const SUPPLY_DAYS: i64 = 30;
-const YEAR_DAYS: u64 = 365;
-/// What the follow-up on the day of the enrolment is known by.
-const ENROLMENT_NOTE: &str = "enrolment";
+/// Visits to the mall of one person on an average day.
+const VISITS_PER_DAY: f64 = 0.12;
+/// Of a hundred patients, so many are enrolled in the first two weeks; the rest in any.
+const ENROLLED_AT_FIRST: u32 = 75;
+const FIRST_WEEKS_DAYS: i64 = 14;
+/// The chance that a refill is bought in the mall, not got from a hospital.
+const REFILLS_IN_THE_MALL: f64 = 0.75;
+/// How long after a reminder it is known what became of it.
+pub(super) const KNOWN_AFTER_MICROS: i64 = 2 * HOUR_MICROS;
+const FOLLOW_UP_EVERY_DAYS: i64 = 90;
+const FOLLOW_UP_AGAIN_AFTER_DAYS: i64 = 30;
 
-/// How a patient refills.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Habit {
-    Steady,
-    Early,
-    Late,
-    Gaps,
-    Stops,
-}
-
-impl Habit {
-    pub(super) fn draw(random: &mut StdRng) -> Self {
-        match random.random_range(0..100) {
-            0..58 => Self::Steady,
-            58..68 => Self::Early,
-            68..80 => Self::Late,
-            80..90 => Self::Gaps,
-            _ => Self::Stops,
-        }
-    }
-
-    /// From the end of a supply to the next refill, in days; negative when it comes early.
-    fn delay_days(self, random: &mut StdRng) -> i64 {
-        match self {
-            Self::Early => random.random_range(-8..=-3),
-            Self::Late => random.random_range(8..=16),
-            Self::Gaps if random.random_bool(0.3) => random.random_range(20..=60),
-            Self::Steady | Self::Gaps | Self::Stops => about_on_time(random),
-        }
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "clamped to a few days")]
-fn about_on_time(random: &mut StdRng) -> i64 {
-    let scatter: f64 = StandardNormal.sample(random);
-    (2.0 * scatter).round().clamp(-5.0, 5.0) as i64
-}
-
-/// The days of the refills up to and on the day of the enrolment, in order; never empty.
-pub(super) fn refills(habit: Habit, enrolled_on: NaiveDate, random: &mut StdRng) -> Vec<NaiveDate> {
-    let mut day = enrolled_on - Days::new(YEAR_DAYS + random.random_range(0..30));
-    let stops_after = random.random_range(60..=300);
-    let last = match habit {
-        Habit::Stops => day + Days::new(stops_after),
-        _ => enrolled_on,
-    };
-    let mut refills = BTreeSet::new();
-    while day <= last {
-        refills.insert(day);
-        day += chrono::Duration::days(SUPPLY_DAYS + habit.delay_days(random));
-    }
-    refills.into_iter().collect()
-}
-
-/// What is to be imported of one patient.
+/// The acts of a day, in order; ends when the history does.
+#[derive(Debug)]
 pub(super) struct History {
-    /// The place of the patient in the world.
-    pub(super) place: usize,
-    /// Their number among the simulated patients.
-    pub(super) number: i64,
-    pub(super) enrolled_at: i64,
-    pub(super) refills: Vec<NaiveDate>,
-    pub(super) random: StdRng,
+    model: Arc<Model>,
+    from: i64,
+    until: i64,
+    /// The day that comes next, from 0.
+    day: i64,
+    /// What later days have from earlier ones.
+    pending: BTreeMap<i64, Vec<Step>>,
+    courses: Vec<Course>,
+    /// When each distributor joins.
+    joined_at: Vec<i64>,
+    /// Who has been to the mall before, and to whom they are bound since.
+    known: Vec<Option<Option<usize>>>,
+    orders: i64,
 }
 
-/// Whether an earlier run imported the history of a patient, from what the service says of them.
-pub(super) fn is_imported(patient: &Value) -> bool {
-    let follow_ups = patient["follow_ups"].as_array();
-    follow_ups.is_some_and(|f| f.iter().any(|f| f["note"] == ENROLMENT_NOTE))
+/// What happens in `[from, until)`.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) until: i64,
+    pub(super) steps: Vec<Step>,
 }
 
-/// Imports the histories, some at once; what is refused is logged.
-pub(super) async fn import(client: Arc<Client>, world: Arc<World>, histories: Vec<History>) {
-    if histories.is_empty() {
-        return;
-    }
-    let patients = histories.len();
-    stream::iter(histories)
-        .for_each_concurrent(IMPORTS_MAX, |history| {
-            let (client, world) = (Arc::clone(&client), Arc::clone(&world));
-            async move {
-                let patient = &world.patients[history.place];
-                let Some(plan) = &patient.plan else { return };
-                let number = history.number;
-                match history.import(&client, patient, plan).await {
-                    Ok(()) => plan.open_backlog(),
-                    Err(error) => {
-                        tracing::warn!(number, %error, "a patient's history was refused");
-                    }
-                }
-            }
-        })
-        .await;
-    tracing::info!(patients, "the past year's refills and follow-ups are imported");
+/// How a patient's treatment goes. Days are counted from the first of the history.
+#[derive(Debug)]
+struct Course {
+    person: usize,
+    enrolled_on: i64,
+    refill_on: Option<i64>,
+    /// The first day without medicine.
+    supplied_until: i64,
+    stops_on: Option<i64>,
+    follow_up_on: i64,
+    random: StdRng,
 }
 
 impl History {
-    async fn import(
-        mut self,
-        client: &Client,
-        patient: &Patient,
-        plan: &Plan,
-    ) -> Result<(), Refused> {
-        // The newest first: measures go up to the newest day there is, which is then seen at once.
-        for day in self.refills.iter().rev() {
-            let body = json!({
-                "patient_id": patient.patient_id,
-                "drug_code": plan.drug_code,
-                "drug_class": plan.drug_class,
-                "dispensed_on": day.to_string(),
-                "days_supply": SUPPLY_DAYS,
-                "source": "import",
-            });
-            self.post(client, "/chronic-care/dispensings", &day.to_string(), &body).await?;
-        }
-        for (step, days, note) in
-            [("1", 180, Value::Null), ("2", 90, Value::Null), ("3", 0, ENROLMENT_NOTE.into())]
-        {
-            let scatter = if days > 0 { self.random.random_range(0..240) } else { 0 };
-            let at = self.enrolled_at - days * DAY_MICROS - scatter * HOUR_MICROS;
-            let mut body = patient.follow_up(at, &mut self.random);
-            body["performed_at"] = json!(at);
-            body["note"] = note;
-            self.post(client, "/chronic-care/follow-ups", step, &body).await?;
-        }
-        Ok(())
+    /// The history of `[from, until)`; `from` is a midnight in Asia/Shanghai.
+    pub(super) fn new(model: Arc<Model>, from: i64, until: i64) -> Self {
+        let days = ((until - from) / DAY_MICROS).max(1);
+        let mut random = StdRng::seed_from_u64(model.seed ^ 0x0b1a_57ed);
+        let courses = model
+            .population
+            .patients()
+            .map(|(person, _, patient)| {
+                let mut random = StdRng::seed_from_u64(random.random());
+                let at_first = random.random_range(0..100) < ENROLLED_AT_FIRST;
+                let within = if at_first { days.min(FIRST_WEEKS_DAYS) } else { days };
+                let enrolled_on = random.random_range(0..within);
+                Course {
+                    person,
+                    enrolled_on,
+                    refill_on: Some(enrolled_on),
+                    supplied_until: enrolled_on,
+                    stops_on: patient.habit.stops_after_days(&mut random).map(|d| enrolled_on + d),
+                    follow_up_on: enrolled_on + random.random_range(20..FOLLOW_UP_EVERY_DAYS),
+                    random,
+                }
+            })
+            .collect();
+        // Half of the distributors are there at once; the rest come in any order of time.
+        let members = model.population.members.len();
+        let mut joined_at: Vec<i64> = (0..members)
+            .map(|member| match member < members / 2 {
+                true => from + i64::try_from(member).unwrap_or(0),
+                false => random.random_range(from + HOUR_MICROS..until.max(from + 2 * HOUR_MICROS)),
+            })
+            .collect();
+        joined_at.sort_unstable();
+        let known = vec![None; model.population.people.len()];
+        let pending = BTreeMap::new();
+        Self { model, from, until, day: 0, pending, courses, joined_at, known, orders: 0 }
     }
 
-    async fn post(
-        &self,
-        client: &Client,
-        path: &str,
-        step: &str,
-        body: &Value,
-    ) -> Result<(), Refused> {
-        let key = format!("setup{path}/{}/{step}", self.number);
-        match client.post(path, &key, body).await {
-            // Imported by an earlier run, which drew it differently.
-            Err(refused) if refused.is_conflict() => Ok(()),
-            answered => answered.map(drop),
+    fn midnight(&self, day: i64) -> i64 {
+        self.from + day * DAY_MICROS
+    }
+
+    /// The calendar's day.
+    fn date(&self, day: i64) -> NaiveDate {
+        let shanghai = DateTime::from_timestamp_micros(self.midnight(day) + SHANGHAI_MICROS);
+        shanghai.map(|at| at.date_naive()).unwrap_or_default()
+    }
+
+    fn put(&mut self, person: usize, order: i64, at: i64, act: Act) {
+        let day = ((at - self.from) / DAY_MICROS).max(self.day);
+        self.pending.entry(day).or_default().push(Step { at, person, order, act });
+    }
+
+    fn put_order(&mut self, person: usize, acts: Vec<(i64, Act)>) {
+        if acts.is_empty() {
+            return;
         }
+        self.orders += 1;
+        for (at, mut act) in acts {
+            if let Act::Place(basket) = &mut act {
+                basket.promoter = self.known[person].flatten();
+            }
+            self.put(person, self.orders, at, act);
+        }
+    }
+
+    fn distributors_join(&mut self) {
+        let (from, until) = (self.midnight(self.day), self.midnight(self.day + 1));
+        let first = self.joined_at.partition_point(|at| *at < from);
+        let last = self.joined_at.partition_point(|at| *at < until);
+        for member in first..last {
+            let person = self.model.population.members[member].person;
+            self.put(person, 0, self.joined_at[member], Act::Join { member });
+        }
+    }
+
+    fn people_visit(&mut self) {
+        let mut random = StdRng::seed_from_u64(
+            self.model.seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ self.day.unsigned_abs(),
+        );
+        let model = Arc::clone(&self.model);
+        let people = u32::try_from(model.population.people.len()).unwrap_or(u32::MAX);
+        let per_day = VISITS_PER_DAY * f64::from(people);
+        let (from, until) = (self.midnight(self.day), self.midnight(self.day + 1));
+        for at in law::arrivals(per_day, from, until, &mut random) {
+            let person = model.population.anybody(&mut random);
+            self.meet(person, at);
+            self.put_order(person, model.visit(person, at, Pace::REAL, &mut random));
+        }
+    }
+
+    /// Binds somebody, at the first of their visits, to who referred them.
+    fn meet(&mut self, person: usize, at: i64) {
+        if self.known[person].is_some() {
+            return;
+        }
+        let promoter = self.model.population.people[person].promoter;
+        let promoter = promoter.filter(|member| self.joined_at[*member] < at);
+        self.known[person] = Some(promoter);
+        if let Some(member) = promoter {
+            self.put(person, 0, at, Act::Bind { member });
+        }
+    }
+
+    fn patients_live(&mut self) {
+        let (mut courses, day) = (std::mem::take(&mut self.courses), self.day);
+        for course in courses.iter_mut().filter(|course| course.enrolled_on <= day) {
+            self.patient_lives(course);
+        }
+        self.courses = courses;
+    }
+
+    fn patient_lives(&mut self, course: &mut Course) {
+        let model = Arc::clone(&self.model);
+        let Some(patient) = &model.population.people[course.person].patient else { return };
+        let (day, person, midnight) = (self.day, course.person, self.midnight(self.day));
+        let random = &mut course.random;
+        let mut enrolled_at = midnight;
+        if course.enrolled_on == day {
+            enrolled_at += random.random_range(8 * HOUR_MICROS..17 * HOUR_MICROS);
+            let starts_on = self.date(day);
+            self.put(person, 0, enrolled_at, Act::Enrol { starts_on });
+        }
+        if course.refill_on == Some(day) {
+            let at = (midnight + random.random_range(8 * HOUR_MICROS..22 * HOUR_MICROS))
+                .max(enrolled_at + HOUR_MICROS);
+            let (_, supply_days) = patient.supply();
+            if random.random_bool(REFILLS_IN_THE_MALL) {
+                self.meet(person, at);
+                self.put_order(person, model.refill(person, at, Pace::REAL, random));
+            } else {
+                let act = Act::Dispense { on: self.date(day), days_supply: supply_days };
+                self.put(person, 0, at, act);
+            }
+            course.supplied_until = course.supplied_until.max(day) + supply_days;
+            let next = (course.supplied_until + patient.habit.delay_days(random)).max(day + 1);
+            course.refill_on =
+                Some(next).filter(|next| course.stops_on.is_none_or(|stops| *next < stops));
+        }
+        let at_hand =
+            day < course.supplied_until && course.stops_on.is_none_or(|stops| day < stops);
+        for scheduled_at in patient.reminders(midnight) {
+            let dose = behaviour::dose(patient, scheduled_at, at_hand, random);
+            if scheduled_at > enrolled_at {
+                self.put(person, 0, scheduled_at + KNOWN_AFTER_MICROS, dose);
+            }
+        }
+        for _ in 0..law::poisson(patient.readings_per_day, random) {
+            // In the morning or in the evening.
+            let hour = if random.random_bool(0.6) { 7 } else { 19 };
+            let at = midnight + hour * HOUR_MICROS + random.random_range(0..2 * HOUR_MICROS);
+            let reading = behaviour::measure(patient, at, random);
+            if at > enrolled_at {
+                self.put(person, 0, at, reading);
+            }
+        }
+        if course.follow_up_on == day {
+            let kept = random.random_bool(if patient.diligence >= 0.75 { 0.92 } else { 0.65 });
+            if kept {
+                let at = midnight + random.random_range(8 * HOUR_MICROS..17 * HOUR_MICROS);
+                let found = behaviour::follow_up(patient, at, random);
+                self.put(person, 0, at, found);
+            }
+            let again = if kept { FOLLOW_UP_EVERY_DAYS } else { FOLLOW_UP_AGAIN_AFTER_DAYS };
+            course.follow_up_on = day + again + random.random_range(-7..=7);
+        }
+    }
+}
+
+impl Iterator for History {
+    type Item = Chunk;
+
+    fn next(&mut self) -> Option<Chunk> {
+        if self.midnight(self.day) >= self.until {
+            return None;
+        }
+        self.distributors_join();
+        self.people_visit();
+        self.patients_live();
+        let mut steps = self.pending.remove(&self.day).unwrap_or_default();
+        steps.retain(|step| step.at < self.until);
+        // Stable: what is drawn first comes first where times are the same.
+        steps.sort_by_key(|step| step.at);
+        self.day += 1;
+        Some(Chunk { until: self.midnight(self.day).min(self.until), steps })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use chrono::Datelike;
-    use medlake_transforms::pdc::{Carry, Fill, Window, measure};
-    use rand::SeedableRng;
-
-    use super::*;
-
-    /// Measured and adherent of 300 patients, in all the years that the lake measures.
-    fn measured(seed: u64, as_of: NaiveDate) -> (usize, usize) {
-        let mut random = StdRng::seed_from_u64(seed);
-        let mut adherent = Vec::new();
-        let days = |day: NaiveDate| i64::from(day.num_days_from_ce());
-        for _ in 0..300 {
-            let habit = Habit::draw(&mut random);
-            let refills = refills(habit, as_of, &mut random);
-            let fills: Vec<Fill<'_>> = refills
-                .iter()
-                .map(|day| Fill { drug: "C08CA01", on: days(*day), days: SUPPLY_DAYS })
-                .collect();
-            for year in [as_of.year() - 1, as_of.year()] {
-                let from = NaiveDate::from_ymd_opt(year, 1, 1).unwrap();
-                let to = NaiveDate::from_ymd_opt(year, 12, 31).unwrap().min(as_of);
-                let period = Window { start: days(from), end: days(to) + 1 };
-                let measured = measure(&fills, Carry::SameDrug, period);
-                adherent.extend(measured.and_then(|m| m.adherent()));
-            }
-        }
-        (adherent.len(), adherent.iter().filter(|a| **a).count())
-    }
-
-    #[test]
-    fn on_any_day_of_the_year_most_are_measured_and_the_rate_is_plausible() {
-        for (month, day) in [(1, 1), (2, 28), (4, 5), (6, 30), (9, 15), (11, 21), (12, 31)] {
-            let as_of = NaiveDate::from_ymd_opt(2026, month, day).unwrap();
-            for seed in [1, 5, 42] {
-                let (measured, adherent) = measured(seed, as_of);
-                assert!(measured >= 200, "{as_of} seed {seed}: {measured} measured");
-                let percent = adherent * 100 / measured;
-                assert!((55..=85).contains(&percent), "{as_of} seed {seed}: {percent} %");
-            }
-        }
-    }
-
-    #[test]
-    fn refills_are_of_the_past_year_and_follow_from_the_seed() {
-        let as_of = NaiveDate::from_ymd_opt(2026, 11, 21).unwrap();
-        let draw = |seed| {
-            let mut random = StdRng::seed_from_u64(seed);
-            let habit = Habit::draw(&mut random);
-            (habit, refills(habit, as_of, &mut random))
-        };
-        for seed in 0..500 {
-            let (habit, refills) = draw(seed);
-            assert_eq!((habit, refills.clone()), draw(seed));
-            let first = (as_of - refills[0]).num_days();
-            assert!((365..395).contains(&first), "{first} days back");
-            assert!(refills.is_sorted() && refills.last().is_some_and(|last| *last <= as_of));
-            assert!(refills.len() <= 18, "{habit:?}: {}", refills.len());
-            let silent = (as_of - *refills.last().unwrap()).num_days();
-            let stopped = habit == Habit::Stops;
-            assert!(if stopped { silent >= 65 } else { silent <= 90 }, "{habit:?}: {silent}");
-        }
-    }
-}
+mod tests;

@@ -53,8 +53,9 @@ impl Served {
     }
 }
 
-fn config(address: &str) -> SimulateConfig {
-    SimulateConfig { services: format!("http://{address}"), orders_per_second: 60.0, seed: 5 }
+fn config(address: &str) -> LiveConfig {
+    let services = format!("http://{address}");
+    LiveConfig { services, orders_per_second: 60.0, seed: 5, people: 2_000 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,20 +106,9 @@ async fn what_the_traffic_needs_is_made_once() {
     let client = Client::new(&format!("http://{}", served.address)).unwrap();
     let client = Arc::new(client);
     let now = clock::machine()();
-    let mut first = world::set_up(&client, 1, now).await.unwrap();
-    assert_eq!((first.patients.len(), first.distributors.len()), (300, 200));
-    let mut histories = std::mem::take(&mut first.histories);
-    assert_eq!(histories.len(), 300);
-    let left_out = histories.split_off(290);
-    let first = Arc::new(first);
-    history::import(Arc::clone(&client), Arc::clone(&first), histories).await;
-    // A run that was stopped before it imported the rest leaves that to the next one.
-    let mut next = world::set_up(&client, 1, now).await.unwrap();
-    let histories = std::mem::take(&mut next.histories);
-    let numbers =
-        |histories: &[history::History]| histories.iter().map(|h| h.number).collect::<Vec<_>>();
-    assert_eq!(numbers(&histories), numbers(&left_out));
-    history::import(Arc::clone(&client), Arc::new(next), histories).await;
+    let model = |seed| Arc::new(Model::new(seed, 2_000));
+    let first = people::set_up(&client, model(1), now).await.unwrap();
+    assert_eq!((first.enrolled.len(), first.distributors.len()), (300, 80));
     let counts = async || {
         let mut counts = Vec::new();
         for (database, sql) in [
@@ -128,20 +118,19 @@ async fn what_the_traffic_needs_is_made_once() {
             ("distribution", "select count(*) from distributor"),
             ("chronic_care", "select count(*) from patient"),
             ("chronic_care", "select count(*) from medication_plan"),
-            ("chronic_care", "select count(*) from dispensing"),
-            ("chronic_care", "select count(*) from follow_up"),
         ] {
             counts.push(served.count(database, sql).await);
         }
         counts
     };
     let made = counts().await;
-    let [.., dispensings, follow_ups] = made[..] else { panic!("too few counts") };
-    assert!((2_400..=4_200).contains(&dispensings), "{dispensings} dispensings");
-    assert_eq!(follow_ups, 900);
-    // Whoever has a history reports the sixty days before, once.
-    let reminders = || first.patients[0].plan.as_ref().unwrap().take_reminder(now);
-    assert!((60..=120).contains(&std::iter::from_fn(reminders).count()));
+    // What became of a day's reminders is reported, each once.
+    let patient = first.model.population.people[0].patient.as_ref().unwrap();
+    let reminders = || first.enrolled[0].take_reminder(patient, now);
+    let day: Vec<i64> = std::iter::from_fn(reminders).collect();
+    assert_eq!(day.len(), usize::try_from(patient.doses_per_day).unwrap());
+    let known = now - crate::input::simulate::history::KNOWN_AFTER_MICROS;
+    assert!(day.is_sorted() && day.iter().all(|at| (known - 86_400_000_000..=known).contains(at)));
     // Another seed, and answers that the services no longer remember.
     for (database, sql) in [
         (served.services.mall(), "delete from idempotency"),
@@ -152,27 +141,21 @@ async fn what_the_traffic_needs_is_made_once() {
         sqlx::query(sql).execute(tx.sqlite().unwrap()).await.unwrap();
         tx.commit().await.unwrap();
     }
-    let second = world::set_up(&client, 2, now).await.unwrap();
-    assert!(second.histories.is_empty());
+    let second = people::set_up(&client, model(2), now).await.unwrap();
     assert_eq!(counts().await, made);
-    let ids = |world: &world::World| {
-        let mut ids: Vec<i64> = world.products.iter().map(|p| p.product_id).collect();
-        ids.sort_unstable();
-        (world.pharmacies.clone(), ids, world.coupons.clone(), world.distributors.clone())
+    let ids = |world: &people::World| {
+        let enrolled: Vec<_> = world.enrolled.iter().map(|e| (e.patient_id, e.plan_id)).collect();
+        let places = (world.pharmacies.clone(), world.products.clone(), world.coupons.clone());
+        (places, world.distributors.clone(), enrolled)
     };
     assert_eq!(ids(&second), ids(&first));
-    let plans = |world: &world::World| {
-        let plans = world.patients.iter();
-        plans.map(|p| (p.patient_id, p.plan.as_ref().map(|p| p.plan_id))).collect::<Vec<_>>()
-    };
-    assert_eq!(plans(&second), plans(&first));
     served.stop().await;
 }
 
 #[tokio::test]
 async fn a_rate_that_is_no_rate_is_refused() {
     for orders_per_second in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let config = SimulateConfig { orders_per_second, ..config("127.0.0.1:1") };
+        let config = LiveConfig { orders_per_second, ..config("127.0.0.1:1") };
         let error = run(config, CancellationToken::new()).await.unwrap_err();
         assert!(error.to_string().contains("positive"), "{error}");
     }

@@ -1,0 +1,117 @@
+use std::path::Path;
+
+use medlake_operational::Storage;
+
+use super::*;
+
+/// 2026-11-21, 22:00 in Asia/Shanghai.
+const NOW: i64 = 1_795_269_600_000_000;
+const CONFIG: BackfillConfig = BackfillConfig { seed: 7, people: 200, days: 40 };
+
+async fn services(folder: &Path) -> Services {
+    Services::open(&Storage::files(folder), Arc::new(|| NOW), Arc::new(|| ())).await.unwrap()
+}
+
+/// What is in the tables, but for ids that services give.
+async fn content(services: &Services) -> Vec<String> {
+    let mut content = Vec::new();
+    for (database, sql) in [
+        (
+            services.mall(),
+            "select json_group_array(json_array(order_id, person_id, pharmacy_id, promoter_id,
+                 coupon_id, status, payable_fen, refunded_fen, created_at, paid_at)) from orders",
+        ),
+        (
+            services.mall(),
+            "select json_array(count(*), sum(cash_fen), sum(refunded_fen)) from order_line",
+        ),
+        (services.mall(), "select json_array(count(*), sum(amount_fen)) from refund"),
+        (
+            services.distribution(),
+            "select json_array(count(*), sum(person_id), sum(distributor_id), sum(bound_at))
+             from binding",
+        ),
+        (
+            services.distribution(),
+            "select json_array(count(*), sum(booked_fen), sum(reversed_fen)) from commission",
+        ),
+        (
+            services.chronic_care(),
+            "select json_group_array(json_array(person_id, enrolled_at)) from patient",
+        ),
+        (
+            services.chronic_care(),
+            "select json_array(count(*), sum(scheduled_at), sum(taken_at)) from dose_event",
+        ),
+        (
+            services.chronic_care(),
+            "select json_array(count(*), sum(days_supply), count(distinct source))
+             from dispensing",
+        ),
+        (services.chronic_care(), "select json_array(count(*), sum(systolic_mmhg)) from reading"),
+        (services.chronic_care(), "select json_array(count(*), sum(systolic_mmhg)) from follow_up"),
+    ] {
+        let mut connection = database.read().await.unwrap();
+        let text: String =
+            sqlx::query_scalar(sql).fetch_one(connection.sqlite().unwrap()).await.unwrap();
+        assert!(!text.contains("[0,") && text != "[]", "nothing for {sql}");
+        content.push(text);
+    }
+    content
+}
+
+fn same(found: &[String], expected: &[String]) {
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found == expected, "{found:.300}\ninstead of\n{expected:.300}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_that_was_cut_short_goes_on_and_nothing_is_doubled() {
+    let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let never = CancellationToken::new();
+    let services_whole = services(whole.path()).await;
+    let report = run(&services_whole, CONFIG, &never).await.unwrap();
+    assert_eq!((report.days, report.people, report.refused), (40, 200, 0));
+    assert!(report.acts > 2_000 && report.orders > 200, "{report}");
+    let expected = content(&services_whole).await;
+
+    // Killed after some days, of which one database did not get the last.
+    let services_cut = services(cut.path()).await;
+    let model = Arc::new(Model::new(CONFIG.seed, CONFIG.people));
+    let noted = begin(&services_cut, CONFIG).await.unwrap();
+    let mut mall = mall::Mall::open(&services_cut, &model, noted.from).await.unwrap();
+    let mut distribution =
+        distribution::Distribution::open(&services_cut, &model, &mall.products, noted.from)
+            .await
+            .unwrap();
+    let mut care = care::Care::open(&model);
+    let history = History::new(Arc::clone(&model), noted.from, noted.until);
+    for (day, chunk) in history.take(17).enumerate() {
+        let note = serde_json::to_string(&Noted { done: chunk.until, ..noted }).unwrap();
+        let (s, n) = (&services_cut, &note);
+        s.deliver_outbox().await.unwrap();
+        let of_distribution =
+            carry_out(s.distribution(), &mut distribution, &chunk, n, day < 16, NOW).await.unwrap();
+        let of_care = carry_out(s.chronic_care(), &mut care, &chunk, n, true, NOW).await.unwrap();
+        let of_mall = carry_out(s.mall(), &mut mall, &chunk, n, day < 15, NOW).await.unwrap();
+        for (tx, _) in [of_distribution, of_care, of_mall].into_iter().flatten() {
+            tx.commit().await.unwrap();
+        }
+    }
+    drop((mall, distribution, care));
+    services_cut.close().await;
+    let services_cut = services(cut.path()).await;
+    let rest = run(&services_cut, CONFIG, &never).await.unwrap();
+    assert_eq!(rest.refused, 0);
+    assert!(rest.acts < report.acts && !rest.there);
+    same(&content(&services_cut).await, &expected);
+
+    // Again: nothing to do. Another history: refused, with what to do.
+    let again = run(&services_cut, CONFIG, &never).await.unwrap();
+    assert!(again.there && again.acts == 0);
+    same(&content(&services_cut).await, &expected);
+    let other = BackfillConfig { people: 300, ..CONFIG };
+    let error = run(&services_cut, other, &never).await.unwrap_err().to_string();
+    assert!(error.contains("40 days, 200 people and seed 7"), "{error}");
+}

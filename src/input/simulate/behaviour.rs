@@ -1,0 +1,342 @@
+//! What people do, as acts at times: pure draws, carried out elsewhere. The order of the draws is
+//! part of a history's identity: it must not depend on what the services answer.
+
+use chrono::NaiveDate;
+use medlake_operational::{
+    chronic_care::{follow_ups::Method, patients::Condition, readings::ReadingKind},
+    mall::orders::Channel,
+};
+use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
+
+use super::{
+    HOUR_MICROS,
+    catalogue::{self, COUPONS, PHARMACIES},
+    law::{self, Weighted},
+    people::{Patient, Person, Population},
+};
+
+/// The chance that a visit to the mall ends with an order.
+pub(super) const ORDERS: f64 = 0.2;
+const LINES_MAX: u64 = 20;
+/// The chance that a device shows what cannot be.
+const FAULTS: f64 = 0.01;
+
+const CHANNELS: [(Channel, u32); 4] =
+    [(Channel::App, 45), (Channel::MiniProgram, 35), (Channel::H5, 12), (Channel::Pharmacy, 8)];
+const PAYMENT_METHODS: [(&str, u32); 3] = [("wechat_pay", 60), ("alipay", 32), ("bank_card", 8)];
+const FOLLOW_UP_METHODS: [(Method, u32); 3] =
+    [(Method::Visit, 40), (Method::Phone, 35), (Method::Online, 25)];
+const REASONS: [&str; 3] = ["quality", "wrong item", "changed mind"];
+
+/// How long things take on average, in seconds; each time is exponential.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// From one page to the next.
+    pub(super) page: f64,
+    /// From an order to its payment.
+    pub(super) pay: f64,
+    /// From an order to giving it up.
+    pub(super) close: f64,
+    /// From the payment to a refund.
+    pub(super) refund: f64,
+}
+
+impl Pace {
+    /// As people take their time.
+    pub(super) const REAL: Self =
+        Self { page: 40.0, pay: 90.0, close: 600.0, refund: 48.0 * 3600.0 };
+    /// For somebody who watches.
+    pub(super) const LIVE: Self = Self { page: 0.2, pay: 2.0, close: 5.0, refund: 8.0 };
+}
+
+/// Something somebody does.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Act {
+    /// Becomes this distributor.
+    Join {
+        member: usize,
+    },
+    /// Is bound to a distributor.
+    Bind {
+        member: usize,
+    },
+    /// Places the order.
+    Place(Basket),
+    /// Pays the order.
+    Pay {
+        method: &'static str,
+    },
+    /// Gives the order up.
+    Close,
+    /// Gives back units of a line of the order, by its number, from 1.
+    Refund {
+        line_number: i64,
+        quantity: i64,
+        reason: &'static str,
+    },
+    /// Is enrolled as a patient, with a plan from this day on.
+    Enrol {
+        starts_on: NaiveDate,
+    },
+    /// Gets medicine from a hospital.
+    Dispense {
+        on: NaiveDate,
+        days_supply: i64,
+    },
+    /// Says what became of a reminder.
+    Dose {
+        scheduled_at: i64,
+        taken_at: Option<i64>,
+    },
+    Measure(Reading),
+    FollowUp(FollowUp),
+}
+
+/// An act at a time, of an order if it is about one.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Step {
+    /// Microseconds since 1970 (UTC).
+    pub(super) at: i64,
+    /// Place of the person.
+    pub(super) person: usize,
+    /// Number of the order, from 1; 0 when it is about none.
+    pub(super) order: i64,
+    pub(super) act: Act,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Basket {
+    pub(super) pharmacy: usize,
+    pub(super) channel: Channel,
+    /// Products and how many units of each.
+    pub(super) lines: Vec<(usize, i64)>,
+    pub(super) coupon: Option<usize>,
+    pub(super) shipping_fen: i64,
+    /// The distributor the buyer is bound to; a service that is asked over HTTP knows by itself.
+    pub(super) promoter: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Reading {
+    pub(super) kind: ReadingKind,
+    pub(super) systolic_mmhg: Option<i64>,
+    pub(super) diastolic_mmhg: Option<i64>,
+    pub(super) pulse_per_min: Option<i64>,
+    pub(super) glucose_umol_per_l: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct FollowUp {
+    pub(super) method: Method,
+    pub(super) systolic_mmhg: i64,
+    pub(super) diastolic_mmhg: i64,
+    pub(super) fasting_glucose_umol_per_l: Option<i64>,
+    pub(super) on_target: Option<bool>,
+}
+
+/// The people and what they choose among.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) seed: u64,
+    pub(super) population: Population,
+    shops: Weighted,
+    shelf: Weighted,
+}
+
+impl Model {
+    pub(super) fn new(seed: u64, people: usize) -> Self {
+        // The best sellers, as the seed spreads them over the kinds, by Zipf's law.
+        let mut weights = vec![0.0; catalogue::PRODUCTS.len()];
+        for (rank, product) in (1_u32..).zip(catalogue::by_popularity(seed)) {
+            weights[product] = law::zipf(rank, 0.8);
+        }
+        Self {
+            seed,
+            population: Population::new(seed, people),
+            shops: Weighted::new((1..=PHARMACIES).map(|rank| law::zipf(rank, 0.6))),
+            shelf: Weighted::new(weights),
+        }
+    }
+
+    /// A visit to the mall and, at times, what is bought.
+    pub(super) fn visit(
+        &self,
+        person: usize,
+        at: i64,
+        pace: Pace,
+        random: &mut StdRng,
+    ) -> Vec<(i64, Act)> {
+        let pages = law::geometric(0.4, random);
+        let mut at = at;
+        for _ in 0..pages {
+            at += micros(law::exponential(pace.page, random));
+        }
+        if random.random_bool(ORDERS) {
+            self.purchase(person, at, pace, random)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// An order and what comes of it.
+    pub(super) fn purchase(
+        &self,
+        person: usize,
+        at: i64,
+        pace: Pace,
+        random: &mut StdRng,
+    ) -> Vec<(i64, Act)> {
+        let traits = &self.population.people[person];
+        let line_count = (1 + law::geometric(0.45, random)).min(LINES_MAX);
+        let mut lines: Vec<(usize, i64)> = Vec::new();
+        for _ in 0..line_count {
+            let product = self.shelf.draw(random);
+            let quantity = quantity(random);
+            if !lines.iter().any(|(there, _)| *there == product) {
+                lines.push((product, quantity));
+            }
+        }
+        let basket = self.basket(traits, lines, random);
+        let mut acts = vec![(at, Act::Place(basket.clone()))];
+        match random.random_range(0..100) {
+            0..88 => acts.extend(self.paid(&basket, at, pace, random)),
+            88..95 => {
+                acts.push((at + micros(law::exponential(pace.close, random)), Act::Close));
+            }
+            _ => {}
+        }
+        acts
+    }
+
+    /// A patient's refill at a pharmacy of the mall, always paid.
+    pub(super) fn refill(
+        &self,
+        person: usize,
+        at: i64,
+        pace: Pace,
+        random: &mut StdRng,
+    ) -> Vec<(i64, Act)> {
+        let traits = &self.population.people[person];
+        let Some(patient) = &traits.patient else { return Vec::new() };
+        let (packs, _) = patient.supply();
+        let mut lines = vec![(patient.medicine, packs)];
+        let more = self.shelf.draw(random);
+        if random.random_bool(0.3) && more != patient.medicine {
+            lines.push((more, quantity(random)));
+        }
+        let basket = self.basket(traits, lines, random);
+        let mut acts = vec![(at, Act::Place(basket.clone()))];
+        acts.extend(self.paid(&basket, at, pace, random));
+        acts
+    }
+
+    fn basket(&self, traits: &Person, lines: Vec<(usize, i64)>, random: &mut StdRng) -> Basket {
+        let coupon = random
+            .random_bool(traits.thrift)
+            .then(|| random.random_range(0..COUPONS.len()))
+            .filter(|coupon| COUPONS[*coupon].applies(&lines));
+        Basket {
+            pharmacy: self.shops.draw(random),
+            channel: choose(&CHANNELS, random),
+            lines,
+            coupon,
+            shipping_fen: if random.random_bool(0.5) { 600 } else { 0 },
+            promoter: None,
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "what follows a payment is the model's to say")]
+    fn paid(
+        &self,
+        basket: &Basket,
+        placed_at: i64,
+        pace: Pace,
+        random: &mut StdRng,
+    ) -> Vec<(i64, Act)> {
+        let at = placed_at + micros(law::exponential(pace.pay, random));
+        let mut acts = vec![(at, Act::Pay { method: choose(&PAYMENT_METHODS, random) })];
+        if random.random_bool(0.06) {
+            let line = random.random_range(0..basket.lines.len());
+            let quantity = random.random_range(1..=basket.lines[line].1);
+            let reason = REASONS.choose(random).copied().unwrap_or("quality");
+            let line_number = i64::try_from(line).unwrap_or(0) + 1;
+            let at = at + micros(law::exponential(pace.refund, random));
+            acts.push((at, Act::Refund { line_number, quantity, reason }));
+        }
+        acts
+    }
+}
+
+fn quantity(random: &mut StdRng) -> i64 {
+    1 + i64::try_from(law::geometric(0.75, random)).unwrap_or(0).min(50)
+}
+
+/// What became of a dose that was to be taken at a time, with or without medicine at hand.
+pub(super) fn dose(
+    patient: &Patient,
+    scheduled_at: i64,
+    at_hand: bool,
+    random: &mut StdRng,
+) -> Act {
+    let late = random.random_range(0..HOUR_MICROS);
+    let on_time = random.random_bool(patient.diligence);
+    let still = random.random_bool(0.4);
+    let taken_at = match (at_hand, on_time, still) {
+        (true, true, _) => Some(scheduled_at + late / 2),
+        (true, false, true) => Some(scheduled_at + HOUR_MICROS + late),
+        _ => None,
+    };
+    Act::Dose { scheduled_at, taken_at }
+}
+
+/// What a device at home shows.
+pub(super) fn measure(patient: &Patient, at: i64, random: &mut StdRng) -> Act {
+    let fault = random.random_bool(FAULTS);
+    let glucose = patient.condition == Condition::Diabetes && random.random_bool(0.7);
+    Act::Measure(if glucose {
+        // A strip that has gone off shows next to nothing.
+        let shown = if fault { 300 } else { patient.glucose(random) };
+        Reading {
+            kind: ReadingKind::Glucose,
+            systolic_mmhg: None,
+            diastolic_mmhg: None,
+            pulse_per_min: None,
+            glucose_umol_per_l: Some(shown),
+        }
+    } else {
+        let (systolic, diastolic) = patient.pressure(at, random);
+        // A cuff that was put on wrongly gives the pressures the wrong way round.
+        let (upper, lower) = if fault { (diastolic, systolic) } else { (systolic, diastolic) };
+        Reading {
+            kind: ReadingKind::BloodPressure,
+            systolic_mmhg: Some(upper),
+            diastolic_mmhg: Some(lower),
+            pulse_per_min: Some(law::whole_normal(74.0, 8.0, 40..=180, random)),
+            glucose_umol_per_l: None,
+        }
+    })
+}
+
+/// What a follow-up finds.
+pub(super) fn follow_up(patient: &Patient, at: i64, random: &mut StdRng) -> Act {
+    let (systolic_mmhg, diastolic_mmhg) = patient.pressure(at, random);
+    let glucose = patient.glucose(random);
+    Act::FollowUp(FollowUp {
+        method: choose(&FOLLOW_UP_METHODS, random),
+        systolic_mmhg,
+        diastolic_mmhg,
+        fasting_glucose_umol_per_l: (patient.condition == Condition::Diabetes).then_some(glucose),
+        // No value says it of other conditions; the doctor does.
+        on_target: (patient.condition == Condition::Other).then(|| random.random_bool(0.65)),
+    })
+}
+
+fn choose<T: Copy>(weighted: &[(T, u32)], random: &mut StdRng) -> T {
+    let chosen = weighted.choose_weighted(random, |(_, weight)| *weight);
+    chosen.map_or(weighted[0].0, |(choice, _)| *choice)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "times of less than a year")]
+pub(super) fn micros(seconds: f64) -> i64 {
+    (seconds * 1e6) as i64
+}

@@ -1,0 +1,136 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use medlake_transforms::pdc::{Carry, Fill, Window, measure};
+
+use super::*;
+use crate::input::simulate::people::Habit;
+
+/// 2026-05-25, 00:00 in Asia/Shanghai.
+const FROM: i64 = 1_779_638_400_000_000;
+
+fn history(seed: u64, people: usize, days: i64) -> (Arc<Model>, Vec<Step>) {
+    let model = Arc::new(Model::new(seed, people));
+    let until = FROM + days * DAY_MICROS + 13 * HOUR_MICROS;
+    let mut steps = Vec::new();
+    let mut from = FROM;
+    for chunk in History::new(Arc::clone(&model), FROM, until) {
+        assert!(chunk.steps.iter().all(|step| (from..chunk.until).contains(&step.at)));
+        from = chunk.until;
+        steps.extend(chunk.steps);
+    }
+    assert_eq!(from, until);
+    (model, steps)
+}
+
+#[test]
+fn a_history_is_in_order_and_follows_from_the_seed() {
+    let (_, steps) = history(7, 400, 60);
+    assert!(steps.is_sorted_by_key(|step| step.at));
+    assert_eq!(steps, history(7, 400, 60).1);
+    assert_ne!(steps, history(8, 400, 60).1);
+    // Nobody does anything with an order before it is placed, or as a patient before they are one.
+    let (mut placed, mut enrolled, mut members) =
+        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut doses = BTreeSet::new();
+    for Step { at, person, order, act } in &steps {
+        match act {
+            Act::Place(basket) => {
+                assert!(placed.insert(*order));
+                assert!(!basket.lines.is_empty());
+            }
+            Act::Pay { .. } | Act::Close | Act::Refund { .. } => assert!(placed.contains(order)),
+            Act::Enrol { .. } => assert!(enrolled.insert(*person)),
+            Act::Dose { scheduled_at, .. } => {
+                assert!(enrolled.contains(person));
+                assert_eq!(scheduled_at + KNOWN_AFTER_MICROS, *at);
+                assert!(doses.insert((*person, *scheduled_at)));
+            }
+            Act::Measure(_) | Act::FollowUp(_) | Act::Dispense { .. } => {
+                assert!(enrolled.contains(person));
+            }
+            Act::Join { member } => assert!(members.insert(*member)),
+            Act::Bind { member } => assert!(members.contains(member)),
+        }
+    }
+    assert_eq!((enrolled.len(), members.len()), (60, 16));
+}
+
+#[test]
+fn as_much_happens_as_is_said() {
+    let (model, steps) = history(1, 2_000, 90);
+    let count = |wanted: fn(&Act) -> bool| {
+        u32::try_from(steps.iter().filter(|step| wanted(&step.act)).count()).unwrap()
+    };
+    let orders = f64::from(count(|act| matches!(act, Act::Place(_))));
+    // 0.12 visits of 2,000 people, one in five with an order, and refills of 300 patients.
+    assert!((50.0..62.0).contains(&(orders / 90.5)), "{orders} orders");
+    let paid = f64::from(count(|act| matches!(act, Act::Pay { .. }))) / orders;
+    assert!((0.87..0.92).contains(&paid), "{paid} paid");
+    let refunds = f64::from(count(|act| matches!(act, Act::Refund { .. }))) / orders / paid;
+    assert!((0.045..0.075).contains(&refunds), "{refunds} refunded");
+    let doses = f64::from(count(|act| matches!(act, Act::Dose { .. })));
+    let missed = f64::from(count(|act| matches!(act, Act::Dose { taken_at: None, .. })));
+    assert!((0.1..0.4).contains(&(missed / doses)), "{missed} of {doses} missed");
+    let bound = count(|act| matches!(act, Act::Bind { .. }));
+    assert!((400..800).contains(&bound), "{bound} bound");
+    assert!(model.population.people.iter().any(|person| person.promoter == Some(0)));
+}
+
+/// Patients whose adherence is measured in the year of the history, and how many of them adhere.
+fn measured(seed: u64) -> (usize, usize) {
+    let (model, steps) = history(seed, 2_000, 180);
+    let mut fills: BTreeMap<usize, Vec<(i64, i64)>> = BTreeMap::new();
+    for Step { at, person, act, .. } in &steps {
+        let days = match act {
+            Act::Dispense { days_supply, .. } => *days_supply,
+            Act::Place(basket) => {
+                let Some(patient) = &model.population.people[*person].patient else { continue };
+                let packs = basket.lines.iter().find(|(product, _)| *product == patient.medicine);
+                let Some((_, packs)) = packs else { continue };
+                packs * patient.supply().1 / patient.supply().0
+            }
+            _ => continue,
+        };
+        fills.entry(*person).or_default().push(((at - FROM) / DAY_MICROS, days));
+    }
+    let year = Window { start: 0, end: 181 };
+    let adherent: Vec<bool> = fills
+        .values()
+        .filter_map(|fills| {
+            let fills: Vec<Fill<'_>> = fills
+                .iter()
+                .map(|(on, days)| Fill { drug: "C08CA01", on: *on, days: *days })
+                .collect();
+            measure(&fills, Carry::SameDrug, year)?.adherent()
+        })
+        .collect();
+    (adherent.len(), adherent.iter().filter(|adherent| **adherent).count())
+}
+
+#[test]
+fn half_a_year_measures_most_patients_and_the_rate_is_plausible() {
+    for seed in [1, 5, 42] {
+        let (measured, adherent) = measured(seed);
+        assert!(measured >= 220, "seed {seed}: {measured} measured");
+        let percent = adherent * 100 / measured;
+        assert!((50..=85).contains(&percent), "seed {seed}: {percent} %");
+    }
+}
+
+#[test]
+fn who_stops_takes_no_more() {
+    let (model, steps) = history(5, 2_000, 180);
+    let mut last = BTreeMap::new();
+    for step in steps.iter().filter(|s| matches!(s.act, Act::Dose { taken_at: Some(_), .. })) {
+        last.insert(step.person, (step.at - FROM) / DAY_MICROS);
+    }
+    let stopped: Vec<i64> = model
+        .population
+        .patients()
+        .filter(|(_, _, patient)| patient.habit == Habit::Stops)
+        .filter_map(|(person, ..)| last.get(&person).copied())
+        .collect();
+    assert!(stopped.len() > 15);
+    let early = stopped.iter().filter(|day| **day < 175).count();
+    assert!(early * 4 > stopped.len() * 3, "{early} of {}", stopped.len());
+}

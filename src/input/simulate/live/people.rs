@@ -1,0 +1,237 @@
+//! What the traffic needs: found when an earlier run or a history made it, made otherwise.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Client, Refused};
+use crate::input::simulate::{
+    DAY_MICROS, SHANGHAI_MICROS,
+    behaviour::Model,
+    catalogue::{self, PRODUCTS},
+    history::KNOWN_AFTER_MICROS,
+    people::Patient,
+};
+
+/// Rows of one page of a list.
+const LIST_ROWS: usize = 1_000;
+
+/// What the model's people and things are to the services.
+pub(super) struct World {
+    pub(super) model: Arc<Model>,
+    pub(super) pharmacies: Vec<i64>,
+    pub(super) products: Vec<i64>,
+    pub(super) coupons: Vec<i64>,
+    pub(super) distributors: Vec<i64>,
+    /// By the place of the person.
+    pub(super) enrolled: Vec<Enrolled>,
+    /// Who was seen to be bound since the traffic began.
+    bound: Mutex<HashSet<usize>>,
+}
+
+pub(super) struct Enrolled {
+    pub(super) patient_id: i64,
+    pub(super) plan_id: i64,
+    /// The reminder that was reported last.
+    reported: Mutex<i64>,
+}
+
+impl Enrolled {
+    /// The next reminder of which it is known now what became of it; each one once.
+    pub(super) fn take_reminder(&self, patient: &Patient, now: i64) -> Option<i64> {
+        // Poisoned or not, a time is whole.
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let midnight = |day: i64| day * DAY_MICROS - SHANGHAI_MICROS;
+        let first = (*reported + SHANGHAI_MICROS).div_euclid(DAY_MICROS);
+        let last = (now + SHANGHAI_MICROS).div_euclid(DAY_MICROS);
+        let next = (first..=last)
+            .flat_map(|day| patient.reminders(midnight(day)))
+            .find(|at| at > &*reported && at + KNOWN_AFTER_MICROS <= now)?;
+        *reported = next;
+        Some(next)
+    }
+}
+
+impl World {
+    /// To whom somebody is to be bound, if to anyone and not done yet.
+    pub(super) fn promoter(&self, person: usize) -> Option<i64> {
+        let member = self.model.population.people[person].promoter?;
+        // Poisoned or not, a set of places is whole.
+        let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        (!bound.contains(&person)).then(|| self.distributors[member])
+    }
+
+    pub(super) fn note_bound(&self, person: usize) {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner).insert(person);
+    }
+}
+
+/// Finds or makes what the traffic needs, at `now` (microseconds since 1970, UTC).
+pub(super) async fn set_up(client: &Client, model: Arc<Model>, now: i64) -> anyhow::Result<World> {
+    let pharmacies = catalogue::pharmacies().into_iter().map(|p| (p.name.clone(), p));
+    let pharmacies =
+        named(client, "/mall/pharmacies", "pharmacy_id", pharmacies).await.context("pharmacies")?;
+    let products = catalogue::products().into_iter().map(|p| (p.name.clone(), p));
+    let products =
+        named(client, "/mall/products", "product_id", products).await.context("products")?;
+    let coupons = catalogue::coupons().into_iter().map(|c| (c.name.clone(), c));
+    let coupons = named(client, "/mall/coupons", "coupon_id", coupons).await.context("coupons")?;
+    let distributors = distributors(client, &model, &products).await.context("distributors")?;
+    let enrolled = patients(client, &model, now).await.context("patients")?;
+    let bound = Mutex::default();
+    Ok(World { model, pharmacies, products, coupons, distributors, enrolled, bound })
+}
+
+/// Ids of all rows of a list, by what tells them apart; the oldest of several.
+async fn present<K: std::hash::Hash + Eq>(
+    client: &Client,
+    path: &str,
+    id: &str,
+    key: impl Fn(&Value) -> Option<K>,
+) -> anyhow::Result<HashMap<K, i64>> {
+    let mut present = HashMap::new();
+    let mut after_id = 0;
+    loop {
+        let page = client.get(&format!("{path}?after_id={after_id}&limit={LIST_ROWS}")).await?;
+        let rows = page["items"].as_array().context("a list without items")?;
+        for row in rows {
+            let row_id = integer(row, id)?;
+            after_id = after_id.max(row_id);
+            if let Some(key) = key(row) {
+                present.entry(key).or_insert(row_id);
+            }
+        }
+        if rows.len() < LIST_ROWS {
+            return Ok(present);
+        }
+    }
+}
+
+/// The ids of `wanted`, which are told apart by name; those that are missing are made.
+async fn named<T: Serialize>(
+    client: &Client,
+    path: &str,
+    id: &str,
+    wanted: impl Iterator<Item = (String, T)>,
+) -> anyhow::Result<Vec<i64>> {
+    let name = |row: &Value| row["name"].as_str().map(str::to_owned);
+    let present = present(client, path, id, name).await?;
+    let mut ids = Vec::new();
+    for (name, new) in wanted {
+        ids.push(match present.get(&name) {
+            Some(row_id) => *row_id,
+            None => {
+                let mut body = serde_json::to_value(new)?;
+                // An id is the service's to give.
+                body.as_object_mut().map(|fields| fields.remove(id));
+                let key = format!("setup{path}/{}", ids.len());
+                integer(&client.post(path, &key, &body).await?, id)?
+            }
+        });
+    }
+    Ok(ids)
+}
+
+/// The distributors, and the rules when there are none of either.
+async fn distributors(
+    client: &Client,
+    model: &Model,
+    products: &[i64],
+) -> anyhow::Result<Vec<i64>> {
+    let mut ids: Vec<i64> = Vec::new();
+    for (member, traits) in model.population.members.iter().enumerate() {
+        let body = json!({
+            "person_id": model.population.people[traits.person].person_id,
+            "parent_id": traits.parent.map(|parent| ids[parent]),
+            "kind": traits.kind,
+            "name": catalogue::distributor_name(member),
+        });
+        let key = format!("setup/distributor/{member}");
+        let id = match client.post("/distribution/distributors", &key, &body).await {
+            Ok(made) => {
+                if member == 0 {
+                    rules(client, products).await?;
+                }
+                integer(&made, "distributor_id")?
+            }
+            // Made by an earlier run or by the history, in this order.
+            Err(refused) if refused.is_conflict() => i64::try_from(member)? + 1,
+            Err(refused) => return Err(refused.into()),
+        };
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+async fn rules(client: &Client, products: &[i64]) -> Result<(), Refused> {
+    for (number, rule) in catalogue::rules(products).iter().enumerate() {
+        let body = json!(rule);
+        let key = format!("setup/rule/{number}/{}", body["product_id"]);
+        // A newer rule takes the place of an equal one, so making it again later is harmless.
+        client.post("/distribution/commission-rules", &key, &body).await?;
+    }
+    Ok(())
+}
+
+async fn patients(client: &Client, model: &Model, now: i64) -> anyhow::Result<Vec<Enrolled>> {
+    let key = |row: &Value| row["person_id"].as_i64();
+    let present = present(client, "/chronic-care/patients", "patient_id", key).await?;
+    let mut enrolled = Vec::new();
+    for (_, person, patient) in model.population.patients() {
+        let number = person.number();
+        let patient_id = match present.get(&person.person_id) {
+            Some(patient_id) => *patient_id,
+            None => {
+                let body = json!({
+                    "person_id": person.person_id,
+                    "name": catalogue::patient_name(number),
+                    "phone": catalogue::phone(number),
+                    "sex": person.sex,
+                    "birth_date": person.birth_date,
+                    "condition": patient.condition,
+                });
+                let key = format!("setup/patient/{number}");
+                integer(&client.post("/chronic-care/patients", &key, &body).await?, "patient_id")?
+            }
+        };
+        let found = client.get(&format!("/chronic-care/patients/{patient_id}")).await?;
+        let plan_id = match &found["medication_plans"][0] {
+            Value::Null => make_plan(client, patient, number, patient_id, now).await?,
+            plan => integer(plan, "plan_id")?,
+        };
+        // What nobody reported in the day before, as the traffic was away, is reported first.
+        let reported = Mutex::new(now - KNOWN_AFTER_MICROS - DAY_MICROS);
+        enrolled.push(Enrolled { patient_id, plan_id, reported });
+    }
+    Ok(enrolled)
+}
+
+async fn make_plan(
+    client: &Client,
+    patient: &Patient,
+    number: i64,
+    patient_id: i64,
+    now: i64,
+) -> anyhow::Result<i64> {
+    let (drug_code, drug_class, _) = PRODUCTS[patient.medicine].drug.unwrap_or_default();
+    let today = chrono::DateTime::from_timestamp_micros(now + SHANGHAI_MICROS);
+    let body = json!({
+        "patient_id": patient_id,
+        "drug_code": drug_code,
+        "drug_class": drug_class,
+        "doses_per_day": patient.doses_per_day,
+        "starts_on": today.context("a time outside the calendar")?.date_naive(),
+    });
+    let key = format!("setup/plan/{number}");
+    let made = client.post("/chronic-care/medication-plans", &key, &body).await?;
+    integer(&made, "plan_id")
+}
+
+pub(super) fn integer(row: &Value, field: &str) -> anyhow::Result<i64> {
+    row[field].as_i64().with_context(|| format!("an answer without \"{field}\""))
+}

@@ -1,0 +1,191 @@
+use std::{sync::Arc, time::Duration};
+
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    Arrival, Client, Refused, Tally,
+    people::{World, integer},
+};
+use crate::{
+    clock::Clock,
+    input::simulate::behaviour::{self, Act, Basket, Pace},
+};
+
+/// One arrival and all that comes of it.
+pub(super) struct Session {
+    pub(super) client: Arc<Client>,
+    pub(super) world: Arc<World>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) clock: Clock,
+    pub(super) random: StdRng,
+    /// Unique to the session; its requests are told apart by what follows it.
+    pub(super) key: String,
+}
+
+impl Session {
+    pub(super) async fn run(mut self, arrival: Arrival) {
+        let world = Arc::clone(&self.world);
+        let ended = match arrival {
+            Arrival::Visit => self.visit(&world).await,
+            Arrival::Dose | Arrival::Reading | Arrival::FollowUp => {
+                self.health(&world, arrival).await
+            }
+        };
+        match ended {
+            Ok(()) => {}
+            // The dose was recorded before, the order was closed meanwhile: people do that.
+            Err(refused) if refused.is_conflict() => Tally::add(&self.tally.refused),
+            Err(refused) => {
+                Tally::add(&self.tally.refused);
+                tracing::warn!(?arrival, error = %refused, "a simulated request was refused");
+            }
+        }
+    }
+
+    async fn visit(&mut self, world: &World) -> Result<(), Refused> {
+        Tally::add(&self.tally.visits);
+        let person = world.model.population.anybody(&mut self.random);
+        if let Some(distributor_id) = world.promoter(person) {
+            let person_id = world.model.population.people[person].person_id;
+            let body = json!({ "person_id": person_id, "distributor_id": distributor_id });
+            match self.post("/distribution/bindings", "bind", &body).await {
+                // Bound before, as an earlier run or the history did, or to one who has left.
+                Err(refused) if !refused.is_conflict() && !refused.is_not_found() => {
+                    return Err(refused);
+                }
+                _ => world.note_bound(person),
+            }
+        }
+        let started = Instant::now();
+        let acts = world.model.visit(person, 0, Pace::LIVE, &mut self.random);
+        let mut order = Value::Null;
+        for (step, (after, act)) in acts.iter().enumerate() {
+            let after = Duration::from_micros(u64::try_from(*after).unwrap_or(0));
+            tokio::time::sleep_until(started + after).await;
+            self.shop(world, person, act, &format!("{step}"), &mut order).await?;
+        }
+        Ok(())
+    }
+
+    /// Does one thing with the order of this session.
+    async fn shop(
+        &self,
+        world: &World,
+        person: usize,
+        act: &Act,
+        step: &str,
+        order: &mut Value,
+    ) -> Result<(), Refused> {
+        let of_order = |what: &str| format!("/mall/orders/{}/{what}", order["order_id"]);
+        match act {
+            Act::Place(basket) => {
+                let body = order_body(world, person, basket);
+                *order = self.post("/mall/orders", step, &body).await?;
+                Tally::add(&self.tally.orders);
+            }
+            Act::Pay { method } => {
+                self.post(&of_order("pay"), step, &json!({ "method": method })).await?;
+                Tally::add(&self.tally.paid);
+            }
+            Act::Close => {
+                self.post(&of_order("close"), step, &json!({})).await?;
+            }
+            Act::Refund { line_number, quantity, reason } => {
+                let line = usize::try_from(line_number - 1).unwrap_or(0);
+                let line_id = number(&order["lines"][line], "order_line_id")?;
+                let lines = json!([{ "order_line_id": line_id, "quantity": quantity }]);
+                let body = json!({ "reason": reason, "lines": lines });
+                self.post(&of_order("refunds"), step, &body).await?;
+                Tally::add(&self.tally.refunds);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn health(&mut self, world: &World, arrival: Arrival) -> Result<(), Refused> {
+        let place = world.model.population.any_patient(&mut self.random);
+        let Some(patient) = &world.model.population.people[place].patient else { return Ok(()) };
+        let enrolled = &world.enrolled[place];
+        let (patient_id, now) = (enrolled.patient_id, (self.clock)());
+        let random = &mut self.random;
+        let act = match arrival {
+            Arrival::Dose => match enrolled.take_reminder(patient, now) {
+                Some(scheduled_at) => behaviour::dose(patient, scheduled_at, true, random),
+                // All that are known were reported.
+                None => return Ok(()),
+            },
+            Arrival::FollowUp => behaviour::follow_up(patient, now, random),
+            Arrival::Reading | Arrival::Visit => behaviour::measure(patient, now, random),
+        };
+        let (path, body) = match act {
+            Act::Dose { scheduled_at, taken_at } => (
+                "/chronic-care/dose-events",
+                json!({
+                    "plan_id": enrolled.plan_id,
+                    "scheduled_at": scheduled_at,
+                    "taken_at": taken_at,
+                }),
+            ),
+            Act::FollowUp(found) => (
+                "/chronic-care/follow-ups",
+                json!({
+                    "patient_id": patient_id,
+                    "method": found.method,
+                    "systolic_mmhg": found.systolic_mmhg,
+                    "diastolic_mmhg": found.diastolic_mmhg,
+                    "fasting_glucose_umol_per_l": found.fasting_glucose_umol_per_l,
+                    "on_target": found.on_target,
+                }),
+            ),
+            Act::Measure(reading) => (
+                "/chronic-care/readings",
+                json!({
+                    "patient_id": patient_id,
+                    "kind": reading.kind,
+                    "systolic_mmhg": reading.systolic_mmhg,
+                    "diastolic_mmhg": reading.diastolic_mmhg,
+                    "pulse_per_min": reading.pulse_per_min,
+                    "glucose_umol_per_l": reading.glucose_umol_per_l,
+                }),
+            ),
+            _ => return Ok(()),
+        };
+        self.post(path, "health", &body).await?;
+        Tally::add(&self.tally.health_events);
+        Ok(())
+    }
+
+    async fn post(&self, path: &str, step: &str, body: &Value) -> Result<Value, Refused> {
+        self.client.post(path, &format!("{}-{step}", self.key), body).await
+    }
+}
+
+fn order_body(world: &World, person: usize, basket: &Basket) -> Value {
+    let lines: Vec<Value> = basket
+        .lines
+        .iter()
+        .map(|(product, quantity)| {
+            json!({ "product_id": world.products[*product], "quantity": quantity })
+        })
+        .collect();
+    json!({
+        "person_id": world.model.population.people[person].person_id,
+        "pharmacy_id": world.pharmacies[basket.pharmacy],
+        "channel": basket.channel,
+        "coupon_id": basket.coupon.map(|coupon| world.coupons[coupon]),
+        "shipping_fen": basket.shipping_fen,
+        "lines": lines,
+    })
+}
+
+/// An integer of an answer, which the services always give.
+fn number(row: &Value, field: &str) -> Result<i64, Refused> {
+    integer(row, field).map_err(|error| Refused {
+        status: 200,
+        code: "unreadable".to_owned(),
+        message: error.to_string(),
+    })
+}
