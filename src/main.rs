@@ -118,6 +118,8 @@ enum Dataset {
     Completejourney,
     /// Two years of dispensings to 100 patients.
     Adherer,
+    /// Invoices of a wholesaler with their credit notes: 14,594 lines of December 2010, or more.
+    Uci,
 }
 
 /// A number of days, with or without a `d` behind it.

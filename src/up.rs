@@ -201,6 +201,7 @@ pub(crate) async fn replay(
             input::replay_completejourney::run(&services, from, speed).await?
         }
         Dataset::Adherer => input::replay_adherer::run(&services, from, speed).await?,
+        Dataset::Uci => input::replay_uci::run(&services, from, speed).await?,
     };
     services.close().await;
     say(&replayed.to_string());

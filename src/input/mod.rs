@@ -2,6 +2,8 @@
 
 pub(crate) mod replay_adherer;
 pub(crate) mod replay_completejourney;
+pub(crate) mod replay_uci;
 pub(crate) mod simulate;
 
+mod delimited;
 mod recording;

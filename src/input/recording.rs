@@ -11,6 +11,9 @@ pub(super) const JOURNEY_IDS: i64 = 10_000_000;
 /// The same for the ids of AdhereR's patients, persons and dispensings.
 pub(super) const ADHERER_IDS: i64 = 20_000_000;
 
+/// The same for those of UCI's customers, countries and stock codes.
+pub(super) const UCI_IDS: i64 = 30_000_000;
+
 /// Microseconds from midnight in Asia/Shanghai to the same wall-clock time in UTC.
 pub(super) const SHANGHAI_MICROS: i64 = 8 * 3600 * 1_000_000;
 
@@ -64,6 +67,24 @@ pub(crate) struct ReplayReport {
     pub(crate) detail_rows: u64,
     /// How long the writing took.
     pub(crate) elapsed: Duration,
+    /// What else there is to say of the recording, a line each.
+    pub(crate) notes: Vec<String>,
+}
+
+impl ReplayReport {
+    /// Nothing yet.
+    pub(super) const fn new(recording: &'static str, unit: &'static str) -> Self {
+        let notes = Vec::new();
+        Self {
+            recording,
+            unit,
+            written: 0,
+            skipped: 0,
+            detail_rows: 0,
+            elapsed: Duration::ZERO,
+            notes,
+        }
+    }
 }
 
 impl fmt::Display for ReplayReport {
@@ -72,7 +93,7 @@ impl fmt::Display for ReplayReport {
         reason = "a rate for a person to read needs no more than 52 bits"
     )]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { recording, unit, written, skipped, detail_rows, elapsed } = self;
+        let Self { recording, unit, written, skipped, detail_rows, elapsed, notes } = self;
         let seconds = elapsed.as_secs_f64();
         write!(f, "{recording}: {written} {unit} with {detail_rows} rows in {seconds:.1} s")?;
         if *detail_rows > 0 && seconds > 0.0 {
@@ -80,6 +101,9 @@ impl fmt::Display for ReplayReport {
         }
         if *skipped > 0 {
             write!(f, "; {skipped} {unit} were there already")?;
+        }
+        for note in notes {
+            write!(f, "\n  {note}")?;
         }
         Ok(())
     }
@@ -116,4 +140,22 @@ impl Pace {
     pub(super) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+/// Where data of others is, for tests; none where there is none, unless it must be there.
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where the shared data is, is the environment's to say"
+)]
+pub(super) fn shared_data() -> Option<std::path::PathBuf> {
+    let root = || std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let shared = std::env::var_os("MEDLAKE_SHARED").map_or_else(root, Into::into);
+    let data = shared.join("data");
+    if data.is_dir() {
+        return Some(data);
+    }
+    assert!(std::env::var_os("CI").is_none(), "no shared data in {}", data.display());
+    println!("skipped: no shared data");
+    None
 }

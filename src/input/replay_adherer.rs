@@ -7,7 +7,7 @@
 //! number of its row) plus 20,000,000, so a replay that was stopped goes on with what is missing.
 //! A day is a business day: what happens on it happens at its midnight in Asia/Shanghai.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context;
 use chrono::NaiveDate;
@@ -50,14 +50,7 @@ pub(crate) async fn run(
     for event in &events {
         days.entry(event.day).or_default().push(event);
     }
-    let mut report = ReplayReport {
-        recording: "AdhereR medication events",
-        unit: "dispensings",
-        written: 0,
-        skipped: 0,
-        detail_rows: 0,
-        elapsed: Duration::ZERO,
-    };
+    let mut report = ReplayReport::new("AdhereR medication events", "dispensings");
     let first = days.keys().next().map_or(0, |day| midnight(*day));
     let pace = Pace::start(first, speed)?;
     let mut days = days.into_iter().peekable();

@@ -70,14 +70,8 @@ pub(crate) async fn run(
     if done < baskets.len() {
         write_catalogue(services, Scope::at(first.at_micros), baskets, lines, products).await?;
     }
-    let mut report = ReplayReport {
-        recording: "The Complete Journey",
-        unit: "orders",
-        written: 0,
-        skipped: u64::try_from(done)?,
-        detail_rows: 0,
-        elapsed: std::time::Duration::ZERO,
-    };
+    let mut report = ReplayReport::new("The Complete Journey", "orders");
+    report.skipped = u64::try_from(done)?;
     let pace = Pace::start(baskets.get(done).map_or(0, |b| b.at_micros), speed)?;
     let mut rest = &baskets[done..];
     while let Some(next) = rest.first() {

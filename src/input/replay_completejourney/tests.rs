@@ -1,4 +1,4 @@
-use std::{fs::File, path::PathBuf, sync::Arc};
+use std::{fs::File, sync::Arc};
 
 use arrow::array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray,
@@ -7,6 +7,7 @@ use medlake_operational::Storage;
 use parquet::arrow::ArrowWriter;
 
 use super::*;
+use crate::input::recording::shared_data;
 
 const SECOND_NANOS: i64 = 1_000_000_000;
 /// 2017-01-01T11:53:26 on a wall clock.
@@ -148,22 +149,6 @@ async fn a_recording_that_cannot_be_used_says_why() {
     write(folder.path(), &rows(1));
     let speed = error(run(&services, folder.path(), Some(0.0)).await);
     assert!(speed.contains("positive"), "{speed}");
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "where the shared data is, is the environment's to say"
-)]
-fn shared_data() -> Option<PathBuf> {
-    let shared = std::env::var_os("MEDLAKE_SHARED")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let data = shared.join("data");
-    if data.is_dir() {
-        return Some(data);
-    }
-    assert!(std::env::var_os("CI").is_none(), "no shared data in {}", data.display());
-    println!("skipped: no shared data");
-    None
 }
 
 /// The real recording, against totals that others computed from the same file.
