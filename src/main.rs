@@ -22,6 +22,11 @@ mod upkeep;
 use config::Config;
 use life::{Parts, StopSignals};
 
+/// Batches are freed by other threads than made them. The system's allocator keeps what was freed in
+/// one arena for each thread or so: into slow storage, 588 MiB where this one takes 362.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Stop with this status when the command line or the configuration is wrong.
 const BAD_CONFIGURATION: u8 = 2;
 

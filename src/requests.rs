@@ -100,7 +100,8 @@ async fn retry(
             lines.push(format!("{tried} of {} changes are read again", changes.len()));
             if left > 0 {
                 lines.push(format!(
-                    "{left} have no key to ask for them by; `medlake ingest resync {table}` reads all"
+                    "{left} have no key to ask for them by and stay: of a database, `medlake ingest \
+                     resync {table}` reads all its rows; of Kafka, they have to be sent again"
                 ));
             }
             Answer::Done
