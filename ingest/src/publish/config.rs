@@ -55,6 +55,8 @@ impl PublishConfig {
             ("linger.ms", "1"),
             // What waits inside the library.
             ("queue.buffering.max.kbytes", "32768"),
+            // So long readers wait behind a transaction whose writer was killed and does not come back.
+            ("transaction.timeout.ms", "20000"),
         ])?;
         client
             .set("transactional.id", self.id(service))
