@@ -253,7 +253,8 @@ async fn start_services(
     };
     let router = services.router().route("/metrics", axum::routing::get(metrics));
     parts.start("outbox", |cancel| async move {
-        services.run_dispatcher(cancel.cancelled_owned()).await;
+        let timers = services.run_timers(cancel.clone().cancelled_owned());
+        tokio::join!(services.run_dispatcher(cancel.cancelled_owned()), timers);
         services.close().await;
         Ok(())
     });

@@ -190,6 +190,7 @@ with event as (
          case when e.event_type = 'accrue' then e.amount_fen else 0 end as c,
          case when e.event_type = 'reverse' then -e.amount_fen else 0 end as d
   from commission_entry e join commission c using (commission_id)
+  where e.event_type in ('accrue', 'reverse')
 )
 select tenant_id, business_day, distributor_id, level, sum(a), sum(b), sum(c), sum(d), sum(c) - sum(d)
 from event group by 1, 2, 3, 4";

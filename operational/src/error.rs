@@ -21,6 +21,14 @@ pub enum OperationalError {
         /// Its id.
         id: i64,
     },
+    /// Nothing is called so.
+    #[error("{what} \"{name}\" does not exist")]
+    Unknown {
+        /// The kind of thing, as the API names it.
+        what: &'static str,
+        /// What it was called.
+        name: String,
+    },
     /// The present state of the thing forbids it.
     #[error("{message}")]
     Conflict {
@@ -161,6 +169,10 @@ impl OperationalError {
         Self::NotFound { what, id }
     }
 
+    pub(crate) fn unknown(what: &'static str, name: &str) -> Self {
+        Self::Unknown { what, name: name.to_owned() }
+    }
+
     /// That of a row that is there already, told in the caller's words.
     pub(crate) fn or_taken(self, message: impl FnOnce() -> String) -> Self {
         match self {
@@ -174,7 +186,7 @@ impl OperationalError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Invalid { .. } | Self::TooLong | Self::Constraint { .. } => Kind::Invalid,
-            Self::NotFound { .. } => Kind::NotFound,
+            Self::NotFound { .. } | Self::Unknown { .. } => Kind::NotFound,
             Self::Conflict { .. } | Self::Taken { .. } => Kind::Conflict,
             Self::Denied { .. } | Self::Unauthenticated { .. } => Kind::Denied,
             Self::Busy { .. } | Self::Contended { .. } => Kind::Unavailable,

@@ -42,6 +42,7 @@ mod outbox;
 mod scope;
 mod services;
 mod support;
+mod timers;
 
 pub use database::{
     Capture, Connection, Database, Durability, Micros, OnCommit, RECORDED_IDS, ReadTransaction,

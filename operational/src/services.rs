@@ -4,7 +4,7 @@ use axum::Router;
 
 use crate::{
     Capture, Database, MasterKeys, OnCommit, OperationalError, Storage, chronic_care, distribution,
-    http, identifiers, identity, mall, outbox, support,
+    http, identifiers, identity, mall, outbox, support, timers,
 };
 
 /// Tells the time, in microseconds since 1970 (UTC).
@@ -158,6 +158,20 @@ impl Services {
     /// When the database fails. What was done before stays done.
     pub async fn sweep_chronic_care(&self) -> Result<u64, OperationalError> {
         chronic_care::sweeps::run(self).await
+    }
+
+    /// Does what is due by the clock: frozen commission whose time has come is released, and so on. For a
+    /// replay, which has no timers running, and for tests.
+    ///
+    /// # Errors
+    /// The first there was; the rest was done all the same.
+    pub async fn run_due(&self) -> Result<(), OperationalError> {
+        timers::run_due(self).await
+    }
+
+    /// Does what is due by the clock, every minute, until `stop` completes.
+    pub async fn run_timers(&self, stop: impl Future<Output = ()> + Send) {
+        timers::run(self, stop).await;
     }
 
     /// Closes the databases, after which every call fails.

@@ -21,12 +21,15 @@ macro_rules! on_both {
 
 mod chronic_care;
 mod distribution;
+mod distribution_ledger;
+mod distribution_programme;
 mod http;
 mod mall;
 mod migrations;
 mod oracles;
 mod outbox;
 mod privacy;
+mod qr_reader;
 mod replay;
 #[path = "../../lake/tests/servers.rs"]
 #[expect(dead_code, reason = "only MariaDB is started here")]

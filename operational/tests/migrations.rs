@@ -31,7 +31,7 @@ async fn columns(database: &Database) -> Vec<Column> {
     };
     let mut columns: Vec<Column> = rows(&mut connection, sql).await;
     // What the programs that apply them keep for themselves.
-    columns.retain(|column| !["_migration", "_sequence"].contains(&column.0.as_str()));
+    columns.retain(|column| !["_migration", "_sequence", "_progress"].contains(&column.0.as_str()));
     columns.sort();
     columns
 }

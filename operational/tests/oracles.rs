@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use medlake_operational::{distribution::commission_math::Terms, mall::allocation};
+use medlake_operational::{
+    distribution::{commission_math::Terms, withholding},
+    mall::allocation,
+};
 use serde_json::{Value, json};
 
 use crate::{App, DAY, On, START, of_lines};
@@ -109,6 +112,40 @@ fn the_commission_is_the_published_one() {
         };
         let expected = case["expect"].as_i64().unwrap();
         assert_eq!(terms.on(case["base"].as_i64().unwrap_or(0)), expected, "{case}");
+    }
+}
+
+#[test]
+fn the_tax_is_that_of_the_formula() {
+    let Some(cases) = oracle("tax_withholding_formula.json") else { return };
+    let mut checked = 0;
+    for case in cases["platform_cumulative"]["examples"].as_array().unwrap() {
+        let (mut income, mut before) = (0, 0);
+        let months = case["monthly"].as_array().unwrap().iter().map(fen);
+        for ((month, paid), expected) in (1..).zip(months).zip(case["withheld"].as_array().unwrap())
+        {
+            income += paid;
+            let withheld = withholding::cumulative(income, month, before);
+            assert_eq!(withheld, fen(expected), "{case}");
+            before += withheld;
+            checked += 1;
+        }
+    }
+    for case in cases["per_payment"]["examples"].as_array().unwrap() {
+        assert_eq!(withholding::per_payment(fen(&case[0])), fen(&case[1]), "{case}");
+        checked += 1;
+    }
+    assert_eq!(checked, 11);
+    // Each bracket of the table, at its end and one fen of tax later.
+    for bracket in cases["platform_cumulative"]["rates"].as_array().unwrap() {
+        let (rate, quick) = (bracket[1].as_f64().unwrap(), bracket[2].as_f64().unwrap());
+        let taxable = bracket[0].as_f64().unwrap_or(2_000_000.0);
+        let income = fen(&json!((taxable + 5_000.0) / 0.8));
+        assert_eq!(
+            withholding::cumulative(income, 1, 0),
+            fen(&json!(taxable * rate - quick)),
+            "{bracket}"
+        );
     }
 }
 

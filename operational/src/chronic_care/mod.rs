@@ -17,6 +17,7 @@ use utoipa::OpenApi;
 use crate::{
     Migration, Migrations, OperationalError, OrderPaid, OrderRefunded, Services, WriteTransaction,
     outbox::{Consumer, Event as _, Message},
+    timers::Timer,
 };
 
 pub(crate) const NAME: &str = "chronic_care";
@@ -26,6 +27,12 @@ pub(crate) const CONSUMER: Consumer = Consumer {
     listens: &[OrderPaid::TYPE, OrderRefunded::TYPE],
     database: Services::chronic_care,
     receive: |tx, message| Box::pin(receive(tx, message)),
+};
+
+/// What time brings about by itself.
+pub(crate) const SWEEP: Timer = Timer {
+    name: "sweep of chronic care",
+    run: |services| Box::pin(async move { sweeps::run(services).await.map(drop) }),
 };
 
 async fn receive(tx: &mut WriteTransaction, message: &Message) -> Result<(), OperationalError> {

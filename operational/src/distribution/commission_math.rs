@@ -19,6 +19,16 @@ impl Terms {
         self.on_rest(base_fen, base_fen)
     }
 
+    /// These terms, or a fixed amount of what is left when they would give more on `base_fen`.
+    #[must_use]
+    pub fn within(self, base_fen: i64, left_fen: i64) -> Self {
+        if self.on(base_fen) <= left_fen {
+            self
+        } else {
+            Self { fixed_fen: Some(left_fen.max(0)), ..self }
+        }
+    }
+
     /// The commission that remains when `rest_fen` of the `base_fen` paid was not refunded: the rate
     /// of the rest, or the same part of the fixed amount. Recomputed from what is left, so that
     /// several refunds add up to the same as one.
@@ -35,6 +45,12 @@ impl Terms {
         };
         i64::try_from(earned).expect("a commission is at most its 64-bit base")
     }
+}
+
+/// The most that all levels of a line earn together, rounded down.
+#[must_use]
+pub fn cap(base_fen: i64, cap_bp: i64) -> i64 {
+    Terms { rate_bp: Some(cap_bp), fixed_fen: None }.on(base_fen)
 }
 
 #[cfg(test)]

@@ -1,26 +1,37 @@
-//! Commission: accrued per order line and level when an order is paid, reversed by what a refund
-//! leaves of it. Both are told by the mall, more than once at times, and act once.
+//! Commission: accrued frozen per order line and level when an order is paid, released some days after
+//! it was received, and reversed by what a refund leaves of it. All but the days are told by the mall,
+//! more than once at times and in any order, and act once: what is known of a line is kept apart
+//! (`order_line_state`), and what it makes of a commission follows from that alone.
 
-use axum::{Json, Router, extract::State, routing};
-use serde::Deserialize;
-use utoipa::IntoParams;
+use axum::{Json, Router, extract::State, http::StatusCode, routing};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    commission_math::Terms,
+    DAY_MICROS,
+    commission_math::{Terms, cap},
     distributors::{self, Distributor},
+    ledger::{self, Account, Entry, EventType},
     rules,
+    settings::{self, Settings},
 };
 use crate::{
-    OperationalError, OrderPaid, OrderRefunded, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, insert_one, record, sql, words},
-    http::{ErrorBody, Failure, List, Params},
+    OperationalError, OrderPaid, OrderReceived, OrderRefunded, PaidLine, Scope, Services,
+    WriteTransaction,
+    database::{Connection, Micros, insert, record, sql, words},
+    http::{Answer, Command, ErrorBody, Failure, List, Nothing, Page, Params},
 };
+
+/// The most that one transaction releases.
+const RELEASED_AT_ONCE: i64 = 500;
 
 words! {
     /// How far a commission is.
     pub enum CommissionStatus {
         /// Booked, and not yet to be had.
         Frozen = "frozen",
+        /// To be paid out by the next settlement, or paid out.
+        Released = "released",
         /// All of it taken back.
         Reversed = "reversed",
     }
@@ -57,26 +68,64 @@ record! {
         pub accrued_at: Micros,
         /// Microseconds since 1970 (UTC).
         pub updated_at: Micros,
+        /// The most that all levels of the line earn together, in hundredths of a per cent of its base.
+        pub cap_bp: i64,
+        /// For how many days after receipt it is frozen at least.
+        pub freeze_days: i64,
+        /// From when it is to be had, once the order was received. Microseconds since 1970 (UTC).
+        pub release_at: Option<Micros>,
+        /// Since when it is to be had. Microseconds since 1970 (UTC).
+        pub released_at: Option<Micros>,
+    }
+}
+
+impl Commission {
+    const fn terms(&self) -> Terms {
+        Terms { rate_bp: self.rate_bp, fixed_fen: self.fixed_fen }
+    }
+
+    /// An entry of the ledger about it; its id is given when it is written.
+    fn entry(&self, event: EventType, amount_fen: i64, source: String, at: Micros) -> Entry {
+        let held = match self.released_at {
+            None => Account::Frozen,
+            Some(_) => Account::Available,
+        };
+        let (from_account, to_account) = match event {
+            EventType::Release => (Account::Frozen, Account::Available),
+            _ => (Account::Granted, held),
+        };
+        Entry {
+            entry_id: 0,
+            tenant_id: self.tenant_id,
+            commission_id: Some(self.commission_id),
+            order_line_id: self.order_line_id,
+            beneficiary_id: self.beneficiary_id,
+            level: self.level,
+            event_type: event,
+            amount_fen,
+            source_event_id: source,
+            occurred_at: at,
+            from_account,
+            to_account,
+        }
     }
 }
 
 record! {
-    /// A row of the ledger.
-    struct Entry in "commission_entry" {
-        entry_id: i64,
-        tenant_id: i64,
-        commission_id: i64,
+    /// What the mall told of a line, whichever came first.
+    struct LineState in "order_line_state" {
         order_line_id: i64,
-        beneficiary_id: i64,
-        level: i64,
-        event_type: String,
-        amount_fen: i64,
-        source_event_id: String,
-        occurred_at: Micros,
+        tenant_id: i64,
+        order_id: i64,
+        refunded_fen: i64,
+        refund_id: Option<i64>,
+        refunded_at: Option<Micros>,
+        received_at: Option<Micros>,
+        returnable_until: Option<Micros>,
     }
 }
 
-/// Books what a paid order earns its promoter and the one above, frozen. A line already booked is
+/// Books what a paid order earns its promoter and the one above, frozen. An order already booked is
 /// left as it is, whoever it went to.
 ///
 /// # Errors
@@ -86,7 +135,8 @@ pub async fn accrue(tx: &mut WriteTransaction, paid: &OrderPaid) -> Result<(), O
         return Ok(());
     };
     let scope = Scope::of(paid.tenant_id, paid.paid_at);
-    let beneficiaries = beneficiaries(tx, scope, promoter_id, paid.person_id).await?;
+    let settings = settings::at(tx, scope).await?;
+    let beneficiaries = beneficiaries(tx, scope, &settings, promoter_id, paid.person_id).await?;
     if beneficiaries.is_empty() {
         return Ok(());
     }
@@ -97,55 +147,90 @@ pub async fn accrue(tx: &mut WriteTransaction, paid: &OrderPaid) -> Result<(), O
             .bind(paid.order_id)
             .all(tx)
             .await?;
+    let mut commissions = Vec::new();
     for line in &paid.lines {
+        let mut left_fen = cap(line.cash_fen, settings.cap_bp);
         for (level, beneficiary) in &beneficiaries {
             let terms = rules::terms_of(&rules, line.product_id, *level);
+            let terms = terms.within(line.cash_fen, left_fen);
             let booked_fen = terms.on(line.cash_fen);
+            left_fen -= booked_fen;
             if booked_fen == 0 || booked.contains(&(line.order_line_id, *level)) {
                 continue;
             }
-            let commission = Commission {
-                commission_id: tx.id::<Commission>(None).await?,
-                tenant_id: scope.tenant_id,
-                order_id: paid.order_id,
-                order_line_id: line.order_line_id,
-                beneficiary_id: beneficiary.distributor_id,
-                level: *level,
-                base_fen: line.cash_fen,
-                rate_bp: terms.rate_bp,
-                fixed_fen: terms.fixed_fen,
-                booked_fen,
-                reversed_fen: 0,
-                status: CommissionStatus::Frozen,
-                accrued_at: Micros(scope.now),
-                updated_at: Micros(scope.now),
-            };
-            insert_one(tx, &commission).await?;
-            let source = format!("payment:{}", paid.payment_id);
-            enter(tx, &commission, "accrue", booked_fen, source, scope.now).await?;
+            let of = (paid, line, &settings);
+            commissions.push(frozen(of, beneficiary.distributor_id, *level, terms, booked_fen));
         }
+    }
+    let ids = tx.ids::<Commission>(commissions.iter().map(|_| None)).await?;
+    for (commission, commission_id) in commissions.iter_mut().zip(ids) {
+        commission.commission_id = commission_id;
+    }
+    if commissions.is_empty() {
+        return Ok(());
+    }
+    insert(tx, &commissions).await?;
+    let source = format!("payment:{}", paid.payment_id);
+    let at = Micros(paid.paid_at);
+    let entry = |c: &Commission| c.entry(EventType::Accrue, c.booked_fen, source.clone(), at);
+    ledger::post(tx, scope, commissions.iter().map(entry).collect()).await?;
+    // A refund or the receipt may have been told of before.
+    let states = states(tx, commissions.iter().map(|c| c.order_line_id)).await?;
+    for state in states {
+        follow(tx, scope, &state).await?;
     }
     Ok(())
 }
 
-/// The promoter and the one who brought it in. One that is not active ends the chain, and nobody
-/// earns on their own purchase.
+/// A commission as it is booked; its id is given when it is written.
+fn frozen(
+    (paid, line, settings): (&OrderPaid, &PaidLine, &Settings),
+    beneficiary_id: i64,
+    level: i64,
+    terms: Terms,
+    booked_fen: i64,
+) -> Commission {
+    Commission {
+        commission_id: 0,
+        tenant_id: paid.tenant_id,
+        order_id: paid.order_id,
+        order_line_id: line.order_line_id,
+        beneficiary_id,
+        level,
+        base_fen: line.cash_fen,
+        rate_bp: terms.rate_bp,
+        fixed_fen: terms.fixed_fen,
+        booked_fen,
+        reversed_fen: 0,
+        status: CommissionStatus::Frozen,
+        accrued_at: Micros(paid.paid_at),
+        updated_at: Micros(paid.paid_at),
+        cap_bp: settings.cap_bp,
+        freeze_days: settings.freeze_days,
+        release_at: None,
+        released_at: None,
+    }
+}
+
+/// The promoter and the one who brought it in, as far as the settings pay levels. One that is not active
+/// ends the chain, and nobody earns on their own purchase unless the settings let them.
 async fn beneficiaries(
     tx: &mut WriteTransaction,
     scope: Scope,
+    settings: &Settings,
     promoter_id: i64,
     buyer_id: i64,
 ) -> Result<Vec<(i64, Distributor)>, OperationalError> {
     let mut found = Vec::with_capacity(2);
     let mut next = Some(promoter_id);
-    for level in 1..=2 {
+    for level in 1..=settings.levels {
         let Some(id) = next else { break };
         let distributor = distributors::find(tx, scope.tenant_id, id).await?;
         if !distributor.active {
             break;
         }
         next = distributor.parent_id;
-        if distributor.person_id != buyer_id {
+        if distributor.person_id != buyer_id || settings.self_purchase_earns {
             found.push((level, distributor));
         }
     }
@@ -161,62 +246,164 @@ pub async fn reverse(
     tx: &mut WriteTransaction,
     refunded: &OrderRefunded,
 ) -> Result<(), OperationalError> {
+    let scope = Scope::of(refunded.tenant_id, refunded.refunded_at);
     for line in &refunded.lines {
-        let commissions: Vec<Commission> = sql(
-            "select * from commission where order_line_id = ?1 and tenant_id = ?2 order by level
-             for update",
-        )
+        note(tx, scope, refunded.order_id, line.order_line_id).await?;
+        // An older message behind a newer says nothing more.
+        sql("update order_line_state set refunded_fen = ?2, refund_id = ?3, refunded_at = ?4
+             where order_line_id = ?1 and refunded_fen < ?2")
         .bind(line.order_line_id)
-        .bind(refunded.tenant_id)
-        .all(tx)
+        .bind(line.refunded_fen)
+        .bind(refunded.refund_id)
+        .bind(Micros(refunded.refunded_at))
+        .execute(tx)
         .await?;
-        for commission in commissions {
-            let terms = Terms { rate_bp: commission.rate_bp, fixed_fen: commission.fixed_fen };
-            let rest_fen = commission.base_fen - line.refunded_fen;
-            let reversed_fen = commission.booked_fen - terms.on_rest(commission.base_fen, rest_fen);
-            let more_fen = reversed_fen - commission.reversed_fen;
-            // Nothing more to take: a repeated message, or an older one behind a newer.
-            if more_fen <= 0 {
-                continue;
-            }
-            let source = format!("refund:{}", refunded.refund_id);
-            let at = refunded.refunded_at;
-            enter(tx, &commission, "reverse", -more_fen, source, at).await?;
-            sql("update commission set reversed_fen = ?2, updated_at = ?3,
-                     status = case when booked_fen = ?2 then 'reversed' else 'frozen' end
-                 where commission_id = ?1")
-            .bind(commission.commission_id)
-            .bind(reversed_fen)
-            .bind(Micros(at))
-            .execute(tx)
-            .await?;
-        }
+    }
+    let lines = refunded.lines.iter().map(|line| line.order_line_id);
+    for state in states(tx, lines).await? {
+        follow(tx, scope, &state).await?;
     }
     Ok(())
 }
 
-/// Adds a row to the ledger.
-async fn enter(
+/// Notes that the buyer has an order: from then on the days run until its commissions are released, and
+/// never before a line can no longer be returned.
+///
+/// # Errors
+/// When the database fails.
+pub async fn receive(
     tx: &mut WriteTransaction,
-    commission: &Commission,
-    event_type: &str,
-    amount_fen: i64,
-    source_event_id: String,
-    occurred_at: i64,
+    received: &OrderReceived,
 ) -> Result<(), OperationalError> {
-    let entry = Entry {
-        entry_id: tx.id::<Entry>(None).await?,
-        tenant_id: commission.tenant_id,
-        commission_id: commission.commission_id,
-        order_line_id: commission.order_line_id,
-        beneficiary_id: commission.beneficiary_id,
-        level: commission.level,
-        event_type: event_type.to_owned(),
-        amount_fen,
-        source_event_id,
-        occurred_at: Micros(occurred_at),
-    };
-    insert_one(tx, &entry).await
+    let scope = Scope::of(received.tenant_id, received.received_at);
+    for line in &received.lines {
+        note(tx, scope, received.order_id, line.order_line_id).await?;
+        sql("update order_line_state set received_at = ?2, returnable_until = ?3
+             where order_line_id = ?1 and received_at is null")
+        .bind(line.order_line_id)
+        .bind(Micros(received.received_at))
+        .bind(Micros(line.return_window_ends_at))
+        .execute(tx)
+        .await?;
+    }
+    let lines = received.lines.iter().map(|line| line.order_line_id);
+    for state in states(tx, lines).await? {
+        follow(tx, scope, &state).await?;
+    }
+    Ok(())
+}
+
+/// Makes the place for what is known of a line.
+async fn note(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    order_id: i64,
+    order_line_id: i64,
+) -> Result<(), OperationalError> {
+    sql("insert into order_line_state (order_line_id, tenant_id, order_id, refunded_fen)
+         values (?1, ?2, ?3, 0) on conflict (order_line_id) do nothing")
+    .bind(order_line_id)
+    .bind(scope.tenant_id)
+    .bind(order_id)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn states(
+    connection: &mut Connection,
+    order_line_ids: impl IntoIterator<Item = i64>,
+) -> Result<Vec<LineState>, OperationalError> {
+    sql("select * from order_line_state where order_line_id in {list} order by order_line_id")
+        .list(order_line_ids)
+        .all(connection)
+        .await
+}
+
+/// Brings the commissions of a line to what is known of it.
+async fn follow(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    state: &LineState,
+) -> Result<(), OperationalError> {
+    let commissions: Vec<Commission> =
+        sql("select * from commission where order_line_id = ?1 and tenant_id = ?2 order by level
+         for update")
+        .bind(state.order_line_id)
+        .bind(state.tenant_id)
+        .all(tx)
+        .await?;
+    let mut entries = Vec::new();
+    for commission in commissions {
+        let rest_fen = commission.base_fen - state.refunded_fen;
+        let earned_fen = commission.terms().on_rest(commission.base_fen, rest_fen);
+        let reversed_fen = commission.booked_fen - earned_fen;
+        let more_fen = reversed_fen - commission.reversed_fen;
+        let release_at = commission.release_at.or_else(|| {
+            let frozen_to = state.received_at?.0 + commission.freeze_days * DAY_MICROS;
+            Some(Micros(state.returnable_until.map_or(frozen_to, |until| until.0.max(frozen_to))))
+        });
+        // Nothing new: a repeated message.
+        if more_fen <= 0 && release_at == commission.release_at {
+            continue;
+        }
+        if more_fen > 0 {
+            let source = format!("refund:{}", state.refund_id.unwrap_or_default());
+            let at = state.refunded_at.unwrap_or(Micros(scope.now));
+            entries.push(commission.entry(EventType::Reverse, -more_fen, source, at));
+        }
+        let reversed_fen = reversed_fen.max(commission.reversed_fen);
+        let status = if reversed_fen == commission.booked_fen {
+            CommissionStatus::Reversed
+        } else {
+            commission.status
+        };
+        sql(
+            "update commission set reversed_fen = ?2, status = ?3, release_at = ?4, updated_at = ?5
+             where commission_id = ?1",
+        )
+        .bind(commission.commission_id)
+        .bind(reversed_fen)
+        .bind(status)
+        .bind(release_at)
+        .bind(Micros(commission.updated_at.0.max(scope.now)))
+        .execute(tx)
+        .await?;
+    }
+    ledger::post(tx, scope, entries).await
+}
+
+/// Releases commissions whose time has come, what is left of them: no more than a number at once. Tells
+/// how many; none means that no others are due.
+///
+/// # Errors
+/// When the database fails.
+pub async fn release_due(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+) -> Result<usize, OperationalError> {
+    let due: Vec<Commission> = sql("select * from commission
+         where status = 'frozen' and release_at <= ?1
+         order by release_at, commission_id limit ?2 for update")
+    .bind(Micros(scope.now))
+    .bind(RELEASED_AT_ONCE)
+    .all(tx)
+    .await?;
+    let entries = due.iter().map(|commission| {
+        let left_fen = commission.booked_fen - commission.reversed_fen;
+        let source = format!("commission:{}", commission.commission_id);
+        commission.entry(EventType::Release, left_fen, source, Micros(scope.now))
+    });
+    ledger::post(tx, scope, entries.collect()).await?;
+    if !due.is_empty() {
+        sql("update commission set status = 'released', released_at = ?1, updated_at = ?1
+             where commission_id in {list}")
+        .bind(Micros(scope.now))
+        .list(due.iter().map(|commission| commission.commission_id))
+        .execute(tx)
+        .await?;
+    }
+    Ok(due.len())
 }
 
 /// What an order earned, by line and level.
@@ -236,26 +423,95 @@ pub async fn of_order(
     .await
 }
 
-/// Of which order.
+/// Releases all commissions whose time has come, some in each transaction.
+pub(super) async fn release_all(services: &Services) -> Result<(), OperationalError> {
+    let (database, now) = (services.distribution(), services.now());
+    loop {
+        let due: bool = sql("select exists (select 1 from commission
+             where status = 'frozen' and release_at <= ?1)")
+        .bind(Micros(now))
+        .value(&mut *database.read().await?)
+        .await?;
+        if !due {
+            return Ok(());
+        }
+        let mut tx = database.begin(now).await?;
+        release_due(&mut tx, Scope::at(now)).await?;
+        tx.commit().await?;
+    }
+}
+
+/// Which commissions: of an order, or of a beneficiary.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct OfOrder {
-    order_id: i64,
+pub(crate) struct Which {
+    /// Of this order.
+    order_id: Option<i64>,
+    /// Of this beneficiary.
+    beneficiary_id: Option<i64>,
+    /// Of this state.
+    status: Option<CommissionStatus>,
+    /// Only rows with a higher id.
+    #[serde(default)]
+    after_id: i64,
+    /// At most this many rows, up to 1000.
+    limit: Option<u16>,
+}
+
+/// What was released.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Released {
+    /// How many commissions; there may be more.
+    released: usize,
 }
 
 pub(crate) fn router() -> Router<Services> {
-    Router::new().route("/distribution/commissions", routing::get(get_of_order))
+    Router::new()
+        .route("/distribution/commissions", routing::get(get_all))
+        .route("/distribution/commissions/release", routing::post(post_release))
 }
 
-/// What an order earned.
-#[utoipa::path(get, path = "/distribution/commissions", tag = "distribution", params(OfOrder),
+/// What an order earned, or what a beneficiary did, in the order of their ids.
+#[utoipa::path(get, path = "/distribution/commissions", tag = "distribution", params(Which),
     responses((status = 200, body = List<Commission>), (status = "default", body = ErrorBody)))]
-pub(crate) async fn get_of_order(
+pub(crate) async fn get_all(
     State(services): State<Services>,
     scope: Scope,
-    Params(OfOrder { order_id }): Params<OfOrder>,
+    Params(which): Params<Which>,
 ) -> Result<Json<List<Commission>>, Failure> {
-    let mut connection = services.distribution().read().await?;
-    let items = of_order(&mut connection, scope.tenant_id, order_id).await?;
+    if which.order_id.is_none() && which.beneficiary_id.is_none() {
+        let problem = "an order_id or a beneficiary_id must be given";
+        return Err(OperationalError::invalid(problem).into());
+    }
+    let items = sql("select c.* from commission c
+         join distributor d on d.distributor_id = c.beneficiary_id
+         where c.tenant_id = ?1 and c.commission_id > ?2 and (?3 is null or c.order_id = ?3)
+           and (?4 is null or c.beneficiary_id = ?4) and (?5 is null or c.status = ?5)
+           and (?6 is null or d.person_id = ?6)
+         order by c.commission_id limit ?7")
+    .bind(scope.tenant_id)
+    .bind(which.after_id)
+    .bind(which.order_id)
+    .bind(which.beneficiary_id)
+    .bind(which.status)
+    .bind(scope.only_person())
+    .bind(Page::of(which.after_id, which.limit).rows())
+    .all(&mut *services.distribution().read().await?)
+    .await?;
     Ok(Json(List { items }))
+}
+
+/// Release commissions that are due now. The service does so by itself; this is for a clock of one's own.
+#[utoipa::path(post, path = "/distribution/commissions/release", tag = "distribution",
+    request_body = Nothing, params(("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 200, body = Released), (status = "default", body = ErrorBody)))]
+pub(crate) async fn post_release(
+    State(services): State<Services>,
+    command: Command<Nothing>,
+) -> Result<Answer, Failure> {
+    command
+        .carry_out(services.distribution(), services.now(), StatusCode::OK, |tx, scope, _| {
+            Box::pin(async move { Ok(Released { released: release_due(tx, scope).await? }) })
+        })
+        .await
 }

@@ -1,7 +1,7 @@
 //! Commission rules: a rate or a fixed amount for a level, for one product or for all others. A rule
 //! is never edited: a newer one takes its place for orders paid from then on.
 
-use axum::{Router, extract::State, http::StatusCode, routing};
+use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -9,7 +9,7 @@ use super::commission_math::Terms;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql},
-    http::{Answer, Command, ErrorBody, Failure},
+    http::{Answer, Command, ErrorBody, Failure, List, Page, Params},
 };
 
 /// A rule to be added.
@@ -117,7 +117,25 @@ pub(crate) fn terms_of(rules: &[Rule], product_id: i64, level: i64) -> Terms {
 }
 
 pub(crate) fn router() -> Router<Services> {
-    Router::new().route("/distribution/commission-rules", routing::post(post))
+    Router::new().route("/distribution/commission-rules", routing::get(get_all).post(post))
+}
+
+/// Commission rules in the order of their ids; of those for one product or for all others the newest holds.
+#[utoipa::path(get, path = "/distribution/commission-rules", tag = "distribution", params(Page),
+    responses((status = 200, body = List<Rule>), (status = "default", body = ErrorBody)))]
+pub(crate) async fn get_all(
+    State(services): State<Services>,
+    scope: Scope,
+    Params(page): Params<Page>,
+) -> Result<Json<List<Rule>>, Failure> {
+    let items = sql("select * from commission_rule where tenant_id = ?1 and rule_id > ?2
+         order by rule_id limit ?3")
+    .bind(scope.tenant_id)
+    .bind(page.after_id)
+    .bind(page.rows())
+    .all(&mut *services.distribution().read().await?)
+    .await?;
+    Ok(Json(List { items }))
 }
 
 /// Add a commission rule.

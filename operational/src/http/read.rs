@@ -55,6 +55,11 @@ impl Page {
         100
     }
 
+    /// The part that a list with filters of its own is asked for.
+    pub(crate) fn of(after_id: i64, limit: Option<u16>) -> Self {
+        Self { after_id, limit: limit.unwrap_or_else(Self::default_limit) }
+    }
+
     /// The limit as it is applied.
     #[must_use]
     pub fn rows(self) -> i64 {

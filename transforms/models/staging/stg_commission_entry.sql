@@ -8,3 +8,4 @@ select
     amount_fen,
     business_day(occurred_at) as business_day
 from distribution.commission_entry
+where event_type in ('accrue', 'reverse')

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use medlake_operational::{
     OperationalError, Scope, Services, WriteTransaction,
     distribution::{
-        bindings::{self, NewBinding},
+        bindings::{self, BindingCause, NewBinding},
         distributors::{self, NewDistributor},
         rules,
     },
@@ -61,11 +61,16 @@ impl Part for Distribution {
                     parent_id: traits.parent.map(id_of),
                     kind: traits.kind,
                     name: catalogue::distributor_name(*member),
+                    tax_regime: None,
                 };
                 distributors::create(tx, scope, new).await?;
             }
             Act::Bind { member } => {
-                let new = NewBinding { person_id, distributor_id: id_of(*member) };
+                let new = NewBinding {
+                    person_id,
+                    distributor_id: id_of(*member),
+                    cause: BindingCause::Scan,
+                };
                 bindings::bind(tx, scope, new).await?;
             }
             _ => return Ok(false),
