@@ -123,6 +123,10 @@ enum Dataset {
     Completejourney,
     /// Two years of dispensings to 100 patients.
     Adherer,
+    /// Blood pressure monitors and continuous glucose meters: 57,000 readings.
+    Devices,
+    /// 27 synthetic patients with conditions, medication and encounters over their lives, or more.
+    Synthea,
     /// Invoices of a wholesaler with their credit notes: 14,594 lines of December 2010, or more.
     Uci,
 }

@@ -201,6 +201,8 @@ pub(crate) async fn replay(
             input::replay_completejourney::run(&services, from, speed).await?
         }
         Dataset::Adherer => input::replay_adherer::run(&services, from, speed).await?,
+        Dataset::Devices => input::replay_devices::run(&services, from, speed).await?,
+        Dataset::Synthea => input::replay_synthea::run(&services, from, speed).await?,
         Dataset::Uci => input::replay_uci::run(&services, from, speed).await?,
     };
     services.close().await;

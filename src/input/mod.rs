@@ -2,6 +2,8 @@
 
 pub(crate) mod replay_adherer;
 pub(crate) mod replay_completejourney;
+pub(crate) mod replay_devices;
+pub(crate) mod replay_synthea;
 pub(crate) mod replay_uci;
 pub(crate) mod simulate;
 

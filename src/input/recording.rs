@@ -14,6 +14,11 @@ pub(super) const ADHERER_IDS: i64 = 20_000_000;
 /// The same for those of UCI's customers, countries and stock codes.
 pub(super) const UCI_IDS: i64 = 30_000_000;
 
+/// The same for patients of device files and their persons.
+pub(super) const DEVICE_IDS: i64 = 40_000_000;
+/// The same for Synthea's patients, persons and dispensings.
+pub(super) const SYNTHEA_IDS: i64 = 50_000_000;
+
 /// Microseconds from midnight in Asia/Shanghai to the same wall-clock time in UTC.
 pub(super) const SHANGHAI_MICROS: i64 = 8 * 3600 * 1_000_000;
 
