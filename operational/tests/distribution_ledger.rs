@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use medlake_operational::{
-    OrderPaid, OrderReceived, OrderRefunded, PaidLine, ReceivedLine, RefundedLine, Scope,
+    OperationalError, OrderPaid, OrderReceived, OrderRefunded, PaidLine, ReceivedLine,
+    RefundedLine, Scope,
     distribution::{
         commission_math::Terms,
         commissions::{self, Commission, CommissionStatus},
@@ -22,6 +23,7 @@ on_both! {
     what_is_taken_back_after_a_payout_is_netted_in_the_next,
     those_who_settle_at_the_same_time_settle_once,
     deliveries_in_any_order_come_to_the_same,
+    all_at_once_still_adds_up,
     what_does_not_agree_is_told,
 }
 
@@ -364,6 +366,11 @@ async fn what_is_taken_back_after_a_payout_is_netted_in_the_next(on: On) {
     app.move_clock(5 * DAY);
     // Taken back after the month's end and before it is settled: that is not paid first.
     tell(&app, &Event::Refunded(refunded(1, 10, 20_000, app.services.now()))).await;
+    // And what came and went since the month's end has no part in it.
+    tell(&app, &Event::Paid(paid(2, 1, &[10_000], START))).await;
+    tell(&app, &Event::Received(received(2, 1, START, 0))).await;
+    app.services.run_due().await.unwrap();
+    tell(&app, &Event::Refunded(refunded(3, 20, 10_000, app.services.now()))).await;
     assert_eq!(settle(&app, "2026-11").await, [(1, 8_000)]);
     let payout = pay_out(&app, 1).await;
     app.made("/distribution/channel-records", record_of(&app, &payout, "t-1", "succeeded")).await;
@@ -517,6 +524,78 @@ async fn deliveries_in_any_order_come_to_the_same(on: On) {
         tell(&app, event).await;
     }
     assert_eq!(unchanged(app.dump(database).await), before);
+}
+
+/// Deliveries, releases, adjustments, joining and settling at the same time: on a server they meet.
+async fn all_at_once_still_adds_up(on: On) {
+    let app = App::start(on).await;
+    programme(&app).await;
+    let (at, orders) = (START, 24);
+    for order_id in 1..=orders {
+        tell(&app, &Event::Paid(paid(order_id, 2, &[1_000, 2_000], at))).await;
+    }
+    grant(&app, 1, 5_000).await;
+    grant(&app, 2, 5_000).await;
+    app.move_clock(12 * DAY);
+    let deliveries = async {
+        for order_id in 1..=orders {
+            // As the dispatcher does: what met another is begun again.
+            loop {
+                let mut tx = app.services.distribution().begin(START).await.unwrap();
+                let refund = refunded(order_id, order_id * 10 + 1, 500, at + DAY);
+                let done = async {
+                    commissions::receive(&mut tx, &received(order_id, 2, at, 7)).await?;
+                    commissions::reverse(&mut tx, &refund).await
+                };
+                match done.await {
+                    Ok(()) => break tx.commit().await.unwrap(),
+                    Err(OperationalError::Contended { .. }) => tx.rollback().await.unwrap(),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    };
+    let releases = async {
+        for _ in 0..orders {
+            app.services.run_due().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let adjustments = async {
+        for n in 1..=orders {
+            grant(&app, 1 + n % 2, n).await;
+        }
+    };
+    let joining = |from: i64| {
+        let app = &app;
+        async move {
+            for person in from..from + 16 {
+                let body =
+                    json!({"person_id": person, "parent_id": 2, "kind": "person", "name": "n"});
+                app.made("/distribution/distributors", body).await;
+            }
+        }
+    };
+    let settling = async {
+        for _ in 0..4 {
+            app.made("/distribution/settlements", json!({"period": "2026-11"})).await;
+        }
+    };
+    tokio::join!(deliveries, releases, adjustments, joining(200), joining(300), settling);
+    app.services.run_due().await.unwrap();
+    let report = reconciled(&app).await;
+    assert!(report.balanced, "{report:?}");
+    // Of each order 100 and 33 for the first line, 150 and 49 for what is left of the second.
+    let granted = 10_000 + orders * (100 + 33 + 150 + 49) + orders * (orders + 1) / 2;
+    assert_eq!((report.totals.granted_fen, report.totals.frozen_fen), (granted, 0));
+    let (_, settled) = app.get("/distribution/settlements").await;
+    let amounts: Vec<&Value> =
+        settled["items"].as_array().unwrap().iter().map(|s| &s["amount_fen"]).collect();
+    assert_eq!(amounts, [5_000, 5_000]);
+    let (_, alerts) = app.get("/distribution/tree-alerts").await;
+    let reasons: Vec<&Value> =
+        alerts["items"].as_array().unwrap().iter().map(|alert| &alert["reason"]).collect();
+    assert_eq!(reasons, ["people"], "33 people at two levels below, told of once");
 }
 
 async fn what_does_not_agree_is_told(on: On) {

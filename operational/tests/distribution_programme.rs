@@ -181,6 +181,7 @@ async fn a_link_is_followed_and_its_code_reads_back(on: On) {
     );
     assert_error(app.get(&format!("/s/{code}")).await, 404, "not_found", code);
     assert_error(app.get("/s/%00'").await, 404, "not_found", "share link");
+    assert_error(app.get("/s/%ff").await, 400, "invalid", "not text");
     let refused =
         app.post("/distribution/touches", json!({"code": "1111111", "person_id": 8})).await;
     assert_error(refused, 404, "not_found", "1111111");

@@ -3,6 +3,8 @@
 //! more than once at times and in any order, and act once: what is known of a line is kept apart
 //! (`order_line_state`), and what it makes of a commission follows from that alone.
 
+use std::collections::HashMap;
+
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -175,11 +177,7 @@ pub async fn accrue(tx: &mut WriteTransaction, paid: &OrderPaid) -> Result<(), O
     let entry = |c: &Commission| c.entry(EventType::Accrue, c.booked_fen, source.clone(), at);
     ledger::post(tx, scope, commissions.iter().map(entry).collect()).await?;
     // A refund or the receipt may have been told of before.
-    let states = states(tx, commissions.iter().map(|c| c.order_line_id)).await?;
-    for state in states {
-        follow(tx, scope, &state).await?;
-    }
-    Ok(())
+    follow(tx, scope, commissions.iter().map(|c| c.order_line_id)).await
 }
 
 /// A commission as it is booked; its id is given when it is written.
@@ -259,11 +257,7 @@ pub async fn reverse(
         .execute(tx)
         .await?;
     }
-    let lines = refunded.lines.iter().map(|line| line.order_line_id);
-    for state in states(tx, lines).await? {
-        follow(tx, scope, &state).await?;
-    }
-    Ok(())
+    follow(tx, scope, refunded.lines.iter().map(|line| line.order_line_id)).await
 }
 
 /// Notes that the buyer has an order: from then on the days run until its commissions are released, and
@@ -286,11 +280,7 @@ pub async fn receive(
         .execute(tx)
         .await?;
     }
-    let lines = received.lines.iter().map(|line| line.order_line_id);
-    for state in states(tx, lines).await? {
-        follow(tx, scope, &state).await?;
-    }
-    Ok(())
+    follow(tx, scope, received.lines.iter().map(|line| line.order_line_id)).await
 }
 
 /// Makes the place for what is known of a line.
@@ -310,31 +300,29 @@ async fn note(
     Ok(())
 }
 
-async fn states(
-    connection: &mut Connection,
-    order_line_ids: impl IntoIterator<Item = i64>,
-) -> Result<Vec<LineState>, OperationalError> {
-    sql("select * from order_line_state where order_line_id in {list} order by order_line_id")
-        .list(order_line_ids)
-        .all(connection)
-        .await
-}
-
-/// Brings the commissions of a line to what is known of it.
+/// Brings the commissions of lines to what is known of them.
 async fn follow(
     tx: &mut WriteTransaction,
     scope: Scope,
-    state: &LineState,
+    order_line_ids: impl Iterator<Item = i64>,
 ) -> Result<(), OperationalError> {
-    let commissions: Vec<Commission> =
-        sql("select * from commission where order_line_id = ?1 and tenant_id = ?2 order by level
-         for update")
-        .bind(state.order_line_id)
-        .bind(state.tenant_id)
-        .all(tx)
-        .await?;
+    let states: Vec<LineState> =
+        sql("select * from order_line_state where order_line_id in {list}")
+            .list(order_line_ids)
+            .all(tx)
+            .await?;
+    let states: HashMap<i64, LineState> =
+        states.into_iter().map(|state| (state.order_line_id, state)).collect();
+    // All commissions and then all balances, as a release does: so the two never wait for each other
+    // crosswise.
+    let commissions: Vec<Commission> = sql("select * from commission where order_line_id in {list}
+         order by order_line_id, level for update")
+    .list(states.keys().copied())
+    .all(tx)
+    .await?;
     let mut entries = Vec::new();
     for commission in commissions {
+        let Some(state) = states.get(&commission.order_line_id) else { continue };
         let rest_fen = commission.base_fen - state.refunded_fen;
         let earned_fen = commission.terms().on_rest(commission.base_fen, rest_fen);
         let reversed_fen = commission.booked_fen - earned_fen;
@@ -436,8 +424,12 @@ pub(super) async fn release_all(services: &Services) -> Result<(), OperationalEr
             return Ok(());
         }
         let mut tx = database.begin(now).await?;
-        release_due(&mut tx, Scope::at(now)).await?;
-        tx.commit().await?;
+        match release_due(&mut tx, Scope::at(now)).await {
+            Ok(_) => tx.commit().await?,
+            // What stood in the way is done by the next time.
+            Err(OperationalError::Contended { .. }) => tx.rollback().await?,
+            Err(error) => return Err(error),
+        }
     }
 }
 

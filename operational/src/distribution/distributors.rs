@@ -207,6 +207,8 @@ async fn enter(
             if !parent.active {
                 return Err(not_active(parent_id));
             }
+            // Before the row that names it: then others who join this tree wait instead of meeting us.
+            tree_alerts::hold(tx, parent.root_id).await?;
             (parent.root_id, parent.depth + 1)
         }
     };

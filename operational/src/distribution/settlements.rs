@@ -174,14 +174,15 @@ async fn taken(
     .bind(beneficiary_id)
     .value(tx)
     .await?;
-    let since: i64 =
-        sql("select cast(coalesce(sum(amount_fen), 0) as signed) from commission_entry
-         where beneficiary_id = ?1 and to_account = 'available' and amount_fen > 0
-           and occurred_at >= ?2")
-        .bind(beneficiary_id)
-        .bind(Micros(end))
-        .value(tx)
-        .await?;
+    // What is left of it: a refund since then has taken its part already.
+    let since: i64 = sql("select cast(coalesce((select sum(booked_fen - reversed_fen)
+             from commission where beneficiary_id = ?1 and released_at >= ?2), 0)
+         + coalesce((select sum(amount_fen) from adjustment
+             where beneficiary_id = ?1 and amount_fen > 0 and created_at >= ?2), 0) as signed)")
+    .bind(beneficiary_id)
+    .bind(Micros(end))
+    .value(tx)
+    .await?;
     Ok(Some(open + since))
 }
 

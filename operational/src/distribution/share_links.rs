@@ -3,7 +3,7 @@
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing,
@@ -364,9 +364,10 @@ pub(crate) async fn get_qr(
     responses((status = 302), (status = "default", body = ErrorBody)))]
 pub(crate) async fn follow(
     State(services): State<Services>,
-    Path(code): Path<String>,
+    code: Result<Path<String>, PathRejection>,
     Params(followed): Params<Followed>,
 ) -> Result<Response, Failure> {
+    let Path(code) = code.map_err(|_| OperationalError::invalid("the code is not text"))?;
     let now = services.now();
     let mut tx = services.distribution().begin(now).await?;
     let link = of_code(&mut tx, &code).await?;

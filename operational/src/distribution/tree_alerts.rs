@@ -68,6 +68,17 @@ record! {
     }
 }
 
+/// Keeps others from joining a tree before the end of the transaction: two that join at once come after
+/// each other, so the later one counts both.
+pub(crate) async fn hold(tx: &mut WriteTransaction, root_id: i64) -> Result<(), OperationalError> {
+    let _: Option<(i64,)> =
+        sql("select distributor_id from distributor where distributor_id = ?1 for update")
+            .bind(root_id)
+            .first(tx)
+            .await?;
+    Ok(())
+}
+
 /// Looks at a tree that grew, and raises what it has not been told of for.
 ///
 /// # Errors
@@ -77,12 +88,7 @@ pub(crate) async fn watch(
     scope: Scope,
     root_id: i64,
 ) -> Result<(), OperationalError> {
-    // Two that join one tree at once come after each other, so the later one counts both.
-    let _: Option<(i64,)> =
-        sql("select distributor_id from distributor where distributor_id = ?1 for update")
-            .bind(root_id)
-            .first(tx)
-            .await?;
+    hold(tx, root_id).await?;
     // Whoever is admitted belongs to it, also while suspended: the people are still recruited.
     let (depth, people): (Option<i64>, i64) = sql("select max(depth), count(*) from distributor
          where root_id = ?1 and depth > 0 and status in ('active', 'suspended')")
