@@ -29,13 +29,14 @@
 
 mod capture;
 pub mod chronic_care;
+pub mod configuration;
 mod database;
 pub mod distribution;
 mod error;
 mod events;
 mod http;
 pub mod identifiers;
-mod identity;
+pub mod identity;
 pub mod mall;
 mod migrate;
 mod outbox;
@@ -58,4 +59,4 @@ pub use identifiers::master_keys::MasterKeys;
 pub use migrate::{Migration, Migrations};
 pub use outbox::Delivered;
 pub use scope::{Actor, Scope};
-pub use services::{Clock, Services};
+pub use services::{Access, Clock, Options, Services};

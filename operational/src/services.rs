@@ -1,11 +1,20 @@
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+};
 
 use axum::Router;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     Capture, Database, MasterKeys, OnCommit, OperationalError, Storage, chronic_care, distribution,
-    http, identifiers, identity, mall, outbox, support, timers,
+    http, identifiers,
+    identity::{self, PasswordCost, keys::KnownKeys},
+    mall, outbox, support, timers,
 };
+
+/// How many passwords are tried at a time.
+const PASSWORDS_AT_A_TIME: usize = 2;
 
 /// Tells the time, in microseconds since 1970 (UTC).
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -23,6 +32,41 @@ struct Inner {
     identity: Database,
     support: Database,
     clock: Clock,
+    options: OnceLock<Options>,
+    known_keys: KnownKeys,
+    /// Passwords are tried one or two at a time: each takes memory, and time of a processor.
+    password_turns: Semaphore,
+}
+
+/// How the services are run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Who may ask.
+    pub access: Access,
+    /// What the services call themselves, in tokens and in what they publish of themselves: where they
+    /// are found from outside, without a slash at its end.
+    pub issuer: String,
+    /// What a password costs to try.
+    pub password_cost: PasswordCost,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            access: Access::Open,
+            issuer: "http://127.0.0.1:8081".to_owned(),
+            password_cost: PasswordCost::default(),
+        }
+    }
+}
+
+/// Who may ask the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever reaches them, for everything: for one machine.
+    Open,
+    /// Whoever shows a token that grants what they ask.
+    Tokens,
 }
 
 impl std::fmt::Debug for Services {
@@ -66,7 +110,7 @@ impl Services {
         let open = |name, migrations, capture| {
             Database::open(storage, name, migrations, capture, Arc::clone(&on_commit))
         };
-        Ok(Self {
+        let services = Self {
             inner: Arc::new(Inner {
                 mall: open(mall::NAME, mall::MIGRATIONS, Capture::On).await?,
                 distribution: open(distribution::NAME, distribution::MIGRATIONS, Capture::On)
@@ -76,8 +120,33 @@ impl Services {
                 identity: open(identity::NAME, identity::MIGRATIONS, Capture::Off).await?,
                 support: open(support::NAME, support::MIGRATIONS, Capture::Off).await?,
                 clock,
+                options: OnceLock::new(),
+                known_keys: KnownKeys::default(),
+                password_turns: Semaphore::new(PASSWORDS_AT_A_TIME),
             }),
-        })
+        };
+        identity::prepare(&services).await?;
+        Ok(services)
+    }
+
+    /// How they are run, from now on; the first options that are given stay. Without, it is by the default
+    /// ones.
+    pub fn use_options(&self, options: Options) {
+        let _ = self.inner.options.set(options);
+    }
+
+    /// How they are run.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        self.inner.options.get_or_init(Options::default)
+    }
+
+    pub(crate) fn known_keys(&self) -> &KnownKeys {
+        &self.inner.known_keys
+    }
+
+    pub(crate) async fn password_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.inner.password_turns.acquire().await.ok()
     }
 
     /// What identifiers of persons are encrypted with, from now on.
@@ -86,7 +155,10 @@ impl Services {
     /// `Key` when the file lacks a key that wraps what is there already: then it is another file.
     pub async fn use_master_keys(&self, keys: MasterKeys) -> Result<(), OperationalError> {
         identifiers::check_keys(&mut *self.chronic_care().read().await?, &keys).await?;
-        self.chronic_care().use_master_keys(keys);
+        identifiers::check_keys(&mut *self.identity().read().await?, &keys).await?;
+        for database in self.databases() {
+            database.use_master_keys(keys.clone());
+        }
         Ok(())
     }
 

@@ -19,11 +19,14 @@ macro_rules! on_both {
     )*};
 }
 
+mod access;
 mod chronic_care;
+mod configuration;
 mod distribution;
 mod distribution_ledger;
 mod distribution_programme;
 mod http;
+mod identity;
 mod mall;
 mod migrations;
 mod oracles;

@@ -1,5 +1,28 @@
 -- Notifications, files and settings. Not captured: nothing of it leaves the database.
 
+-- Settings that were set, per tenant, and every change of one.
+create table if not exists setting (
+    setting_id bigint primary key,
+    tenant_id bigint not null,
+    setting_key varchar(128) not null,
+    value longtext,
+    version bigint not null,
+    changed_at datetime(6) not null,
+    changed_by varchar(64) not null,
+    unique (tenant_id, setting_key)
+);
+
+create table if not exists setting_change (
+    change_id bigint primary key,
+    tenant_id bigint not null,
+    setting_key varchar(128) not null,
+    value longtext,
+    version bigint not null,
+    changed_at datetime(6) not null,
+    changed_by varchar(64) not null,
+    unique (tenant_id, setting_key, version)
+);
+
 -- What other services must hear, written in the transaction of the fact itself: a row for each service
 -- that listens. A delivered row is deleted. One that is refused for good is kept with its error for a
 -- person to look at, and those of the same aggregate wait behind it.

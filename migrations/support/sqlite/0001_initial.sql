@@ -1,5 +1,28 @@
 -- Notifications, files and settings. Not captured: nothing of it leaves the database.
 
+-- Settings that were set, per tenant, and every change of one.
+create table setting (
+    setting_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    setting_key TEXT not null,
+    value TEXT,
+    version INTEGER not null,
+    changed_at TIMESTAMP not null,
+    changed_by TEXT not null,
+    unique (tenant_id, setting_key)
+);
+
+create table setting_change (
+    change_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    setting_key TEXT not null,
+    value TEXT,
+    version INTEGER not null,
+    changed_at TIMESTAMP not null,
+    changed_by TEXT not null,
+    unique (tenant_id, setting_key, version)
+);
+
 -- What other services must hear, written in the transaction of the fact itself: a row for each service
 -- that listens. A delivered row is deleted. One that is refused for good is kept with its error for a
 -- person to look at, and those of the same aggregate wait behind it.

@@ -29,6 +29,8 @@ struct ErrorDetail {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) json: String,
+    /// Whether it was given before, to the same request.
+    pub(crate) repeated: bool,
 }
 
 impl Answer {
@@ -38,7 +40,23 @@ impl Answer {
         Self {
             status,
             json: serde_json::to_string(&body).expect("two strings are always valid JSON"),
+            repeated: false,
         }
+    }
+
+    /// With what is told only the first time, and kept nowhere.
+    ///
+    /// # Errors
+    /// `Stored` when the answer is not an object.
+    pub(crate) fn telling(self, field: &str, secret: &str) -> Result<Self, OperationalError> {
+        if self.repeated {
+            return Ok(self);
+        }
+        let wrong = |source| OperationalError::Stored { what: "answer", source };
+        let mut told: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&self.json).map_err(wrong)?;
+        told.insert(field.to_owned(), secret.into());
+        Ok(Self { json: serde_json::to_string(&told).map_err(wrong)?, ..self })
     }
 }
 

@@ -90,6 +90,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
 }
 
 impl<T> Command<T> {
+    /// Without its key: for one whose body nothing may be kept of.
+    pub(crate) fn without_key(self) -> Self {
+        Self { key: None, ..self }
+    }
+
+    /// As if somebody else asked.
+    pub(crate) fn on_behalf_of(self, caller: Caller) -> Self {
+        Self { caller, ..self }
+    }
+
     /// Does `act` in one transaction, together with the key and the answer that a repeated request gets.
     /// One that met another's rows, so that neither could go on, is undone and begun again: `act` must do
     /// nothing but through its transaction.
@@ -123,7 +133,7 @@ impl<T> Command<T> {
                 let result = act(&mut tx, scope, &self.body).await?;
                 let json = serde_json::to_string(&result)
                     .map_err(|source| OperationalError::Stored { what: "answer", source })?;
-                let answer = Answer { status, json };
+                let answer = Answer { status, json, repeated: false };
                 self.remember(&mut tx, scope, &answer).await?;
                 Ok((answer, true))
             };
@@ -179,7 +189,7 @@ impl<T> Command<T> {
         }
         let status =
             u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
-        Ok(Some(Answer { status: status.unwrap_or(StatusCode::OK), json }))
+        Ok(Some(Answer { status: status.unwrap_or(StatusCode::OK), json, repeated: true }))
     }
 
     async fn remember(

@@ -1,19 +1,13 @@
 //! What all three services' HTTP interfaces share: how a request is read, how an answer or an error
 //! is written, and how an idempotency key makes a repeated request harmless.
 
+mod access;
 mod answer;
 mod caller;
 mod command;
 mod read;
 
-use axum::{
-    Router,
-    extract::{Request, State},
-    http::StatusCode,
-    middleware::{self, Next},
-    response::Response,
-    routing::get,
-};
+use axum::{Router, extract::State, http::StatusCode, middleware, routing::get};
 use utoipa::OpenApi;
 
 pub(crate) use answer::{Answer, ErrorBody, Failure};
@@ -23,7 +17,7 @@ pub use read::Page;
 pub(crate) use read::{Id, List, Params};
 
 use crate::database::sql;
-use crate::{Services, chronic_care, distribution, mall, outbox};
+use crate::{Services, chronic_care, configuration, distribution, identity, mall, outbox};
 
 /// The description of every route of [`Services::router`](crate::Services::router).
 #[must_use]
@@ -45,6 +39,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     description.merge(mall::openapi());
     description.merge(distribution::openapi());
     description.merge(chronic_care::openapi());
+    description.merge(identity::openapi());
+    description.merge(configuration::openapi());
     description.merge(outbox::api::openapi());
     description
 }
@@ -54,6 +50,8 @@ pub(crate) fn router(services: &Services) -> Router {
         .merge(mall::router())
         .merge(distribution::router())
         .merge(chronic_care::router())
+        .merge(identity::router())
+        .merge(configuration::router())
         .merge(outbox::api::router())
         .route("/healthz", get(health))
         .route("/openapi.json", get(|| async { axum::Json(openapi()) }))
@@ -67,13 +65,8 @@ pub(crate) fn router(services: &Services) -> Router {
                 "this address does not answer this method",
             )
         })
-        .layer(middleware::from_fn(anyone))
+        .layer(middleware::from_fn_with_state(services.clone(), access::guard))
         .with_state(services.clone())
-}
-
-async fn anyone(mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(Caller::ANYONE);
-    next.run(request).await
 }
 
 /// How the services are.

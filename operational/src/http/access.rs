@@ -1,0 +1,229 @@
+//! The door: who may ask for what, in one table. A service's routes are for its staff; what is for others
+//! has a rule of its own, and what has none at all stays shut.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{Answer, Caller, Failure};
+use crate::{
+    Access, OperationalError, Services,
+    identity::{
+        Permission::{self, *},
+        tokens,
+    },
+};
+
+/// Who may ask for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// Whoever reaches it. Its handler says itself what it believes.
+    Public,
+    /// Those who have the permission.
+    Staff(Permission),
+    /// Those who have it, and customers for themselves: the handler holds them to what is theirs.
+    Own(Permission),
+    /// Whoever is signed in, about themselves.
+    SignedIn,
+}
+use Rule::{Own as Self_, Public, SignedIn, Staff};
+
+/// What is not for the staff of the service, or more than that.
+const RULES: &[(&str, &str, Rule)] = &[
+    ("GET", "/healthz", Public),
+    ("GET", "/openapi.json", Public),
+    ("GET", "/.well-known/openid-configuration", Public),
+    ("GET", "/.well-known/oauth-authorization-server", Public),
+    ("GET", "/.well-known/jwks.json", Public),
+    ("GET", "/oauth2/authorize", Public),
+    ("POST", "/oauth2/login", Public),
+    ("POST", "/oauth2/logout", Public),
+    ("POST", "/oauth2/token", Public),
+    ("POST", "/oauth2/revoke", Public),
+    ("POST", "/oauth2/introspect", Public),
+    ("POST", "/identity/register", Public),
+    ("GET", "/identity/me", SignedIn),
+    ("POST", "/identity/me/password", SignedIn),
+    ("GET", "/identity/tenants", Staff(IdentityRead)),
+    ("POST", "/identity/tenants", Staff(IdentityWrite)),
+    ("GET", "/identity/persons", Staff(IdentityRead)),
+    ("POST", "/identity/persons", Staff(IdentityWrite)),
+    ("POST", "/identity/persons/find", Staff(IdentityRead)),
+    ("GET", "/identity/persons/{id}", Self_(IdentityRead)),
+    ("GET", "/identity/persons/{id}/identifiers", Self_(IdentifiersRead)),
+    ("GET", "/identity/accounts", Staff(IdentityRead)),
+    ("POST", "/identity/accounts", Staff(IdentityWrite)),
+    ("GET", "/identity/accounts/{id}", Staff(IdentityRead)),
+    ("PUT", "/identity/accounts/{id}", Staff(IdentityWrite)),
+    ("POST", "/identity/accounts/{id}/reset-password", Staff(IdentityWrite)),
+    ("GET", "/identity/roles", Staff(IdentityRead)),
+    ("POST", "/identity/roles", Staff(IdentityWrite)),
+    ("PUT", "/identity/roles/{id}", Staff(IdentityWrite)),
+    ("GET", "/identity/clients", Staff(IdentityRead)),
+    ("POST", "/identity/clients", Staff(IdentityWrite)),
+    ("POST", "/identity/clients/{id}/rotate-secret", Staff(IdentityWrite)),
+    ("POST", "/identity/clients/{id}/disable", Staff(IdentityWrite)),
+    ("GET", "/identity/signing-keys", Staff(Operate)),
+    ("POST", "/identity/signing-keys/rotate", Staff(Operate)),
+    ("GET", "/outbox/messages", Staff(Operate)),
+    ("POST", "/outbox/{service}/messages/{id}/retry", Staff(Operate)),
+    ("POST", "/outbox/{service}/messages/{id}/dismiss", Staff(Operate)),
+    ("GET", "/configuration/settings", Staff(SettingsRead)),
+    ("GET", "/configuration/settings/{key}", Staff(SettingsRead)),
+    ("PUT", "/configuration/settings/{key}", Staff(SettingsWrite)),
+    ("POST", "/configuration/settings/{key}/reset", Staff(SettingsWrite)),
+    ("GET", "/configuration/settings/{key}/history", Staff(SettingsRead)),
+    // What everybody may see who buys; and what customers do for themselves.
+    ("GET", "/mall/pharmacies", Self_(MallRead)),
+    ("GET", "/mall/products", Self_(MallRead)),
+    ("GET", "/chronic-care/patients/{id}", Self_(CareRead)),
+    ("GET", "/chronic-care/patients/{id}/conditions", Self_(CareRead)),
+    ("GET", "/chronic-care/patients/{id}/consents", Self_(CareRead)),
+    ("POST", "/chronic-care/patients/{id}/consents", Self_(CareWrite)),
+    ("GET", "/chronic-care/patients/{id}/identifiers", Self_(IdentifiersRead)),
+    ("POST", "/chronic-care/patients/lookup", Staff(IdentifiersRead)),
+    ("GET", "/chronic-care/patients/{id}/accesses", Self_(CareRead)),
+    // Keys are for those who operate; names in the clear for those who must know them.
+    ("GET", "/chronic-care/master-keys", Staff(Operate)),
+    ("POST", "/chronic-care/master-keys/rotation", Staff(Operate)),
+    ("DELETE", "/chronic-care/master-keys/{key_id}", Staff(Operate)),
+];
+
+/// The services whose routes are for their staff: what it takes to see, and to change.
+const SERVICES: &[(&str, Permission, Permission)] = &[
+    ("/mall/", MallRead, MallWrite),
+    ("/distribution/", DistributionRead, DistributionWrite),
+    ("/chronic-care/", CareRead, CareWrite),
+];
+
+/// The rule of a route, by its method and its path as it is described.
+pub(crate) fn rule(method: &str, path: &str) -> Option<Rule> {
+    static BY_ROUTE: LazyLock<HashMap<(&str, &str), Rule>> = LazyLock::new(|| {
+        RULES.iter().map(|(method, path, rule)| ((*method, *path), *rule)).collect()
+    });
+    // A route that answers GET answers HEAD as well.
+    let method = if method == "HEAD" { "GET" } else { method };
+    BY_ROUTE.get(&(method, path)).copied().or_else(|| {
+        let (_, read, write) = SERVICES.iter().find(|(prefix, ..)| path.starts_with(prefix))?;
+        Some(Staff(if method == "GET" { *read } else { *write }))
+    })
+}
+
+/// Lets a request in as whom it shows, or answers it.
+pub(crate) async fn guard(
+    State(services): State<Services>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    // What is at no route is answered so by the router, whoever asks.
+    if let Some(path) = request.extensions().get::<MatchedPath>() {
+        let caller = match services.options().access {
+            Access::Open => Caller::ANYONE,
+            Access::Tokens => {
+                let rule = rule(request.method().as_str(), path.as_str());
+                let token = bearer(&request).map(str::to_owned);
+                match caller(&services, rule, token.as_deref()).await {
+                    Ok(caller) => caller,
+                    Err(answer) => return *answer,
+                }
+            }
+        };
+        request.extensions_mut().insert(caller);
+    }
+    next.run(request).await
+}
+
+async fn caller(
+    services: &Services,
+    rule: Option<Rule>,
+    token: Option<&str>,
+) -> Result<Caller, Box<Response>> {
+    if rule == Some(Public) {
+        return Ok(Caller::ANYONE);
+    }
+    let Some(token) = token else {
+        return Err(Box::new(challenge("no bearer token is shown", None)));
+    };
+    let failed = |error| Box::new(Failure(error).into_response());
+    let Some(bearer) = tokens::bearer(services, token).await.map_err(failed)? else {
+        return Err(Box::new(challenge("the token is not good", Some("invalid_token"))));
+    };
+    let actor = match rule {
+        Some(Staff(permission)) => bearer.actor(permission, false).ok_or(permission),
+        Some(Self_(permission)) => bearer.actor(permission, true).ok_or(permission),
+        Some(SignedIn) => bearer.person().ok_or(Permission::Own),
+        // Nobody decided who may: nobody may.
+        Some(Public) | None => Err(Operate),
+    };
+    match actor {
+        Ok(actor) => Ok(Caller { tenant_id: bearer.tenant_id, actor }),
+        Err(permission) => {
+            let error =
+                OperationalError::denied(format!("this needs the permission \"{permission}\""));
+            let mut answer = failed(error);
+            let asked = format!("Bearer error=\"insufficient_scope\", scope=\"{permission}\"");
+            if let Ok(asked) = HeaderValue::from_str(&asked) {
+                answer.headers_mut().insert(header::WWW_AUTHENTICATE, asked);
+            }
+            Err(answer)
+        }
+    }
+}
+
+/// The token of a request (RFC 6750, 2.1; not in an address, which is written down everywhere).
+fn bearer(request: &Request) -> Option<&str> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+}
+
+fn challenge(message: &str, error: Option<&str>) -> Response {
+    let mut answer =
+        Answer::error(StatusCode::UNAUTHORIZED, "unauthenticated", message).into_response();
+    let asked = match error {
+        None => "Bearer realm=\"medlake\"".to_owned(),
+        Some(error) => format!("Bearer realm=\"medlake\", error=\"{error}\""),
+    };
+    if let Ok(asked) = HeaderValue::from_str(&asked) {
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, asked);
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// Every described route has a rule, and every rule is of a described route.
+    #[test]
+    fn no_route_is_without_a_rule() {
+        let description = serde_json::to_value(crate::openapi()).unwrap();
+        let mut routes = HashSet::new();
+        for (path, methods) in description["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                routes.insert((method.to_uppercase(), path.clone()));
+            }
+        }
+        // Described nowhere: the description itself.
+        routes.insert(("GET".to_owned(), "/openapi.json".to_owned()));
+        let shut: Vec<_> =
+            routes.iter().filter(|(method, path)| rule(method, path).is_none()).collect();
+        assert!(shut.is_empty(), "add these routes to RULES: {shut:#?}");
+        let unknown: Vec<_> = RULES
+            .iter()
+            .filter(|(method, path, _)| {
+                !routes.contains(&((*method).to_owned(), (*path).to_owned()))
+            })
+            .collect();
+        assert!(unknown.is_empty(), "there is no such route: {unknown:#?}");
+        let different: HashSet<_> = RULES.iter().map(|(method, path, _)| (method, path)).collect();
+        assert_eq!(different.len(), RULES.len(), "a route has two rules");
+    }
+}
