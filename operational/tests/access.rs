@@ -19,7 +19,7 @@ fn doors(description: &Value) -> Vec<(String, String)> {
     let open = ["/healthz", "/readyz", "/openapi.json", "/metrics", "/identity/register"];
     let mut doors = Vec::new();
     for (path, methods) in description["paths"].as_object().unwrap() {
-        let beside = path.starts_with("/.well-known/") || path.starts_with("/oauth2/");
+        let beside = ["/.well-known/", "/oauth2/", "/s/"].iter().any(|open| path.starts_with(open));
         if beside || open.contains(&path.as_str()) || path.contains("/callbacks/") {
             continue;
         }

@@ -40,6 +40,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/.well-known/openid-configuration", Public),
     ("GET", "/.well-known/oauth-authorization-server", Public),
     ("GET", "/.well-known/jwks.json", Public),
+    ("GET", "/s/{code}", Public),
     ("GET", "/oauth2/authorize", Public),
     ("POST", "/oauth2/login", Public),
     ("POST", "/oauth2/logout", Public),
