@@ -15,6 +15,9 @@ use crate::{budget::Held, log::Order, source::Quarantined};
 
 /// How long a table is left alone whose rows could not be read, at most: so many times the first time.
 const LONGEST_PAUSE: u32 = 100;
+/// So often rows must fail to be read, each time with the log at its end, before a person is asked.
+const TRIES: u32 = 3;
+
 /// Rows of the first chunk; the next ones are as many as take the time and memory they should.
 pub(super) const FIRST_ROWS: usize = 10_000;
 const FEWEST_ROWS: usize = 256;
@@ -178,6 +181,14 @@ impl<P> Copying<P> {
     pub(super) fn pause(&mut self, now: Instant, first: Duration) {
         let length = self.pause.map_or(first, |(_, p)| (2 * p).min(LONGEST_PAUSE * first));
         self.pause = Some((now + length, length));
+    }
+
+    /// Rows could not be read, for a reason that does not pass by itself: tells whether that happened too
+    /// often. The log may still be before a change of the columns that the rows have already.
+    pub(super) fn refused(&mut self, looks: u64) -> bool {
+        self.failures += 1;
+        self.blocked = Some(End::After(looks));
+        self.failures >= TRIES
     }
 
     /// A chunk of so many rows and bytes took so long: what to ask for next, up to twice as many.

@@ -18,9 +18,6 @@ use crate::{
     log::{Chunk, FoundTables, Log, Rows},
 };
 
-/// So often rows must fail to be read, each time with the log at its end, before a person is asked.
-pub(super) const TRIES: u32 = 3;
-
 /// What a state says while a table's rows cannot be read.
 const UNREADABLE: &str = "its rows cannot be read at the moment: ";
 
@@ -398,12 +395,10 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             }
             return None;
         }
-        // The log may still be before a change of the columns that the rows have already.
-        copying.failures += 1;
-        copying.blocked = Some(End::After(self.looks));
-        // Or it tells of them with the next row only.
+        let is_final = copying.refused(self.looks);
+        // The log tells of other columns, or does so with the next row only.
         self.unseen = Some(Unseen::Suspected);
-        (copying.failures >= TRIES).then(|| format!("its rows could not be read: {reason}"))
+        is_final.then(|| format!("its rows could not be read: {reason}"))
     }
 
     fn part(&mut self, name: &TableName, result: Result<Vec<RecordBatch>, IngestError>) {

@@ -16,6 +16,7 @@ use super::{
     copying::{End, FIRST_ROWS, Purpose},
     jobs::Job,
     spool::{self, Spool},
+    unseen::Unseen,
 };
 use crate::{
     IngestError, Phase,
@@ -210,16 +211,17 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         let (name, purpose) = (name.clone(), *purpose);
         self.drop_whole(&name);
         self.states_due.insert(name.clone());
-        let reason = with_causes(error);
-        if error.kind().retryable() {
+        let (reason, passes, looks) = (with_causes(error), error.kind().retryable(), self.looks);
+        if passes {
             tracing::warn!(table = %name, error = reason, "could not copy rows; trying again");
+        } else {
+            self.unseen = Some(Unseen::Suspected);
         }
         let copies = self.tables.get_mut(&name).map(|t| &mut t.copies);
         let mut is_final = false;
         for copying in copies.into_iter().flatten().filter(|c| c.purpose == purpose) {
             copying.pause(Instant::now(), self.settings.first_pause);
-            copying.failures += u32::from(!error.kind().retryable());
-            is_final |= copying.failures >= super::jobs::TRIES;
+            is_final |= !passes && copying.refused(looks);
         }
         if is_final {
             let reason = format!("its rows could not be read: {reason}");

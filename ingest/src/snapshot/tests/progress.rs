@@ -154,3 +154,31 @@ async fn a_table_without_a_key_is_replaced_as_a_whole_or_not_at_all() {
     assert_eq!(copies, 5 * 25, "each copy was handed out once");
     replica.assert_is(&model, "in the end");
 }
+
+/// Rows have the columns of now, and the log is far before the change that makes them known.
+#[tokio::test]
+async fn a_table_without_a_key_waits_for_the_log_to_tell_its_columns() {
+    let model = filled();
+    let bag: TableName = "m.bag".parse().unwrap();
+    model.commit(vec![Event::Columns(table("m.bag", &[], 2))]);
+    let mut replica = Replica::default();
+    // However soon they are asked for again.
+    let settings = DatabaseSettings { first_pause: Duration::ZERO, ..settings(20) };
+    let database = Database::new(model.log(), vec![model.rows(true, 1)], settings);
+    let mut ingest = open(&model, &mut replica, AnySource(Box::new(database))).await;
+    copied(&mut ingest, &mut replica, 1_000).await;
+    let mut random = StdRng::seed_from_u64(5);
+    (0..100).for_each(|_| write(&model, &mut random));
+    model.commit(vec![Event::Columns(table("m.bag", &[], 0))]);
+    ingest.resync(&bag).unwrap();
+    let one = CutLimits { max_rows: 1, max_bytes: usize::MAX };
+    loop {
+        replica.apply(&ingest.next(one).await.unwrap());
+        let phase = replica.states[&bag].phase;
+        assert_ne!(phase, Phase::Stopped, "{:?}", replica.states[&bag]);
+        if replica.is_streaming() && stored_at(&replica) == Some(model.state().log.len()) {
+            break;
+        }
+    }
+    replica.assert_is(&model, "in the end");
+}
