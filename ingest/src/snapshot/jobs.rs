@@ -42,7 +42,7 @@ pub(super) enum Job<L: Log, R: Rows<Place = L::Place>> {
     /// The tables that there are, and where the log ended after that.
     Looked {
         rows: R,
-        result: Result<(FoundTables, L::Place), IngestError>,
+        result: Result<Unseen<L::Place>, IngestError>,
     },
     /// Where the log ended.
     End(Result<L::Place, IngestError>),
@@ -207,7 +207,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             Job::Looked { rows, result } => {
                 self.rows.push(rows);
                 match result {
-                    Ok((found, end)) => self.unseen = Some(Unseen::Found(found, end)),
+                    Ok(found) => self.unseen = Some(found),
                     Err(error) => {
                         let error = with_causes(&error);
                         tracing::warn!(source = %self.id, error, "could not ask for new tables");

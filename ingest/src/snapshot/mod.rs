@@ -149,6 +149,8 @@ pub(crate) struct Database<L: Log, R: Rows<Place = L::Place>> {
 #[derive(Debug)]
 struct Table<P> {
     schema: Arc<TableSchema>,
+    /// With which page it got these columns.
+    moved_at: u64,
     /// None for a table without a key.
     keys: Option<Keys>,
     state: TableState,
@@ -165,6 +167,7 @@ impl<P> Table<P> {
         Self {
             keys: key_reader(&schema),
             schema,
+            moved_at: 0,
             state,
             is_known,
             copies: Vec::new(),

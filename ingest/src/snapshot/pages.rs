@@ -115,6 +115,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                 return;
             }
             table.schema = Arc::clone(&change.table);
+            table.moved_at = self.pages;
             table.keys = key_reader(&change.table);
             table.restart(&mut self.next_id);
             self.drop_whole(name);
@@ -122,7 +123,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
         }
         // It may have had rows under another name.
         let state = TableState::new(name.clone(), Phase::Streaming, self.now());
-        self.tables.insert(name.clone(), Table::new(Arc::clone(&change.table), state, true));
+        let table = Table::new(Arc::clone(&change.table), state, true);
+        self.tables.insert(name.clone(), Table { moved_at: self.pages, ..table });
         self.refused.remove(name);
         self.copy(name, Purpose::First, None);
     }

@@ -14,19 +14,19 @@ use crate::{
 pub(super) enum Unseen<P> {
     /// There may be some.
     Suspected,
-    /// These were there right before this place.
-    Found(FoundTables, P),
+    /// These were there at some time after this page and before this place.
+    Found { found: FoundTables, after: u64, before: P },
 }
 
 /// Asks for the tables, and then for the end of the log.
 async fn look<L: Log, R: Rows<Place = L::Place>>(
     mut rows: R,
-    at: L::Place,
+    (at, after): (L::Place, u64),
     end: BoxFuture<'static, Result<L::Place, IngestError>>,
 ) -> Job<L, R> {
     let found = rows.tables(&at).await;
     let result = match found {
-        Ok(found) => end.await.map(|end| (found, end)),
+        Ok(found) => end.await.map(|before| Unseen::Found { found, after, before }),
         Err(error) => Err(error),
     };
     Job::Looked { rows, result }
@@ -41,7 +41,7 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             Some(Unseen::Suspected) if self.must_wait() => self.unseen = Some(Unseen::Suspected),
             Some(Unseen::Suspected) => match (self.rows.pop(), &self.log) {
                 (Some(rows), Some(log)) => {
-                    self.jobs.spawn(look(rows, log.at().clone(), log.end()));
+                    self.jobs.spawn(look(rows, (log.at().clone(), self.pages), log.end()));
                 }
                 // All connections are busy: later.
                 (rows, _) => {
@@ -49,15 +49,21 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
                     self.unseen = Some(Unseen::Suspected);
                 }
             },
-            Some(Unseen::Found(found, end)) => {
-                if !self.log.as_ref().is_some_and(|log| log.reached(&end)) {
-                    self.unseen = Some(Unseen::Found(found, end));
+            Some(Unseen::Found { found, after, before }) => {
+                if !self.log.as_ref().is_some_and(|log| log.reached(&before)) {
+                    self.unseen = Some(Unseen::Found { found, after, before });
                     return false;
                 }
                 for table in found.tables {
                     let name = table.name().clone();
                     let is_told = match self.tables.get(&name) {
-                        Some(known) => known.copies.is_empty() || *known.schema == *table,
+                        Some(known) if known.copies.is_empty() || *known.schema == *table => true,
+                        // What the log told meanwhile may be newer.
+                        Some(known) if known.moved_at > after => {
+                            self.unseen = Some(Unseen::Suspected);
+                            true
+                        }
+                        Some(_) => false,
                         None => self.refused.contains_key(&name),
                     };
                     if !is_told {

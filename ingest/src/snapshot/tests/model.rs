@@ -17,7 +17,7 @@ use medlake_contract::{
 use tokio::sync::Notify;
 
 use crate::{
-    CutLimits, IngestError,
+    CutLimits, IngestError, Phase, TableState,
     log::{Chunk, FoundTables, Log, Order, Rows},
     source::{Acknowledge, Gauges, Page},
 };
@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) log: Vec<Vec<Event>>,
     /// The log does not go back further than this.
     pub(super) purged: usize,
+    /// Whoever changes columns writes rows, too, of which the log does not tell.
+    pub(super) rewrites: bool,
     /// So often rows are read before failures begin.
     pub(super) passes: u32,
     /// Selects fail as long as this is not 0.
@@ -317,6 +319,10 @@ impl Log for ModelLog {
                     self.tables.insert(schema.name().clone(), Arc::clone(schema));
                     page.schemas
                         .push(SchemaChange { table: Arc::clone(schema), renamed: Vec::new() });
+                    if state.rewrites {
+                        let name = schema.name().clone();
+                        page.states.push(TableState::new(name, Phase::Snapshotting, 0));
+                    }
                 } else if events.len() > 8 {
                     if !first {
                         break;

@@ -182,3 +182,41 @@ async fn a_table_without_a_key_waits_for_the_log_to_tell_its_columns() {
     }
     replica.assert_is(&model, "in the end");
 }
+
+/// The tables are asked for, then where the log ends: in between, the log may tell of newer columns.
+#[tokio::test]
+async fn columns_that_were_asked_for_are_older_than_those_the_log_tells_of() {
+    for meanwhile in 0..40_i64 {
+        let model = filled();
+        let mut replica = Replica::default();
+        let source = source(&model, 2, true, 20);
+        let mut ingest = open(&model, &mut replica, source).await;
+        copied(&mut ingest, &mut replica, 1_000).await;
+        model.state().rewrites = true;
+        model.state().end_yields = 20;
+        model.commit(vec![Event::Columns(table("m.keyed", &["id"], 1))]);
+        for call in 0..2_000 {
+            if call == meanwhile {
+                model.commit(vec![Event::Columns(table("m.keyed", &["id"], 2))]);
+            }
+            if call > meanwhile && call % 4 == 0 && call < 300 {
+                let mut row = vec![Some((1_000 + call).to_string()), None, None, None];
+                row.resize(5, Some("new".to_owned()));
+                let none = vec![None; 5];
+                let name = "m.keyed".parse().unwrap();
+                model.commit(vec![Event::Change(name, Op::Insert, none, row)]);
+            }
+            let limits = CutLimits { max_rows: 1, max_bytes: usize::MAX };
+            tokio::select! {
+                biased;
+                cut = ingest.next(limits) => replica.apply(&cut.unwrap()),
+                () = yields(3) => {}
+            }
+            let end = model.state().log.len();
+            if call > 300 && replica.is_streaming() && stored_at(&replica) == Some(end) {
+                break;
+            }
+        }
+        replica.assert_is(&model, &format!("told after {meanwhile} calls"));
+    }
+}
