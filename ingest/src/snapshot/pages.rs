@@ -117,6 +117,8 @@ impl<L: Log, R: Rows<Place = L::Place>> Database<L, R> {
             table.schema = Arc::clone(&change.table);
             table.moved_at = self.pages;
             table.keys = key_reader(&change.table);
+            // Rows may have failed to be read because of the columns they had.
+            table.copies.iter_mut().for_each(|copying| copying.failures = 0);
             table.restart(&mut self.next_id);
             self.drop_whole(name);
             return;
