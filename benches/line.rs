@@ -5,7 +5,8 @@
 //!   it, at 200 orders a second; beside it the bare round trip of an HTTP request.
 //! - **screen**: all tiles of the executive screen answered, while that load runs.
 //! - **replay**: order lines a second from the recorded file to the marts, and peak memory; beside
-//!   it the services alone, without anyone reading their changes.
+//!   it the services alone, without anyone reading their changes;
+//! - **history**: 180 days of 10,000 simulated people, on the services alone.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a measurement")]
 
@@ -49,6 +50,18 @@ async fn main() {
     println!("  a bare HTTP round trip meanwhile: p50 {:.1} ms", ms(median(&mut trip)));
     println!("  all tiles of the screen: p95 {:.1} ms", ms(median(&mut screen)));
     replay().await;
+    history();
+}
+
+/// Months of a whole hospital, by the services' own functions; what it prints has the rates.
+fn history() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut simulate = binary();
+    simulate.args(["simulate", "--backfill", "180d", "--people", "10000", "--seed", "7"]);
+    simulate.args(["--only-backfill", "--log", "warn", "--data"]).arg(dir.path());
+    let output = simulate.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    println!("simulated history, SQLite: {}", String::from_utf8_lossy(&output.stdout).trim());
 }
 
 fn median(values: &mut [Duration]) -> Duration {

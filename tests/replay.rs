@@ -89,3 +89,31 @@ async fn the_adherer_patients_come_out_whole() {
     }
     recompute::marts_equal_a_recomputation(&platform).await;
 }
+
+#[tokio::test]
+async fn a_simulated_history_comes_out_as_the_services_have_it() {
+    let _alone = platform::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let platform = Platform::quiet(dir.path()).await;
+    let mut simulate: Command = binary();
+    simulate.args(["simulate", "--backfill", "100d", "--people", "150", "--seed", "7"]);
+    simulate.args(["--only-backfill", "--data"]).arg(dir.path());
+    let sql = "select count(*) as orders, sum(refunded_fen) as refunded, count(promoter_id) as referred \
+               from mall.orders";
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        // A second run finds everything there and adds nothing.
+        let output = simulate.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        platform.caught_up(Duration::from_secs(60)).await;
+        let mut mall = sources::open(dir.path(), "mall").await;
+        let theirs = sources::rows(&mut mall, &sql.replace("mall.", "")).await;
+        assert_eq!(platform.rows(sql).await, theirs);
+        assert!(theirs[0].iter().all(|count| count.as_i64() > Some(0)), "{theirs:?}");
+        said.push((String::from_utf8(output.stdout).unwrap(), theirs));
+    }
+    assert_eq!(said[1].0, "100 days of 150 people are there already\n");
+    assert_eq!(said[0].1, said[1].1);
+    assert!(recompute::tables_equal_their_sources(&platform).await > 2_000);
+    recompute::marts_equal_a_recomputation(&platform).await;
+}

@@ -224,6 +224,23 @@ pub async fn of_code(
         .ok_or_else(|| OperationalError::unknown("share link", code))
 }
 
+/// The links of a distributor that can be followed now, the oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_distributor(
+    connection: &mut Connection,
+    tenant_id: i64,
+    distributor_id: i64,
+) -> Result<Vec<ShareLink>, OperationalError> {
+    sql("select * from share_link
+         where tenant_id = ?1 and distributor_id = ?2 and ended_at is null order by link_id")
+    .bind(tenant_id)
+    .bind(distributor_id)
+    .all(connection)
+    .await
+}
+
 /// Whose links.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

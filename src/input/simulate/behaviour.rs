@@ -56,8 +56,8 @@ pub(super) enum Act {
     Join {
         member: usize,
     },
-    /// Is bound to a distributor.
-    Bind {
+    /// Follows the link of a distributor, who binds them if nobody has.
+    Follow {
         member: usize,
     },
     /// Places the order.

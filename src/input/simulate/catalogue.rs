@@ -227,6 +227,9 @@ pub(super) fn by_popularity(seed: u64) -> Vec<usize> {
     places
 }
 
+/// Where the links of distributors lead.
+pub(super) const SHARED_PAGE: &str = "/health";
+
 pub(super) fn distributor_name(member: usize) -> String {
     format!("分销 {:04}", member + 1)
 }

@@ -21,6 +21,8 @@ const FIRST_WEEKS_DAYS: i64 = 14;
 const REFILLS_IN_THE_MALL: f64 = 0.75;
 /// How long after a reminder it is known what became of it.
 pub(super) const KNOWN_AFTER_MICROS: i64 = 2 * HOUR_MICROS;
+/// The chance that somebody who was referred comes by the link again.
+const FOLLOWS_AGAIN: f64 = 0.15;
 const FOLLOW_UP_EVERY_DAYS: i64 = 90;
 const FOLLOW_UP_AGAIN_AFTER_DAYS: i64 = 30;
 
@@ -148,21 +150,25 @@ impl History {
         let (from, until) = (self.midnight(self.day), self.midnight(self.day + 1));
         for at in law::arrivals(per_day, from, until, &mut random) {
             let person = model.population.anybody(&mut random);
-            self.meet(person, at);
+            self.meet(person, at, &mut random);
             self.put_order(person, model.visit(person, at, Pace::REAL, &mut random));
         }
     }
 
-    /// Binds somebody, at the first of their visits, to who referred them.
-    fn meet(&mut self, person: usize, at: i64) {
-        if self.known[person].is_some() {
-            return;
-        }
-        let promoter = self.model.population.people[person].promoter;
-        let promoter = promoter.filter(|member| self.joined_at[*member] < at);
-        self.known[person] = Some(promoter);
+    /// Lets somebody come by the link of who referred them: the first time, and at times again.
+    fn meet(&mut self, person: usize, at: i64, random: &mut StdRng) {
+        let again = random.random_bool(FOLLOWS_AGAIN);
+        let promoter = match self.known[person] {
+            Some(promoter) => promoter.filter(|_| again),
+            None => {
+                let promoter = self.model.population.people[person].promoter;
+                let promoter = promoter.filter(|member| self.joined_at[*member] < at);
+                self.known[person] = Some(promoter);
+                promoter
+            }
+        };
         if let Some(member) = promoter {
-            self.put(person, 0, at, Act::Bind { member });
+            self.put(person, 0, at, Act::Follow { member });
         }
     }
 
@@ -190,7 +196,7 @@ impl History {
                 .max(enrolled_at + HOUR_MICROS);
             let (_, supply_days) = patient.supply();
             if random.random_bool(REFILLS_IN_THE_MALL) {
-                self.meet(person, at);
+                self.meet(person, at, random);
                 self.put_order(person, model.refill(person, at, Pace::REAL, random));
             } else {
                 let act = Act::Dispense { on: self.date(day), days_supply: supply_days };

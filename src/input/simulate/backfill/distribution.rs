@@ -1,23 +1,35 @@
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
+use chrono::{Datelike, Months, NaiveDate};
 use medlake_operational::{
-    OperationalError, Scope, Services, WriteTransaction,
+    Connection, OperationalError, Scope, Services, WriteTransaction,
     distribution::{
-        bindings::{self, BindingCause, NewBinding},
+        commissions,
         distributors::{self, NewDistributor},
+        payouts::{self, NewChannelRecord, NewPayout, Outcome},
         rules,
+        settlements::{self, NewSettlements},
+        share_links::{self, NewShareLink},
+        touches::{self, Door, NewTouch},
     },
 };
 
 use super::Part;
 use crate::input::simulate::{
+    DAY_MICROS, SHANGHAI_MICROS,
     behaviour::{Act, Model, Step},
     catalogue,
 };
 
+/// The day of a month at whose end the month before is settled and paid out.
+const SETTLED_ON: u32 = 3;
+const CHANNEL: &str = "wechat_transfer";
+
 /// The distribution programme's part.
 pub(super) struct Distribution {
     model: Arc<Model>,
+    /// The code of each distributor's link.
+    codes: HashMap<usize, String>,
 }
 
 /// Distributors come in the order of their numbers.
@@ -40,7 +52,53 @@ impl Distribution {
             }
         }
         tx.commit().await?;
-        Ok(Self { model: Arc::clone(model) })
+        Ok(Self { model: Arc::clone(model), codes: HashMap::new() })
+    }
+
+    /// The code of a distributor's link, looked up once after a start.
+    async fn code(
+        &mut self,
+        on: &mut Connection,
+        member: usize,
+    ) -> Result<String, OperationalError> {
+        if let Some(code) = self.codes.get(&member) {
+            return Ok(code.clone());
+        }
+        let id = id_of(member);
+        let links = share_links::of_distributor(on, Scope::DEFAULT_TENANT, id).await?;
+        let unknown = OperationalError::NotFound { what: "distributor", id };
+        let link = links.into_iter().next().ok_or(unknown)?;
+        self.codes.insert(member, link.code.clone());
+        Ok(link.code)
+    }
+
+    /// Pays out what a month came to.
+    async fn settle(
+        tx: &mut WriteTransaction,
+        scope: Scope,
+        period: String,
+    ) -> Result<(), OperationalError> {
+        let mut new = NewSettlements { period, after_id: 0 };
+        loop {
+            let settled = settlements::settle(tx, scope, &new).await?;
+            for settlement in settled.items {
+                let payout = NewPayout { channel: CHANNEL.to_owned() };
+                let payout = payouts::begin(tx, scope, settlement.settlement_id, &payout).await?;
+                let paid = NewChannelRecord {
+                    channel: CHANNEL.to_owned(),
+                    trade_number: format!("simulated-{}", payout.payout_number),
+                    payout_number: payout.payout_number,
+                    amount_fen: payout.net_fen,
+                    outcome: Outcome::Succeeded,
+                    occurred_at: scope.now,
+                };
+                payouts::record(tx, scope, &paid).await?;
+            }
+            match settled.next_after_id {
+                Some(after_id) => new.after_id = after_id,
+                None => return Ok(()),
+            }
+        }
     }
 }
 
@@ -64,14 +122,24 @@ impl Part for Distribution {
                     tax_regime: None,
                 };
                 distributors::create(tx, scope, new).await?;
-            }
-            Act::Bind { member } => {
-                let new = NewBinding {
-                    person_id,
+                let link = NewShareLink {
                     distributor_id: id_of(*member),
-                    cause: BindingCause::Scan,
+                    product_id: None,
+                    page: Some(catalogue::SHARED_PAGE.to_owned()),
+                    campaign: None,
                 };
-                bindings::bind(tx, scope, new).await?;
+                let made = share_links::create(tx, scope, link).await?;
+                self.codes.insert(*member, made.link.code);
+            }
+            Act::Follow { member } => {
+                let new = NewTouch {
+                    code: self.code(tx, *member).await?,
+                    person_id,
+                    door: if step.at % 4 == 0 { Door::QrCode } else { Door::Link },
+                    visitor: None,
+                    registered: false,
+                };
+                touches::touch(tx, scope, &new).await?;
             }
             _ => return Ok(false),
         }
@@ -80,9 +148,17 @@ impl Part for Distribution {
 
     async fn end_of_day(
         &mut self,
-        _: &mut WriteTransaction,
-        _: Scope,
+        tx: &mut WriteTransaction,
+        scope: Scope,
     ) -> Result<(), OperationalError> {
+        while commissions::release_due(tx, scope).await? > 0 {}
+        // The day that ends now.
+        let days = (scope.now - 1 + SHANGHAI_MICROS).div_euclid(DAY_MICROS);
+        let today = NaiveDate::default() + chrono::TimeDelta::days(days);
+        if today.day() == SETTLED_ON {
+            let month = today - Months::new(1);
+            Self::settle(tx, scope, month.format("%Y-%m").to_string()).await?;
+        }
         Ok(())
     }
 }

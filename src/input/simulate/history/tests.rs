@@ -49,7 +49,7 @@ fn a_history_is_in_order_and_follows_from_the_seed() {
                 assert!(enrolled.contains(person));
             }
             Act::Join { member } => assert!(members.insert(*member)),
-            Act::Bind { member } => assert!(members.contains(member)),
+            Act::Follow { member } => assert!(members.contains(member)),
         }
     }
     assert_eq!((enrolled.len(), members.len()), (60, 16));
@@ -71,8 +71,8 @@ fn as_much_happens_as_is_said() {
     let doses = f64::from(count(|act| matches!(act, Act::Dose { .. })));
     let missed = f64::from(count(|act| matches!(act, Act::Dose { taken_at: None, .. })));
     assert!((0.1..0.4).contains(&(missed / doses)), "{missed} of {doses} missed");
-    let bound = count(|act| matches!(act, Act::Bind { .. }));
-    assert!((400..800).contains(&bound), "{bound} bound");
+    let followed = count(|act| matches!(act, Act::Follow { .. }));
+    assert!((1_000..3_000).contains(&followed), "{followed} followed a link");
     assert!(model.population.people.iter().any(|person| person.promoter == Some(0)));
 }
 

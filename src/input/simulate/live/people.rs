@@ -27,7 +27,8 @@ pub(super) struct World {
     pub(super) pharmacies: Vec<i64>,
     pub(super) products: Vec<i64>,
     pub(super) coupons: Vec<i64>,
-    pub(super) distributors: Vec<i64>,
+    /// The codes of the links of the distributors.
+    pub(super) codes: Vec<String>,
     /// By the place of the person.
     pub(super) enrolled: Vec<Enrolled>,
     /// Who was seen to be bound since the traffic began.
@@ -58,12 +59,12 @@ impl Enrolled {
 }
 
 impl World {
-    /// To whom somebody is to be bound, if to anyone and not done yet.
-    pub(super) fn promoter(&self, person: usize) -> Option<i64> {
+    /// The code of the link that somebody comes by, if by one and not done yet.
+    pub(super) fn code(&self, person: usize) -> Option<&str> {
         let member = self.model.population.people[person].promoter?;
         // Poisoned or not, a set of places is whole.
         let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        (!bound.contains(&person)).then(|| self.distributors[member])
+        (!bound.contains(&person)).then(|| &*self.codes[member])
     }
 
     pub(super) fn note_bound(&self, person: usize) {
@@ -82,9 +83,10 @@ pub(super) async fn set_up(client: &Client, model: Arc<Model>, now: i64) -> anyh
     let coupons = catalogue::coupons().into_iter().map(|c| (c.name.clone(), c));
     let coupons = named(client, "/mall/coupons", "coupon_id", coupons).await.context("coupons")?;
     let distributors = distributors(client, &model, &products).await.context("distributors")?;
+    let codes = codes(client, &distributors).await.context("links of distributors")?;
     let enrolled = patients(client, &model, now).await.context("patients")?;
     let bound = Mutex::default();
-    Ok(World { model, pharmacies, products, coupons, distributors, enrolled, bound })
+    Ok(World { model, pharmacies, products, coupons, codes, enrolled, bound })
 }
 
 /// Ids of all rows of a list, by what tells them apart; the oldest of several.
@@ -166,6 +168,26 @@ async fn distributors(
         ids.push(id);
     }
     Ok(ids)
+}
+
+/// The link of each distributor, made when there is none.
+async fn codes(client: &Client, distributors: &[i64]) -> anyhow::Result<Vec<String>> {
+    let mut codes = Vec::with_capacity(distributors.len());
+    for distributor_id in distributors {
+        let path = format!("/distribution/share-links?distributor_id={distributor_id}&limit=1");
+        let found = client.get(&path).await?;
+        let link = match &found["items"][0] {
+            Value::Null => {
+                let body =
+                    json!({ "distributor_id": distributor_id, "page": catalogue::SHARED_PAGE });
+                let key = format!("setup/link/{distributor_id}");
+                client.post("/distribution/share-links", &key, &body).await?
+            }
+            there => there.clone(),
+        };
+        codes.push(link["code"].as_str().context("a link without a code")?.to_owned());
+    }
+    Ok(codes)
 }
 
 async fn rules(client: &Client, products: &[i64]) -> Result<(), Refused> {

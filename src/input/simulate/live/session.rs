@@ -47,11 +47,11 @@ impl Session {
     async fn visit(&mut self, world: &World) -> Result<(), Refused> {
         Tally::add(&self.tally.visits);
         let person = world.model.population.anybody(&mut self.random);
-        if let Some(distributor_id) = world.promoter(person) {
+        if let Some(code) = world.code(person) {
+            // Whoever is bound already stays so; that they came is noted.
             let person_id = world.model.population.people[person].person_id;
-            let body = json!({ "person_id": person_id, "distributor_id": distributor_id });
-            match self.post("/distribution/bindings", "bind", &body).await {
-                // Bound before, as an earlier run or the history did, or to one who has left.
+            let body = json!({ "code": code, "person_id": person_id });
+            match self.post("/distribution/touches", "follow", &body).await {
                 Err(refused) if !refused.is_conflict() && !refused.is_not_found() => {
                     return Err(refused);
                 }

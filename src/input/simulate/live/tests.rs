@@ -108,7 +108,7 @@ async fn what_the_traffic_needs_is_made_once() {
     let now = clock::machine()();
     let model = |seed| Arc::new(Model::new(seed, 2_000));
     let first = people::set_up(&client, model(1), now).await.unwrap();
-    assert_eq!((first.enrolled.len(), first.distributors.len()), (300, 80));
+    assert_eq!((first.enrolled.len(), first.codes.len()), (300, 80));
     let counts = async || {
         let mut counts = Vec::new();
         for (database, sql) in [
@@ -146,7 +146,7 @@ async fn what_the_traffic_needs_is_made_once() {
     let ids = |world: &people::World| {
         let enrolled: Vec<_> = world.enrolled.iter().map(|e| (e.patient_id, e.plan_id)).collect();
         let places = (world.pharmacies.clone(), world.products.clone(), world.coupons.clone());
-        (places, world.distributors.clone(), enrolled)
+        (places, world.codes.clone(), enrolled)
     };
     assert_eq!(ids(&second), ids(&first));
     served.stop().await;
