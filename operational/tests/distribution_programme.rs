@@ -4,11 +4,15 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, Response},
 };
-use medlake_operational::{Scope, distribution::bindings};
+use medlake_operational::{Scope, distribution::bindings, identity::Permission};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::{App, DAY, On, SECOND, START, assert_error, qr_reader, run};
+use crate::{
+    App, DAY, On, SECOND, START, assert_error,
+    identity::{customer, guarded, program, with_token},
+    qr_reader, run,
+};
 
 on_both! {
     a_distributor_applies_and_is_decided_on,
@@ -16,6 +20,7 @@ on_both! {
     a_buyer_is_bound_as_the_settings_say,
     a_tree_that_grows_too_far_is_told_of_once,
     settings_have_ranges_and_versions,
+    distributors_see_what_is_theirs,
 }
 
 async fn distributor(app: &App, person: i64, parent: Option<i64>) -> Value {
@@ -80,7 +85,10 @@ async fn a_distributor_applies_and_is_decided_on(on: On) {
         .collect();
     let expected = ["applied", "rejected", "applied", "active", "suspended", "active", "left"];
     assert_eq!(past, expected);
-    assert_eq!(found["version"], 7);
+    assert_eq!(
+        (&found["version"], &found["changes"][6]["changed_by"]),
+        (&json!(7), &json!("system"))
+    );
     let (_, applied) = app.get("/distribution/distributors?status=applied&limit=5").await;
     assert_eq!(applied["items"].as_array().unwrap().len(), 1);
     let (_, none) = app.get("/distribution/distributors?after_id=9").await;
@@ -356,4 +364,74 @@ async fn settings_have_ranges_and_versions(on: On) {
     {
         assert!(!run(&mut tx, refused).await, "{refused}");
     }
+}
+
+async fn distributors_see_what_is_theirs(on: On) {
+    let (app, _) = guarded(on).await;
+    let (_, _, staff) = program(&app, Permission::ALL.to_vec()).await;
+    let (first, own) = customer(&app, "first").await;
+    let (second, _) = customer(&app, "second").await;
+    let ask = async |token: &str, method: &str, path: &str, body: Option<Value>| {
+        with_token(&app, method, &format!("/distribution/{path}"), token, body).await
+    };
+    for person in [&first, &second] {
+        let body = json!({"person_id": person, "kind": "person", "name": "n"});
+        let added = ask(&staff, "POST", "distributors", Some(body.clone())).await;
+        assert_eq!(added.0, 201, "{added:?}");
+        let refused = ask(&own, "POST", "distributors", Some(body)).await;
+        assert_eq!(refused.0, 403, "only staff admits");
+    }
+    let (_, all) = ask(&staff, "GET", "distributors", None).await;
+    let id = |at: usize| all["items"][at]["distributor_id"].as_i64().unwrap();
+    let (mine, others) = (id(0), id(1));
+    let (_, seen) = ask(&own, "GET", "distributors", None).await;
+    assert_eq!(seen["items"], json!([all["items"][0]]));
+    let (_, balances) = ask(&own, "GET", "balances", None).await;
+    assert_eq!(balances["items"].as_array().unwrap().len(), 1);
+    for path in [
+        "distributors/{id}",
+        "distributors/{id}/balance",
+        "share-links?distributor_id={id}",
+        "entries?beneficiary_id={id}",
+    ] {
+        let of = |id: i64| path.replace("{id}", &id.to_string());
+        assert_eq!(ask(&own, "GET", &of(mine), None).await.0, 200, "{path}");
+        assert_eq!(ask(&own, "GET", &of(others), None).await.0, 404, "{path}");
+    }
+    for (path, body) in [
+        ("settings", json!({})),
+        ("bindings", json!({"person_id": first, "distributor_id": others})),
+        ("adjustments", json!({"beneficiary_id": mine, "amount_fen": 1, "reason": "r"})),
+        ("settlements", json!({"period": "2026-10"})),
+        ("applications", json!({"person_id": 999, "kind": "person", "name": "n"})),
+        ("touches", json!({"person_id": second, "code": "1111111"})),
+    ] {
+        assert_eq!(ask(&own, "POST", path, Some(body)).await.0, 403, "{path}");
+    }
+
+    let link = |distributor: i64| Some(json!({"distributor_id": distributor, "page": "/"}));
+    assert_eq!(ask(&own, "POST", "share-links", link(others)).await.0, 404);
+    let (status, shared) = ask(&own, "POST", "share-links", link(mine)).await;
+    assert_eq!(status, 201, "{shared}");
+    let (_, theirs) = ask(&staff, "POST", "share-links", link(others)).await;
+    // Whoever has the address may follow it; that they have just registered is not taken from them.
+    let (followed, _) = raw(&app, &format!("/s/{}", shared["code"].as_str().unwrap())).await;
+    assert_eq!(followed.status().as_u16(), 302);
+    let mode = json!({"binding_mode": "registration"});
+    assert_eq!(ask(&staff, "POST", "settings", Some(mode)).await.0, 201);
+    let touch = json!({"person_id": first, "code": theirs["code"], "registered": true});
+    let (_, touched) = ask(&own, "POST", "touches", Some(touch.clone())).await;
+    assert_eq!(touched["not_bound"], "only_at_registration", "{touched}");
+    let (_, touched) = ask(&staff, "POST", "touches", Some(touch)).await;
+    assert!(touched["binding"].is_object(), "{touched}");
+    // They learn how many came by their link, not who.
+    let touch = json!({"person_id": second, "code": shared["code"]});
+    ask(&staff, "POST", "touches", Some(touch)).await;
+    let touches = format!("touches?link_id={}", shared["link_id"]);
+    let (_, seen) = ask(&own, "GET", &touches, None).await;
+    let who: Vec<&Value> =
+        seen["items"].as_array().unwrap().iter().map(|t| &t["person_id"]).collect();
+    assert_eq!(who, [&Value::Null, &Value::Null]);
+    let touches = format!("touches?link_id={}", theirs["link_id"]);
+    assert_eq!(ask(&own, "GET", &touches, None).await.0, 404);
 }

@@ -15,6 +15,7 @@ create table programme_setting (
     tax_regime TEXT not null check (tax_regime in ('platform_cumulative', 'per_payment')),
     payout_min_fen INTEGER not null check (payout_min_fen > 0),
     link_base TEXT not null check (link_base <> ''),
+    created_by TEXT not null,
     created_at TIMESTAMP not null,
     unique (tenant_id, version)
 );
@@ -51,6 +52,7 @@ create table distributor_change (
     distributor_id INTEGER not null references distributor (distributor_id),
     status TEXT not null check (status in ('applied', 'active', 'rejected', 'suspended', 'left')),
     reason TEXT not null,
+    changed_by TEXT not null,
     changed_at TIMESTAMP not null
 );
 
@@ -65,6 +67,7 @@ create table tree_alert (
     people INTEGER not null,
     status TEXT not null check (status in ('open', 'resolved')),
     note TEXT not null,
+    resolved_by TEXT,
     raised_at TIMESTAMP not null,
     resolved_at TIMESTAMP,
     unique (root_id, reason),

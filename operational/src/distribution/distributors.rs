@@ -124,6 +124,8 @@ record! {
         pub status: DistributorStatus,
         /// Why.
         pub reason: String,
+        /// Who did it.
+        pub changed_by: String,
         /// Microseconds since 1970 (UTC).
         pub changed_at: Micros,
     }
@@ -358,6 +360,7 @@ async fn note(
         distributor_id,
         status,
         reason: reason.to_owned(),
+        changed_by: scope.actor.to_string(),
         changed_at: Micros(scope.now),
     };
     insert_one(tx, &change).await

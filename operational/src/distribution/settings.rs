@@ -114,6 +114,8 @@ record! {
         pub payout_min_fen: i64,
         /// What the addresses of share links begin with.
         pub link_base: String,
+        /// Who made them.
+        pub created_by: String,
         /// From when they hold, in microseconds since 1970 (UTC).
         pub created_at: Micros,
     }
@@ -158,6 +160,7 @@ impl NewSettings {
             tax_regime: self.tax_regime,
             payout_min_fen: self.payout_min_fen,
             link_base: self.link_base.trim_end_matches('/').to_owned(),
+            created_by: scope.actor.to_string(),
             created_at: Micros(scope.now),
         }
     }

@@ -63,7 +63,7 @@ pub struct NewTouch {
     /// What the browser is known by.
     #[schema(max_length = 64)]
     pub visitor: Option<String>,
-    /// Whether they have just registered.
+    /// Whether they have just registered. Believed of programs and staff, not of the person.
     #[serde(default)]
     pub registered: bool,
 }
@@ -133,10 +133,12 @@ pub async fn touch(
     }
     let visitor = new.visitor.as_deref();
     let touch = note(tx, scope, &link, new.door, Some(new.person_id), visitor).await?;
+    // A program that registered them knows; what they say of themselves could be said at any time.
+    let registered = new.registered && scope.only_person().is_none();
     let wanted = NewBinding {
         person_id: new.person_id,
         distributor_id: link.distributor_id,
-        cause: if new.registered { BindingCause::Registration } else { BindingCause::Scan },
+        cause: if registered { BindingCause::Registration } else { BindingCause::Scan },
     };
     let (binding, not_bound) = match bindings::offer(tx, scope, wanted, Some(link.link_id)).await? {
         Ok(binding) => (Some(binding), None),

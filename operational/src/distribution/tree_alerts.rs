@@ -61,6 +61,8 @@ record! {
         pub status: AlertStatus,
         /// What whoever looked at it says.
         pub note: String,
+        /// Who looked at it.
+        pub resolved_by: Option<String>,
         /// Microseconds since 1970 (UTC).
         pub raised_at: Micros,
         /// Microseconds since 1970 (UTC).
@@ -131,6 +133,7 @@ async fn raise(
         people,
         status: AlertStatus::Open,
         note: String::new(),
+        resolved_by: None,
         raised_at: Micros(scope.now),
         resolved_at: None,
     };
@@ -163,12 +166,14 @@ pub async fn resolve(
             "note must be 1 to {NOTE_LENGTH_MAX} characters"
         )));
     }
-    let resolved = sql("update tree_alert set status = 'resolved', note = ?3, resolved_at = ?4
+    let resolved = sql("update tree_alert set status = 'resolved', note = ?3, resolved_at = ?4,
+             resolved_by = ?5
          where alert_id = ?1 and tenant_id = ?2 and status = 'open'")
     .bind(alert_id)
     .bind(scope.tenant_id)
     .bind(note)
     .bind(Micros(scope.now))
+    .bind(scope.actor.to_string())
     .execute(tx)
     .await?;
     let alert = sql("select * from tree_alert where alert_id = ?1 and tenant_id = ?2")

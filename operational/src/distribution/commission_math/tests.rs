@@ -53,3 +53,32 @@ fn reversal_by_what_is_left_has_no_drift() {
         assert_eq!(reversed, booked, "seed {seed} round {round}");
     }
 }
+
+/// Whatever the rules of two levels, together they earn no more than the cap, also on what a refund
+/// leaves; and a level that fits under it is not touched.
+#[test]
+fn levels_together_earn_no_more_than_the_cap() {
+    let seed = 43;
+    let mut rng = StdRng::seed_from_u64(seed);
+    for round in 0..20_000 {
+        let base = rng.random_range(1..1_000_000);
+        let cap_bp = rng.random_range(0..=10_000);
+        let whole = cap(base, cap_bp);
+        let (mut left, mut all) = (whole, Vec::new());
+        for _ in 0..2 {
+            let wanted = if rng.random_range(0..2) == 0 {
+                rate(rng.random_range(0..=10_000))
+            } else {
+                fixed(rng.random_range(0..=2 * base))
+            };
+            let given = wanted.within(base, left);
+            assert_eq!(given.on(base), wanted.on(base).min(left), "seed {seed} round {round}");
+            left -= given.on(base);
+            all.push(given);
+        }
+        let rest = rng.random_range(0..=base);
+        let earned: i64 = all.iter().map(|terms| terms.on_rest(base, rest)).sum();
+        assert!(left >= 0 && earned <= whole, "seed {seed} round {round}");
+        assert_eq!(all.iter().map(|terms| terms.on_rest(base, 0)).sum::<i64>(), 0);
+    }
+}
