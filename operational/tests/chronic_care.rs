@@ -1,8 +1,4 @@
-use medlake_operational::chronic_care::{
-    dose_events::{DoseStatus, status_of},
-    follow_ups::on_target,
-    patients::Condition,
-};
+use medlake_operational::chronic_care::dose_events::{DoseStatus, status_of};
 use serde_json::{Value, json};
 
 use crate::{App, On, START, assert_error};
@@ -213,20 +209,4 @@ fn a_dose_counts_by_how_far_from_its_time_it_was_taken() {
     }
     assert_eq!(status_of(START, None), DoseStatus::Missed);
     assert_eq!(status_of(i64::MIN, Some(i64::MAX)), DoseStatus::Missed);
-}
-
-#[test]
-fn the_target_is_the_national_one() {
-    let pressure = |age, systolic, diastolic| {
-        on_target(Condition::Hypertension, age, Some((systolic, diastolic)), None)
-    };
-    assert_eq!(pressure(Some(50), 139, 89), Some(true));
-    assert_eq!(pressure(Some(50), 140, 80), Some(false));
-    assert_eq!(pressure(Some(50), 130, 90), Some(false));
-    assert_eq!(pressure(Some(65), 149, 89), Some(true));
-    assert_eq!(pressure(None, 149, 89), Some(false));
-    assert_eq!(on_target(Condition::Hypertension, None, None, Some(5_000)), None);
-    assert_eq!(on_target(Condition::Diabetes, None, None, Some(6_999)), Some(true));
-    assert_eq!(on_target(Condition::Diabetes, None, Some((120, 80)), Some(7_000)), Some(false));
-    assert_eq!(on_target(Condition::Other, None, Some((120, 80)), Some(5_000)), None);
 }

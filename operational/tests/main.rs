@@ -32,6 +32,7 @@ mod migrations;
 mod oracles;
 mod outbox;
 mod privacy;
+mod programmes;
 mod qr_reader;
 mod replay;
 #[path = "../../lake/tests/servers.rs"]

@@ -187,13 +187,8 @@ async fn replay(
 impl Measured {
     fn reading(&self, patient_id: i64, at: i64) -> NewReading {
         let empty = NewReading {
-            patient_id,
-            kind: ReadingKind::Glucose,
-            systolic_mmhg: None,
-            diastolic_mmhg: None,
-            pulse_per_min: None,
-            glucose_umol_per_l: None,
             measured_at: Some(at),
+            ..NewReading::new(patient_id, ReadingKind::Glucose)
         };
         match self.value {
             Value::Pressure { systolic_mmhg, diastolic_mmhg, pulse_per_min } => NewReading {

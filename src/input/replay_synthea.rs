@@ -26,6 +26,7 @@ use medlake_operational::{
         medication_plans::{self, NewMedicationPlan},
         patients::{self, Condition, NewPatient, Sex},
         readings::{self, NewReading, ReadingKind},
+        templates::Setting,
     },
 };
 
@@ -252,14 +253,10 @@ async fn plans(
     }
     let count = plans.len() as u64;
     for (medication, until) in plans.into_values() {
+        let (code, class) = (medication.drug_code.clone(), medication.drug_class.clone());
         let new = NewMedicationPlan {
-            plan_id: None,
-            patient_id,
-            drug_code: medication.drug_code.clone(),
-            drug_class: medication.drug_class.clone(),
-            doses_per_day: 1,
-            starts_on: medication.from,
             ends_on: until,
+            ..NewMedicationPlan::new(patient_id, code, class, 1, medication.from)
         };
         medication_plans::create(tx, Scope::at(midnight(medication.from)), new).await?;
     }
@@ -274,25 +271,18 @@ async fn meet(
     let scope = Scope::at(encounter.at);
     let pressure = encounter.systolic_mmhg.zip(encounter.diastolic_mmhg);
     let new = NewFollowUp {
-        patient_id,
-        performed_at: None,
-        method: Method::Visit,
         systolic_mmhg: pressure.map(|(systolic, _)| systolic),
         diastolic_mmhg: pressure.map(|(_, diastolic)| diastolic),
         fasting_glucose_umol_per_l: encounter.glucose_umol_per_l,
-        on_target: None,
         note: Some(encounter.about.clone()),
+        ..NewFollowUp::new(patient_id, Method::Visit)
     };
     follow_ups::record(tx, scope, new).await?;
     let mut rows = 1;
+    // What an encounter finds is of the office.
     let empty = NewReading {
-        patient_id,
-        kind: ReadingKind::BloodPressure,
-        systolic_mmhg: None,
-        diastolic_mmhg: None,
-        pulse_per_min: None,
-        glucose_umol_per_l: None,
-        measured_at: None,
+        setting: Some(Setting::Office),
+        ..NewReading::new(patient_id, ReadingKind::BloodPressure)
     };
     if let Some((systolic, diastolic)) = pressure {
         let new = NewReading {

@@ -106,6 +106,181 @@ create table _identifier_access (
 
 create index _identifier_access_patient on _identifier_access (patient_id);
 
+-- Templates of programmes, as they were written; a version never changes.
+create table care_template (
+    template_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    name TEXT not null,
+    version INTEGER not null check (version > 0),
+    title TEXT not null,
+    condition TEXT not null check (condition in ('hypertension', 'diabetes', 'other')),
+    source TEXT not null,
+    created_at TIMESTAMP not null,
+    unique (tenant_id, name, version)
+);
+
+create table care_programme (
+    programme_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    template_id INTEGER not null references care_template (template_id),
+    template TEXT not null,
+    state TEXT not null check (state in ('running', 'lost', 'completed', 'cancelled')),
+    step TEXT not null,
+    visit INTEGER not null,
+    repeats INTEGER not null,
+    entered_at TIMESTAMP not null,
+    due_at TIMESTAMP,
+    fired INTEGER not null,
+    timer_at TIMESTAMP,
+    started_at TIMESTAMP not null,
+    ended_at TIMESTAMP,
+    reason TEXT,
+    version INTEGER not null,
+    check ((ended_at is null) = (state in ('running', 'lost'))),
+    check (timer_at is null or state = 'running')
+);
+
+create index care_programme_patient on care_programme (patient_id);
+
+create index care_programme_timer on care_programme (timer_at);
+
+create table care_step (
+    care_step_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    programme_id INTEGER not null references care_programme (programme_id),
+    patient_id INTEGER not null references patient (patient_id),
+    visit INTEGER not null,
+    template_id INTEGER not null references care_template (template_id),
+    step TEXT not null,
+    entered_at TIMESTAMP not null,
+    due_at TIMESTAMP,
+    overdue_at TIMESTAMP,
+    left_at TIMESTAMP check (left_at >= entered_at),
+    outcome TEXT not null check (outcome in ('open', 'answered', 'passed', 'overdue', 'moved', 'ended')),
+    follow_up_id INTEGER,
+    unique (programme_id, visit),
+    check ((left_at is null) = (outcome = 'open')),
+    check ((follow_up_id is not null) = (outcome = 'answered'))
+);
+
+create index care_step_patient on care_step (patient_id);
+
+create table follow_up (
+    follow_up_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    performed_at TIMESTAMP not null,
+    method TEXT not null check (method in ('visit', 'phone', 'online')),
+    systolic_mmhg INTEGER,
+    diastolic_mmhg INTEGER,
+    fasting_glucose_umol_per_l INTEGER,
+    on_target BOOLEAN check (on_target in (0, 1)),
+    note TEXT,
+    programme_id INTEGER references care_programme (programme_id),
+    form TEXT
+);
+
+create index follow_up_patient on follow_up (patient_id, performed_at);
+
+create table follow_up_answer (
+    answer_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    follow_up_id INTEGER not null references follow_up (follow_up_id),
+    field TEXT not null,
+    position INTEGER not null,
+    integer_value INTEGER,
+    decimal_value REAL,
+    text_value TEXT,
+    boolean_value BOOLEAN check (boolean_value in (0, 1)),
+    date_value DATE,
+    unique (follow_up_id, field, position),
+    check ((integer_value is not null) + (decimal_value is not null) + (text_value is not null) + (boolean_value is not null) + (date_value is not null) = 1)
+);
+
+create table alert (
+    alert_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER references patient (patient_id),
+    kind TEXT not null check (kind in ('reading', 'overdue', 'lost', 'step', 'doses', 'device')),
+    severity TEXT not null check (severity in ('info', 'warning', 'critical')),
+    rule TEXT not null,
+    cause TEXT not null,
+    title TEXT not null,
+    occurrences INTEGER not null check (occurrences > 0),
+    raised_at TIMESTAMP not null,
+    last_at TIMESTAMP not null,
+    status TEXT not null check (status in ('open', 'acknowledged', 'resolved')),
+    acknowledged_at TIMESTAMP,
+    acknowledged_by TEXT,
+    resolved_at TIMESTAMP,
+    resolved_by TEXT,
+    resolution TEXT,
+    unique (tenant_id, cause),
+    check ((resolved_at is not null) = (status = 'resolved'))
+);
+
+create index alert_rule on alert (tenant_id, rule, patient_id);
+
+create index alert_patient on alert (patient_id);
+
+create table device (
+    device_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    kind TEXT not null check (kind in ('blood_pressure_monitor', 'glucose_meter')),
+    model TEXT not null,
+    serial TEXT not null check (serial <> ''),
+    status TEXT not null check (status in ('in_service', 'expired', 'retired')),
+    valid_to DATE,
+    clock_offset_seconds INTEGER,
+    clock_checked_at TIMESTAMP,
+    registered_at TIMESTAMP not null,
+    version INTEGER not null,
+    unique (tenant_id, kind, serial)
+);
+
+create index device_valid_to on device (valid_to);
+
+create table device_assignment (
+    assignment_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    device_id INTEGER not null references device (device_id),
+    patient_id INTEGER not null references patient (patient_id),
+    assigned_at TIMESTAMP not null,
+    returned_at TIMESTAMP check (returned_at >= assigned_at)
+);
+
+create index device_assignment_device on device_assignment (device_id, assigned_at);
+
+create index device_assignment_patient on device_assignment (patient_id);
+
+create table reading (
+    reading_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    patient_id INTEGER not null references patient (patient_id),
+    kind TEXT not null check (kind in ('blood_pressure', 'glucose')),
+    systolic_mmhg INTEGER,
+    diastolic_mmhg INTEGER,
+    pulse_per_min INTEGER,
+    glucose_umol_per_l INTEGER,
+    quality TEXT not null check (quality in ('ok', 'suspect')),
+    measured_at TIMESTAMP not null,
+    recorded_at TIMESTAMP not null,
+    setting TEXT not null check (setting in ('home', 'office')),
+    meal TEXT check (meal in ('fasting', 'after_meal', 'random')),
+    device_id INTEGER references device (device_id),
+    device_measured_at TIMESTAMP,
+    flags TEXT not null,
+    check ((kind = 'blood_pressure') = (systolic_mmhg is not null)),
+    check ((kind = 'blood_pressure') = (diastolic_mmhg is not null)),
+    check ((kind = 'glucose') = (glucose_umol_per_l is not null)),
+    check (meal is null or kind = 'glucose')
+);
+
+create index reading_patient on reading (patient_id, measured_at);
+
+create index reading_device on reading (device_id);
+
 create table medication_plan (
     plan_id INTEGER primary key,
     tenant_id INTEGER not null,
@@ -115,26 +290,39 @@ create table medication_plan (
     doses_per_day INTEGER not null check (doses_per_day between 1 and 24),
     starts_on DATE not null,
     ends_on DATE check (ends_on >= starts_on),
-    status TEXT not null check (status in ('active', 'stopped')),
+    status TEXT not null check (status in ('active', 'paused', 'hospital', 'stopped')),
     created_at TIMESTAMP not null,
-    updated_at TIMESTAMP not null
+    updated_at TIMESTAMP not null,
+    dose_amount REAL check (dose_amount > 0),
+    dose_unit TEXT,
+    clock_times TEXT,
+    slots_to TIMESTAMP,
+    version INTEGER not null
 );
 
 create index medication_plan_patient on medication_plan (patient_id);
 
-create table dispensing (
-    dispensing_id INTEGER primary key,
+create index medication_plan_slots on medication_plan (slots_to);
+
+-- What a plan was from when on: the last row that has begun holds.
+create table medication_plan_change (
+    change_id INTEGER primary key,
     tenant_id INTEGER not null,
+    plan_id INTEGER not null references medication_plan (plan_id),
     patient_id INTEGER not null references patient (patient_id),
-    drug_code TEXT not null,
-    drug_class TEXT not null,
-    dispensed_on DATE not null,
-    days_supply INTEGER not null check (days_supply > 0),
-    source TEXT not null check (source in ('mall', 'hospital', 'import')),
-    created_at TIMESTAMP not null
+    kind TEXT not null check (kind in ('started', 'changed', 'paused', 'hospital', 'resumed', 'stopped')),
+    effective_at TIMESTAMP not null,
+    status TEXT not null check (status in ('active', 'paused', 'hospital', 'stopped')),
+    doses_per_day INTEGER not null check (doses_per_day between 1 and 24),
+    dose_amount REAL,
+    dose_unit TEXT,
+    clock_times TEXT,
+    reason TEXT not null,
+    actor TEXT not null,
+    recorded_at TIMESTAMP not null
 );
 
-create index dispensing_patient on dispensing (patient_id, dispensed_on);
+create index medication_plan_change_plan on medication_plan_change (plan_id, effective_at);
 
 create table dose_event (
     dose_event_id INTEGER primary key,
@@ -149,41 +337,41 @@ create table dose_event (
     check (status = 'missed' or taken_at is not null)
 );
 
-create index dose_event_patient on dose_event (patient_id);
+create index dose_event_patient on dose_event (patient_id, scheduled_at);
 
-create table reading (
-    reading_id INTEGER primary key,
+create table reminder_slot (
+    slot_id INTEGER primary key,
     tenant_id INTEGER not null,
+    plan_id INTEGER not null references medication_plan (plan_id),
     patient_id INTEGER not null references patient (patient_id),
-    kind TEXT not null check (kind in ('blood_pressure', 'glucose')),
-    systolic_mmhg INTEGER,
-    diastolic_mmhg INTEGER,
-    pulse_per_min INTEGER,
-    glucose_umol_per_l INTEGER,
-    quality TEXT not null check (quality in ('ok', 'suspect')),
-    measured_at TIMESTAMP not null,
-    recorded_at TIMESTAMP not null,
-    check ((kind = 'blood_pressure') = (systolic_mmhg is not null)),
-    check ((kind = 'blood_pressure') = (diastolic_mmhg is not null)),
-    check ((kind = 'glucose') = (glucose_umol_per_l is not null))
+    scheduled_at TIMESTAMP not null,
+    dose_amount REAL,
+    dose_unit TEXT,
+    status TEXT not null check (status in ('due', 'taken', 'late', 'missed', 'cancelled')),
+    cancelled_for TEXT check (cancelled_for in ('changed', 'paused', 'hospital', 'stopped')),
+    reminded_at TIMESTAMP,
+    updated_at TIMESTAMP not null,
+    unique (plan_id, scheduled_at),
+    check ((cancelled_for is not null) = (status = 'cancelled'))
 );
 
-create index reading_patient on reading (patient_id, measured_at);
+create index reminder_slot_due on reminder_slot (status, scheduled_at);
 
-create table follow_up (
-    follow_up_id INTEGER primary key,
+create index reminder_slot_patient on reminder_slot (patient_id, scheduled_at);
+
+create table dispensing (
+    dispensing_id INTEGER primary key,
     tenant_id INTEGER not null,
     patient_id INTEGER not null references patient (patient_id),
-    performed_at TIMESTAMP not null,
-    method TEXT not null check (method in ('visit', 'phone', 'online')),
-    systolic_mmhg INTEGER,
-    diastolic_mmhg INTEGER,
-    fasting_glucose_umol_per_l INTEGER,
-    on_target BOOLEAN check (on_target in (0, 1)),
-    note TEXT
+    drug_code TEXT not null,
+    drug_class TEXT not null,
+    dispensed_on DATE not null,
+    days_supply INTEGER not null check (days_supply > 0),
+    source TEXT not null check (source in ('mall', 'hospital', 'import')),
+    created_at TIMESTAMP not null
 );
 
-create index follow_up_patient on follow_up (patient_id, performed_at);
+create index dispensing_patient on dispensing (patient_id, dispensed_on);
 
 -- Which dispensing a line bought in the mall became: a second delivery finds it and changes nothing.
 create table _mall_dispensing (

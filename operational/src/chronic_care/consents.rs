@@ -174,6 +174,23 @@ async fn holds(
     .await
 }
 
+/// Refuses unless the patient has separately consented to the use of sensitive information for care.
+///
+/// # Errors
+/// `Conflict`.
+pub(crate) async fn require_care(
+    on: &mut Connection,
+    patient_id: i64,
+) -> Result<(), OperationalError> {
+    if holds(on, patient_id, Purpose::Care, true).await? {
+        return Ok(());
+    }
+    Err(OperationalError::conflict(format!(
+        "patient {patient_id} has not consented to the use of sensitive information for care; record \
+         the consent first"
+    )))
+}
+
 pub(crate) fn router() -> Router<Services> {
     Router::new()
         .route("/chronic-care/patients/{id}/consents", routing::post(post).get(get_all))

@@ -16,7 +16,7 @@ use crate::{
 /// The longest supply of one dispensing: ten years.
 const DAYS_SUPPLY_MAX: i64 = 3660;
 /// A business day is that of Asia/Shanghai: eight hours ahead, all year.
-const BUSINESS_DAY_OFFSET_SECONDS: i32 = 8 * 3600;
+pub(crate) const BUSINESS_DAY_OFFSET_SECONDS: i32 = 8 * 3600;
 
 words! {
     /// Where a medicine came from.

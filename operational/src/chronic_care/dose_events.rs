@@ -4,10 +4,13 @@ use axum::{Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::medication_plans::{self, PlanStatus};
+use super::{
+    medication_plans::{self, MedicationPlan, PlanStatus},
+    patients, slots,
+};
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Micros, insert_one, record, words},
+    database::{Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure},
     scope::check_time,
 };
@@ -74,10 +77,11 @@ pub fn status_of(scheduled_at: i64, taken_at: Option<i64>) -> DoseStatus {
     }
 }
 
-/// Records a dose; its status follows from its times.
+/// Records a dose; its status follows from its times. One that counted as missed and turns out to have been
+/// taken counts as that.
 ///
 /// # Errors
-/// `NotFound` for an unknown plan; `Conflict` when the plan is stopped or the dose was recorded.
+/// `NotFound` for an unknown plan; `Conflict` when the plan is not followed or the dose was recorded.
 pub async fn record(
     tx: &mut WriteTransaction,
     scope: Scope,
@@ -86,27 +90,82 @@ pub async fn record(
     check_time("scheduled_at", Some(new.scheduled_at))?;
     check_time("taken_at", new.taken_at)?;
     let plan = medication_plans::find(tx, scope.tenant_id, new.plan_id).await?;
+    patients::lock_in_use(tx, scope, plan.patient_id).await?;
     if plan.status != PlanStatus::Active {
         return Err(OperationalError::conflict(format!(
-            "medication_plan {} is stopped",
-            new.plan_id
+            "medication_plan {} is {}",
+            new.plan_id, plan.status
         )));
     }
-    let dose = DoseEvent {
-        dose_event_id: tx.id::<DoseEvent>(None).await?,
-        tenant_id: scope.tenant_id,
-        plan_id: new.plan_id,
-        patient_id: plan.patient_id,
-        scheduled_at: Micros(new.scheduled_at),
-        status: status_of(new.scheduled_at, new.taken_at),
-        taken_at: new.taken_at.map(Micros),
-        recorded_at: Micros(scope.now),
+    let found = of_slot(tx, new.plan_id, new.scheduled_at).await?;
+    let mended = |found: &DoseEvent| {
+        found.status == DoseStatus::Missed
+            && status_of(new.scheduled_at, new.taken_at) != DoseStatus::Missed
     };
-    insert_one(tx, &dose).await.map_err(|error| {
-        error.or_taken(|| {
-            format!("the dose of plan {} at {} is recorded already", new.plan_id, new.scheduled_at)
-        })
-    })?;
+    if found.is_some_and(|found| !mended(&found)) {
+        return Err(OperationalError::conflict(format!(
+            "the dose of plan {} at {} is recorded already",
+            new.plan_id, new.scheduled_at
+        )));
+    }
+    settle(tx, scope, &plan, new.scheduled_at, new.taken_at).await
+}
+
+async fn of_slot(
+    tx: &mut WriteTransaction,
+    plan_id: i64,
+    scheduled_at: i64,
+) -> Result<Option<DoseEvent>, OperationalError> {
+    sql("select * from dose_event where plan_id = ?1 and scheduled_at = ?2 for update")
+        .bind(plan_id)
+        .bind(Micros(scheduled_at))
+        .first(tx)
+        .await
+}
+
+/// Keeps what became of the dose of a slot: what was taken stays so, what was missed may turn out to have
+/// been taken. The patient's row is held by the caller.
+pub(super) async fn settle(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    plan: &MedicationPlan,
+    scheduled_at: i64,
+    taken_at: Option<i64>,
+) -> Result<DoseEvent, OperationalError> {
+    let status = status_of(scheduled_at, taken_at);
+    let dose = match of_slot(tx, plan.plan_id, scheduled_at).await? {
+        Some(found) if found.status != DoseStatus::Missed || status == DoseStatus::Missed => found,
+        Some(found) => {
+            let taken_at = taken_at.map(Micros);
+            sql("update dose_event set status = ?2, taken_at = ?3, recorded_at = ?4
+                 where dose_event_id = ?1")
+            .bind(found.dose_event_id)
+            .bind(status)
+            .bind(taken_at)
+            .bind(Micros(scope.now))
+            .execute(tx)
+            .await?;
+            DoseEvent { status, taken_at, recorded_at: Micros(scope.now), ..found }
+        }
+        None => {
+            let dose = DoseEvent {
+                dose_event_id: tx.id::<DoseEvent>(None).await?,
+                tenant_id: scope.tenant_id,
+                plan_id: plan.plan_id,
+                patient_id: plan.patient_id,
+                scheduled_at: Micros(scheduled_at),
+                status,
+                taken_at: taken_at.map(Micros),
+                recorded_at: Micros(scope.now),
+            };
+            insert_one(tx, &dose).await?;
+            dose
+        }
+    };
+    // Without times of the day a plan has no slots.
+    if plan.clock_times.is_some() {
+        slots::settle(tx, plan.plan_id, scheduled_at, dose.status, scope.now).await?;
+    }
     Ok(dose)
 }
 

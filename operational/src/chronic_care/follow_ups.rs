@@ -1,20 +1,34 @@
 //! Follow-ups: what a doctor or nurse found when they saw or called a patient.
 
-use axum::{Router, extract::State, http::StatusCode, routing};
-use chrono::{Datelike, NaiveDate};
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
     dispensings::business_day,
-    patients::{self, Condition, Patient},
+    facts::age_on,
+    forms::{Answers, FollowUpAnswer},
+    patients::{self, Condition, PatientStatus},
+    programmes,
+    templates::{self, Form, Template},
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure},
+    http::{Answer, Command, ErrorBody, Failure, Id, List},
     scope::check_time,
 };
+
+/// The templates that come with the program; their targets hold where no programme says otherwise.
+static SHIPPED: LazyLock<Vec<Template>> = LazyLock::new(|| {
+    ["hypertension", "type_2_diabetes"]
+        .into_iter()
+        .filter_map(|name| Template::read(templates::shipped(name)?).ok())
+        .collect()
+});
 
 words! {
     /// How a patient was met.
@@ -47,7 +61,60 @@ pub struct NewFollowUp {
     /// Whether the patient is at target; worked out from the values when left out.
     pub on_target: Option<bool>,
     /// Anything else.
+    #[schema(max_length = 2000)]
     pub note: Option<String>,
+    /// The programme whose step it answers.
+    pub programme_id: Option<i64>,
+    /// Answers to the form of the step, by field.
+    #[serde(default)]
+    pub answers: BTreeMap<String, Value>,
+}
+
+impl NewFollowUp {
+    /// One that found nothing yet.
+    #[must_use]
+    pub fn new(patient_id: i64, method: Method) -> Self {
+        Self {
+            patient_id,
+            performed_at: None,
+            method,
+            systolic_mmhg: None,
+            diastolic_mmhg: None,
+            fasting_glucose_umol_per_l: None,
+            on_target: None,
+            note: None,
+            programme_id: None,
+            answers: BTreeMap::new(),
+        }
+    }
+
+    /// Answers to a form; a value that is given beside them and that the form asks for is one of them.
+    fn answers(&self, form: &Form) -> Result<Answers, OperationalError> {
+        let mut given = self.answers.clone();
+        let asked = |name: &str| form.fields.iter().any(|field| field.name == name);
+        let glucose = self.fasting_glucose_umol_per_l.map(mmol).map(Value::from);
+        for (name, value) in [
+            ("systolic_mmhg", self.systolic_mmhg.map(Value::from)),
+            ("diastolic_mmhg", self.diastolic_mmhg.map(Value::from)),
+            ("fasting_glucose_mmol_per_l", glucose),
+        ] {
+            if let Some(value) = value.filter(|_| asked(name)) {
+                given.entry(name.to_owned()).or_insert(value);
+            }
+        }
+        Answers::check(form, &given)
+    }
+}
+
+/// Millimol of a value in micromol.
+fn mmol(micromol: i64) -> f64 {
+    super::facts::number(micromol) / 1000.0
+}
+
+/// Micromol of an answer in millimol; a form has no answer of more than 50.
+#[expect(clippy::cast_possible_truncation, reason = "a checked answer is at most 1e15")]
+fn micromol(millimol: f64) -> i64 {
+    (millimol * 1000.0).round() as i64
 }
 
 record! {
@@ -73,39 +140,35 @@ record! {
         pub on_target: Option<bool>,
         /// Anything else.
         pub note: Option<String>,
+        /// The programme whose step it answered.
+        pub programme_id: Option<i64>,
+        /// The form.
+        pub form: Option<String>,
     }
 }
 
-/// Whether values are at the national target: below 140/90 (150/90 from 65 years on), fasting
-/// glucose below 7.0 mmol/L. `None` when the value the condition asks for is missing.
-#[must_use]
-pub fn on_target(
+/// Whether values are at the target of a condition, by the national norm. `None` when the value that the
+/// condition asks for is missing.
+fn on_target(
     condition: Condition,
-    age_years: Option<i32>,
-    pressure: Option<(i64, i64)>,
-    fasting_glucose_umol_per_l: Option<i64>,
+    programme: Option<&Template>,
+    day: chrono::NaiveDate,
+    age_years: Option<i64>,
+    found: &FollowUp,
 ) -> Option<bool> {
-    match condition {
-        Condition::Hypertension => pressure.map(|(systolic, diastolic)| {
-            let most = if age_years.is_some_and(|age| age >= 65) { 150 } else { 140 };
-            systolic < most && diastolic < 90
-        }),
-        Condition::Diabetes => fasting_glucose_umol_per_l.map(|glucose| glucose < 7_000),
-        Condition::Other => None,
-    }
+    let pressure = found.systolic_mmhg.zip(found.diastolic_mmhg);
+    let glucose = found.fasting_glucose_umol_per_l.map(mmol);
+    let of_condition = || SHIPPED.iter().find(|template| template.condition == condition);
+    // Another programme of the patient has no say in what they are enrolled for.
+    let template = programme.filter(|of| of.condition == condition).or_else(of_condition)?;
+    template.on_target(day, age_years, pressure, glucose)
 }
 
-/// Whole years on `day`, for someone whose birthday is known.
-fn age_on(patient: &Patient, day: NaiveDate) -> Option<i32> {
-    let born = patient.birth_date?;
-    let had_birthday = (day.month(), day.day()) >= (born.month(), born.day());
-    Some(day.year() - born.year() - i32::from(!had_birthday))
-}
-
-/// Records a follow-up.
+/// Records a follow-up, and moves the programme on whose step it answers. A lost patient is found.
 ///
 /// # Errors
-/// `NotFound` for an unknown patient, `Invalid` for values no device shows or half a pressure.
+/// `NotFound` for an unknown patient or programme; `Invalid` for values no device shows, half a pressure or
+/// answers that do not fit the form; `Conflict` when the programme has ended.
 pub async fn record(
     tx: &mut WriteTransaction,
     scope: Scope,
@@ -121,15 +184,21 @@ pub async fn record(
     {
         return Err(OperationalError::invalid("no device shows such a value"));
     }
+    if new.note.as_ref().is_some_and(|note| note.chars().count() > 2000) {
+        return Err(OperationalError::invalid("note must have at most 2000 characters"));
+    }
     check_time("performed_at", new.performed_at)?;
-    let patient = patients::find_in_use(tx, scope, new.patient_id).await?;
+    let patient = patients::lock_in_use(tx, scope, new.patient_id).await?;
     let performed_at = new.performed_at.unwrap_or(scope.now);
-    let age = age_on(&patient, business_day(performed_at)?);
-    let on_target = new.on_target.or_else(|| {
-        let pressure = new.systolic_mmhg.zip(new.diastolic_mmhg);
-        on_target(patient.condition, age, pressure, new.fasting_glucose_umol_per_l)
-    });
-    let follow_up = FollowUp {
+    let asked = match new.programme_id {
+        Some(_) if performed_at > scope.now => {
+            return Err(OperationalError::invalid("performed_at must not be in the future"));
+        }
+        Some(id) => Some(programmes::asked(tx, scope, &patient, id).await?),
+        None if new.answers.is_empty() => None,
+        None => return Err(OperationalError::invalid("answers go with a programme_id")),
+    };
+    let mut follow_up = FollowUp {
         follow_up_id: tx.id::<FollowUp>(None).await?,
         tenant_id: scope.tenant_id,
         patient_id: new.patient_id,
@@ -138,10 +207,45 @@ pub async fn record(
         systolic_mmhg: new.systolic_mmhg,
         diastolic_mmhg: new.diastolic_mmhg,
         fasting_glucose_umol_per_l: new.fasting_glucose_umol_per_l,
-        on_target,
-        note: new.note,
+        on_target: new.on_target,
+        note: new.note.clone(),
+        programme_id: new.programme_id,
+        form: None,
     };
+    let mut answers = Answers::default();
+    if let Some((programme, template)) = &asked {
+        let step = programmes::machine::step(template, &programme.step)?;
+        let Some(form) = step.form.as_ref().and_then(|form| template.form(form)) else {
+            return Err(OperationalError::conflict(format!(
+                "step \"{}\" of care_programme {} asks for nothing",
+                step.name, programme.programme_id
+            )));
+        };
+        answers = new.answers(form)?;
+        follow_up.form = Some(form.name.clone());
+        follow_up.systolic_mmhg = answers.whole("systolic_mmhg").or(new.systolic_mmhg);
+        follow_up.diastolic_mmhg = answers.whole("diastolic_mmhg").or(new.diastolic_mmhg);
+        let glucose = answers.number("fasting_glucose_mmol_per_l").map(micromol);
+        follow_up.fasting_glucose_umol_per_l = glucose.or(new.fasting_glucose_umol_per_l);
+    }
+    let day = business_day(performed_at)?;
+    let programme = asked.as_ref().map(|(_, template)| template);
+    follow_up.on_target = follow_up.on_target.or_else(|| {
+        on_target(patient.condition, programme, day, age_on(&patient, day), &follow_up)
+    });
     insert_one(tx, &follow_up).await?;
+    answers.store(tx, scope, follow_up.follow_up_id).await?;
+    let patient = match patient.status {
+        PatientStatus::Lost => {
+            patients::change_status(tx, scope, &patient, PatientStatus::Active, "followed up")
+                .await?
+        }
+        _ => patient,
+    };
+    if let Some(asked) = asked {
+        let found = (follow_up.follow_up_id, performed_at);
+        programmes::answered(tx, scope, patient, asked, answers.facts(), found).await?;
+    }
     Ok(follow_up)
 }
 
@@ -162,7 +266,35 @@ pub async fn of_patient(
 }
 
 pub(crate) fn router() -> Router<Services> {
-    Router::new().route("/chronic-care/follow-ups", routing::post(post))
+    Router::new()
+        .route("/chronic-care/follow-ups", routing::post(post))
+        .route("/chronic-care/follow-ups/{id}/answers", routing::get(get_answers))
+}
+
+/// The answers of a follow-up.
+#[utoipa::path(get, path = "/chronic-care/follow-ups/{id}/answers", tag = "chronic-care",
+    params(("id" = i64, Path)),
+    responses((status = 200, body = List<FollowUpAnswer>), (status = "default", body = ErrorBody)))]
+pub(crate) async fn get_answers(
+    State(services): State<Services>,
+    scope: Scope,
+    Id(follow_up_id): Id,
+) -> Result<Json<List<FollowUpAnswer>>, Failure> {
+    let mut tx = services.chronic_care().read().await?;
+    let found: Option<FollowUp> =
+        sql("select * from follow_up where follow_up_id = ?1 and tenant_id = ?2")
+            .bind(follow_up_id)
+            .bind(scope.tenant_id)
+            .first(&mut tx)
+            .await?;
+    let found = found.ok_or(OperationalError::not_found("follow_up", follow_up_id))?;
+    patients::find(&mut tx, scope, found.patient_id).await?;
+    let items = sql("select * from follow_up_answer where follow_up_id = ?1
+         order by answer_id limit 10000")
+    .bind(follow_up_id)
+    .all(&mut tx)
+    .await?;
+    Ok(Json(List { items }))
 }
 
 /// Record a follow-up.

@@ -1,15 +1,23 @@
 //! Chronic care: patients, their medication plans and what they take, measure and are told.
 
+pub mod alerts;
 pub mod conditions;
 pub mod consents;
+pub mod devices;
 pub mod dispensings;
 pub mod dose_events;
+mod facts;
 pub mod follow_ups;
+pub mod forms;
+pub mod measurement;
 pub mod medication_plans;
 pub mod patients;
 pub mod privacy;
+pub mod programmes;
 pub mod readings;
+pub mod slots;
 pub(crate) mod sweeps;
+pub mod templates;
 
 use axum::Router;
 use utoipa::OpenApi;
@@ -63,8 +71,13 @@ pub(crate) fn router() -> Router<Services> {
         .merge(medication_plans::router())
         .merge(dispensings::router())
         .merge(dose_events::router())
+        .merge(slots::router())
+        .merge(devices::router())
         .merge(readings::router())
         .merge(follow_ups::router())
+        .merge(templates::router())
+        .merge(programmes::router())
+        .merge(alerts::router())
 }
 
 pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
@@ -89,10 +102,34 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
         conditions::post_resolution,
         conditions::get_all,
         medication_plans::post,
+        medication_plans::post_change,
+        medication_plans::get_changes,
+        slots::post_confirmation,
+        slots::get_all,
+        devices::post,
+        devices::get_all,
+        devices::get_one,
+        devices::post_assignment,
+        devices::post_return,
+        devices::post_retirement,
+        devices::post_readings,
         dispensings::post,
         dose_events::post,
         readings::post,
-        follow_ups::post
+        follow_ups::post,
+        follow_ups::get_answers,
+        templates::stored::post,
+        templates::stored::post_check,
+        templates::stored::get_all,
+        templates::stored::get_one,
+        programmes::post,
+        programmes::get_all,
+        programmes::get_one,
+        programmes::post_move,
+        programmes::post_cancellation,
+        alerts::get_all,
+        alerts::post_acknowledgement,
+        alerts::post_resolution
     ))]
     struct Description;
     Description::openapi()

@@ -1,4 +1,5 @@
-//! What time brings about by itself: identifiers whose time is over are destroyed, data keys are wrapped
+//! What time brings about by itself: steps of programmes are due and overdue, slots of medication come and
+//! are missed, devices expire, identifiers whose time is over are destroyed, data keys are wrapped
 //! with the master key in use.
 //!
 //! Each sweep does some of what is due in a transaction and says how much; it is run again until nothing
@@ -6,7 +7,7 @@
 
 use futures::future::BoxFuture;
 
-use super::privacy;
+use super::{devices, privacy, programmes, slots};
 use crate::{OperationalError, Services, WriteTransaction, identifiers};
 
 /// Does some of what is due at a time (microseconds since 1970, UTC), and says how much.
@@ -14,6 +15,11 @@ type Sweep =
     for<'a> fn(&'a mut WriteTransaction, i64) -> BoxFuture<'a, Result<u64, OperationalError>>;
 
 const SWEEPS: &[(&str, Sweep)] = &[
+    ("steps", |tx, now| Box::pin(programmes::sweep(tx, now))),
+    ("slots ahead", |tx, now| Box::pin(slots::extend(tx, now))),
+    ("reminders", |tx, now| Box::pin(slots::remind(tx, now))),
+    ("missed doses", |tx, now| Box::pin(slots::miss(tx, now))),
+    ("devices", |tx, now| Box::pin(devices::sweep(tx, now))),
     ("erasures", |tx, now| Box::pin(privacy::sweep(tx, now))),
     ("data keys", |tx, _| Box::pin(identifiers::rewrap(tx))),
 ];

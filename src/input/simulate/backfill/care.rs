@@ -72,15 +72,13 @@ impl Care {
         };
         let made = patients::create(tx, scope, new).await?;
         let (drug_code, drug_class, _) = PRODUCTS[patient.medicine].drug.unwrap_or_default();
-        let plan = NewMedicationPlan {
-            plan_id: None,
-            patient_id: made.patient_id,
-            drug_code: drug_code.to_owned(),
-            drug_class: drug_class.to_owned(),
-            doses_per_day: patient.doses_per_day,
+        let plan = NewMedicationPlan::new(
+            made.patient_id,
+            drug_code,
+            drug_class,
+            patient.doses_per_day,
             starts_on,
-            ends_on: None,
-        };
+        );
         let plan = medication_plans::create(tx, scope, plan).await?;
         Ok(Enrolled { patient_id: made.patient_id, plan_id: plan.plan_id })
     }
@@ -125,27 +123,22 @@ impl Part for Care {
             Act::Measure(reading) => {
                 let Enrolled { patient_id, .. } = self.enrolled(tx, step.person).await?;
                 let new = NewReading {
-                    patient_id,
-                    kind: reading.kind,
                     systolic_mmhg: reading.systolic_mmhg,
                     diastolic_mmhg: reading.diastolic_mmhg,
                     pulse_per_min: reading.pulse_per_min,
                     glucose_umol_per_l: reading.glucose_umol_per_l,
-                    measured_at: None,
+                    ..NewReading::new(patient_id, reading.kind)
                 };
                 readings::record(tx, scope, new).await?;
             }
             Act::FollowUp(found) => {
                 let Enrolled { patient_id, .. } = self.enrolled(tx, step.person).await?;
                 let new = NewFollowUp {
-                    patient_id,
-                    performed_at: None,
-                    method: found.method,
                     systolic_mmhg: Some(found.systolic_mmhg),
                     diastolic_mmhg: Some(found.diastolic_mmhg),
                     fasting_glucose_umol_per_l: found.fasting_glucose_umol_per_l,
                     on_target: found.on_target,
-                    note: None,
+                    ..NewFollowUp::new(patient_id, found.method)
                 };
                 follow_ups::record(tx, scope, new).await?;
             }
