@@ -97,7 +97,8 @@ async fn a_programme_goes_from_step_to_step_until_the_patient_is_lost_and_found(
         (status, &first["on_target"], &first["form"]),
         (201, &json!(false), &json!("assessment"))
     );
-    let answers = app.get("/chronic-care/follow-ups/1/answers").await.1;
+    let answers = format!("/chronic-care/follow-ups/{}/answers", first["follow_up_id"]);
+    let answers = app.get(&answers).await.1;
     let of = |field: &str, column: &str| {
         let items = answers["items"].as_array().unwrap();
         items.iter().find(|item| item["field"] == field).unwrap()[column].clone()

@@ -76,7 +76,7 @@ pub(crate) fn router() -> Router<Services> {
         .merge(readings::router())
         .merge(follow_ups::router())
         .merge(templates::router())
-        .merge(programmes::router())
+        .merge(programmes::api::router())
         .merge(alerts::router())
 }
 
@@ -122,11 +122,11 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
         templates::stored::post_check,
         templates::stored::get_all,
         templates::stored::get_one,
-        programmes::post,
-        programmes::get_all,
-        programmes::get_one,
-        programmes::post_move,
-        programmes::post_cancellation,
+        programmes::api::post,
+        programmes::api::get_all,
+        programmes::api::get_one,
+        programmes::api::post_move,
+        programmes::api::post_cancellation,
         alerts::get_all,
         alerts::post_acknowledgement,
         alerts::post_resolution

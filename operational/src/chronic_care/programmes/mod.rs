@@ -4,11 +4,11 @@
 //! of its step and by timers that the sweep fires ([`machine`]); it is moved to another version only by
 //! somebody who says so.
 
+pub(crate) mod api;
 pub(crate) mod machine;
 
 use std::collections::{BTreeMap, HashMap};
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -20,10 +20,9 @@ use super::{
     templates::{self, CareTemplate, Severity, Template, rule::Fact, rule::Facts},
 };
 use crate::{
-    NotificationRequested, OperationalError, Scope, Services, WriteTransaction,
+    NotificationRequested, OperationalError, Scope, WriteTransaction,
     chronic_care::dispensings::business_day,
     database::{Connection, Micros, insert_one, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, Id, List},
     outbox,
 };
 
@@ -498,13 +497,24 @@ pub(crate) async fn sweep(tx: &mut WriteTransaction, now: i64) -> Result<u64, Op
         let programme = lock(tx, scope, programme_id).await?;
         let template = match read.get(&programme.template_id) {
             Some(template) => template.clone(),
-            None => {
-                let stored = templates::find(tx, tenant_id, programme.template_id).await?;
-                let template = stored.read()?;
-                read.insert(programme.template_id, template.clone());
-                template
-            }
+            None => match templates::find(tx, tenant_id, programme.template_id).await?.read() {
+                Ok(template) => {
+                    read.insert(programme.template_id, template.clone());
+                    template
+                }
+                Err(error) => {
+                    postpone(tx, &programme, now, &error).await?;
+                    fired += 1;
+                    continue;
+                }
+            },
         };
+        if machine::step(&template, &programme.step).is_err() {
+            let error = OperationalError::conflict("the template lacks the step");
+            postpone(tx, &programme, now, &error).await?;
+            fired += 1;
+            continue;
+        }
         let mut moving = Moving { programme, template, patient };
         for _ in 0..TIMERS_MAX {
             let due = match moving.programme.state {
@@ -518,6 +528,26 @@ pub(crate) async fn sweep(tx: &mut WriteTransaction, now: i64) -> Result<u64, Op
         save(tx, &mut moving.programme).await?;
     }
     Ok(fired)
+}
+
+/// Leaves a programme alone for an hour whose template this program cannot use: the others go on.
+async fn postpone(
+    tx: &mut Connection,
+    programme: &CareProgramme,
+    now: i64,
+    error: &OperationalError,
+) -> Result<(), OperationalError> {
+    tracing::error!(
+        programme_id = programme.programme_id,
+        error = error as &dyn std::error::Error,
+        "a programme cannot go on; move it to another version of its template"
+    );
+    sql("update care_programme set timer_at = ?2 where programme_id = ?1")
+        .bind(programme.programme_id)
+        .bind(Micros(now + 3600 * 1_000_000))
+        .execute(tx)
+        .await?;
+    Ok(())
 }
 
 async fn lock(
@@ -693,106 +723,5 @@ pub async fn of_patient(
     sql("select * from care_programme where patient_id = ?1 order by programme_id limit 1000")
         .bind(patient_id)
         .all(on)
-        .await
-}
-
-pub(crate) fn router() -> Router<Services> {
-    Router::new()
-        .route("/chronic-care/patients/{id}/programmes", routing::post(post).get(get_all))
-        .route("/chronic-care/programmes/{id}", routing::get(get_one))
-        .route("/chronic-care/programmes/{id}/move", routing::post(post_move))
-        .route("/chronic-care/programmes/{id}/cancellation", routing::post(post_cancellation))
-}
-
-/// Start a programme.
-#[utoipa::path(post, path = "/chronic-care/patients/{id}/programmes", tag = "chronic-care",
-    request_body = NewProgramme,
-    params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 201, body = CareProgramme), (status = "default", body = ErrorBody)))]
-pub(crate) async fn post(
-    State(services): State<Services>,
-    Id(patient_id): Id,
-    command: Command<NewProgramme>,
-) -> Result<Answer, Failure> {
-    command
-        .carry_out(
-            services.chronic_care(),
-            services.now(),
-            StatusCode::CREATED,
-            |tx, scope, new| Box::pin(start(tx, scope, patient_id, new)),
-        )
-        .await
-}
-
-/// The programmes of a patient.
-#[utoipa::path(get, path = "/chronic-care/patients/{id}/programmes", tag = "chronic-care",
-    params(("id" = i64, Path)),
-    responses((status = 200, body = List<CareProgramme>), (status = "default", body = ErrorBody)))]
-pub(crate) async fn get_all(
-    State(services): State<Services>,
-    scope: Scope,
-    Id(patient_id): Id,
-) -> Result<Json<List<CareProgramme>>, Failure> {
-    let mut tx = services.chronic_care().read().await?;
-    patients::find(&mut tx, scope, patient_id).await?;
-    Ok(Json(List { items: of_patient(&mut tx, patient_id).await? }))
-}
-
-/// A programme with the steps it has entered, up to a thousand.
-#[utoipa::path(get, path = "/chronic-care/programmes/{id}", tag = "chronic-care",
-    params(("id" = i64, Path)),
-    responses((status = 200, body = ProgrammeDetail), (status = "default", body = ErrorBody)))]
-pub(crate) async fn get_one(
-    State(services): State<Services>,
-    scope: Scope,
-    Id(programme_id): Id,
-) -> Result<Json<ProgrammeDetail>, Failure> {
-    let mut tx = services.chronic_care().read().await?;
-    let programme: CareProgramme =
-        sql("select * from care_programme where programme_id = ?1 and tenant_id = ?2")
-            .bind(programme_id)
-            .bind(scope.tenant_id)
-            .first(&mut tx)
-            .await?
-            .ok_or(OperationalError::not_found("care_programme", programme_id))?;
-    patients::find(&mut tx, scope, programme.patient_id).await?;
-    let steps = sql("select * from care_step where programme_id = ?1 order by visit limit 1000")
-        .bind(programme_id)
-        .all(&mut tx)
-        .await?;
-    Ok(Json(ProgrammeDetail { programme, steps }))
-}
-
-/// Move a programme to another version of its template, or to another step.
-#[utoipa::path(post, path = "/chronic-care/programmes/{id}/move", tag = "chronic-care",
-    request_body = Move,
-    params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, body = CareProgramme), (status = "default", body = ErrorBody)))]
-pub(crate) async fn post_move(
-    State(services): State<Services>,
-    Id(programme_id): Id,
-    command: Command<Move>,
-) -> Result<Answer, Failure> {
-    command
-        .carry_out(services.chronic_care(), services.now(), StatusCode::OK, |tx, scope, to| {
-            Box::pin(move_to(tx, scope, programme_id, to))
-        })
-        .await
-}
-
-/// End a programme.
-#[utoipa::path(post, path = "/chronic-care/programmes/{id}/cancellation", tag = "chronic-care",
-    request_body = Cancellation,
-    params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, body = CareProgramme), (status = "default", body = ErrorBody)))]
-pub(crate) async fn post_cancellation(
-    State(services): State<Services>,
-    Id(programme_id): Id,
-    command: Command<Cancellation>,
-) -> Result<Answer, Failure> {
-    command
-        .carry_out(services.chronic_care(), services.now(), StatusCode::OK, |tx, scope, end| {
-            Box::pin(cancel(tx, scope, programme_id, end))
-        })
         .await
 }

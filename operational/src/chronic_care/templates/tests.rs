@@ -103,6 +103,14 @@ fn a_step_that_could_be_stuck_or_never_reached_is_refused() {
 }
 
 #[test]
+fn the_template_of_the_documentation_can_be_used() {
+    let page = include_str!("../../../../docs/chronic-care.md");
+    let text = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let template = Template::read(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert!(template.step("over").unwrap().ends());
+}
+
+#[test]
 fn the_target_is_the_one_of_the_day_and_the_age() {
     let hypertension = hypertension();
     let on = |on: &str, age, systolic, diastolic| {
