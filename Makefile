@@ -45,6 +45,7 @@ test: parts lint unit ## everything: lints, unit, golden, end to end with real p
 bench: screen ## throughput, freshness, read cost, memory; each beside a limit measured in the same run
 	cargo bench --locked --profile dev -p medlake-lake --bench lake
 	cargo bench --locked --profile dev -p medlake-ingest --bench binlog
+	cargo bench --locked --profile dev -p medlake-operational --bench orders
 	cargo bench --locked --profile dev --bench line
 	bash scripts/install-bench-parts.sh
 	cargo bench --locked --profile dev --bench ingest

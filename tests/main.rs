@@ -19,6 +19,7 @@ mod crash;
 mod house;
 mod ingest;
 mod lifecycle;
+mod orders_killed;
 mod publishing;
 mod readers;
 mod recompute;

@@ -329,7 +329,7 @@ pub(crate) async fn shop(platform: &Platform) -> Value {
             .call(
                 "/mall/products",
                 json!({"name": name, "kind": "otc", "category": "心血管", "unit_price_fen": price,
-                       "return_policy": "quality_only"}),
+                       "return_policy": "quality_only", "tracks_stock": false}),
             )
             .await;
         lines.push(json!({"product_id": product["product_id"], "quantity": 2}));

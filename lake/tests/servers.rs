@@ -247,6 +247,8 @@ fn make_mariadb(folder: &Path) {
         install.arg("--user=root");
     }
     install.arg(format!("--datadir={}", folder.join("data").display()));
+    // A server that starts removes what others left in the folder of temporary files.
+    install.arg(format!("--tmpdir={}", folder.display()));
     run(folder, install);
     let users = "create user medlake@'127.0.0.1' identified by 'geheim';\n\
                  grant all on *.* to medlake@'127.0.0.1';\n";
@@ -269,6 +271,7 @@ fn command(kind: Kind, folder: &Path, port: u16) -> Command {
                 command.arg("--user=root");
             }
             command.arg(format!("--datadir={}", folder.join("data").display()));
+            command.arg(format!("--tmpdir={}", folder.display()));
             command.arg(format!("--socket={}", folder.join("my.sock").display()));
             command.arg(format!("--pid-file={}", folder.join("my.pid").display()));
             if !folder.join("started").exists() {

@@ -45,6 +45,9 @@ pub struct PaidLine {
     pub days_supply_per_unit: Option<i64>,
     /// For how many days after its receipt it may be given back without a reason.
     pub return_window_days: i64,
+    /// The campaign whose price it was sold at.
+    #[serde(default)]
+    pub campaign_id: Option<i64>,
 }
 
 /// What was bought is with the buyer. Written by the mall, in the transaction that says so; only for

@@ -20,7 +20,7 @@
 //! let storage = Storage::files(folder.path());
 //! let services = Services::open(&storage, Arc::new(|| 1_795_000_000_000_000), Arc::new(|| ())).await?;
 //! let mut tx = services.mall().begin(services.now()).await?;
-//! let pharmacy = NewPharmacy { pharmacy_id: None, name: "西湖店".into(), region: "浙江".into() };
+//! let pharmacy = NewPharmacy::new("西湖店", "浙江");
 //! let pharmacy = pharmacies::create(&mut tx, Scope::at(services.now()), pharmacy).await?;
 //! tx.commit().await?;
 //! assert_eq!(pharmacy.pharmacy_id, 1);

@@ -32,6 +32,7 @@ struct Inner {
     identity: Database,
     support: Database,
     clock: Clock,
+    mall_settings: OnceLock<mall::Settings>,
     options: OnceLock<Options>,
     known_keys: KnownKeys,
     /// Passwords are tried one or two at a time: each takes memory, and time of a processor.
@@ -120,6 +121,7 @@ impl Services {
                 identity: open(identity::NAME, identity::MIGRATIONS, Capture::Off).await?,
                 support: open(support::NAME, support::MIGRATIONS, Capture::Off).await?,
                 clock,
+                mall_settings: OnceLock::new(),
                 options: OnceLock::new(),
                 known_keys: KnownKeys::default(),
                 password_turns: Semaphore::new(PASSWORDS_AT_A_TIME),
@@ -190,6 +192,25 @@ impl Services {
     #[must_use]
     pub fn support(&self) -> &Database {
         &self.inner.support
+    }
+
+    /// What the mall goes by.
+    #[must_use]
+    pub fn mall_settings(&self) -> &mall::Settings {
+        self.inner.mall_settings.get_or_init(mall::Settings::default)
+    }
+
+    /// Sets what the mall goes by. Only the first call counts, and none after the first request.
+    pub fn use_mall_settings(&self, settings: mall::Settings) {
+        self.inner.mall_settings.get_or_init(|| settings);
+    }
+
+    /// Takes the next step of every order of the mall for which it is due.
+    ///
+    /// # Errors
+    /// When the database fails. What was done before stays done.
+    pub async fn sweep_mall(&self) -> Result<mall::order_states::Swept, OperationalError> {
+        mall::order_states::sweep(self).await
     }
 
     /// All of them.

@@ -1,7 +1,7 @@
 use medlake_operational::chronic_care::dose_events::{DoseStatus, status_of};
 use serde_json::{Value, json};
 
-use crate::{App, On, START, assert_error};
+use crate::{App, On, START, assert_error, order_body};
 
 on_both! {
     a_patient_takes_measures_and_is_followed_up,
@@ -161,13 +161,15 @@ async fn medicine_bought_in_the_mall_is_supply_until_it_is_given_back(on: On) {
     app.made(
         "/mall/products",
         json!({"name": "赖诺普利片", "kind": "rx", "category": "高血压", "drug_code": "C09AA03", "drug_class": "RASA",
-            "days_supply_per_unit": 28, "unit_price_fen": 3_000, "return_policy": "quality_only"}),
+            "days_supply_per_unit": 28, "unit_price_fen": 3_000, "return_policy": "quality_only", "tracks_stock": false}),
     )
     .await;
     patient(&app, 7, "hypertension").await;
     app.move_clock(20 * HOUR); // 2026-11-21T20:00Z is already the 22nd in Shanghai.
     for person in [7, 8] {
-        let order = app.order(person, &[(4, 3), (1, 1)], None).await;
+        let mut order = order_body(person, &[(4, 3), (1, 1)], None);
+        order["prescription_id"] = json!(app.prescribe(person, 4, 3).await);
+        let order = app.made("/mall/orders", order).await;
         app.pay(&order).await;
     }
     app.services.deliver_outbox().await.unwrap();

@@ -256,6 +256,7 @@ async fn telling_twice_changes_nothing_twice(on: On) {
                 drug_class: None,
                 days_supply_per_unit: None,
                 return_window_days: 0,
+                campaign_id: None,
             })
             .collect();
         let paid = OrderPaid {

@@ -51,6 +51,7 @@ fn paid(order_id: i64, promoter_id: i64, cash: &[i64], at: i64) -> OrderPaid {
         drug_class: None,
         days_supply_per_unit: None,
         return_window_days: 7,
+        campaign_id: None,
     };
     OrderPaid {
         payment_id: order_id,

@@ -102,7 +102,7 @@ async fn a_key_makes_a_repeated_request_harmless(on: On) {
     // A refused request leaves no key behind: once the reason is gone, the same key works.
     let unknown = order_body(7, &[(4, 1)], None).to_string();
     assert_eq!(app.post_raw("/mall/orders", &unknown, Some("k-2")).await.0, 404);
-    app.made("/mall/products", json!({"name": "n", "kind": "otc", "category": "a", "unit_price_fen": 1, "return_policy": "seven_day"})).await;
+    app.made("/mall/products", json!({"name": "n", "kind": "otc", "category": "a", "unit_price_fen": 1, "return_policy": "seven_day", "tracks_stock": false})).await;
     assert_eq!(app.post_raw("/mall/orders", &unknown, Some("k-2")).await.0, 201);
 
     // Keys are forgotten after a week.

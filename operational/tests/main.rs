@@ -28,6 +28,10 @@ mod distribution_programme;
 mod http;
 mod identity;
 mod mall;
+mod mall_orders;
+mod mall_promotions;
+mod mall_stock;
+mod mall_visits;
 mod migrations;
 mod oracles;
 mod outbox;
@@ -51,7 +55,10 @@ use axum::{
     body::{Body, to_bytes},
     http::Request,
 };
-use medlake_operational::{Connection, Database, MasterKeys, Services, Storage};
+use medlake_operational::{
+    Connection, Database, MasterKeys, Services, Storage,
+    mall::{ChannelSecret, Settings},
+};
 use serde_json::{Value, json};
 use servers::{DatabaseServer, Kind};
 use sqlx::AssertSqlSafe;
@@ -61,6 +68,8 @@ use tower::ServiceExt;
 /// 2026-11-21T00:00:00Z.
 const START: i64 = 1_795_219_200_000_000;
 const SECOND: i64 = 1_000_000;
+/// What the payment channel `test_pay` signs with.
+const CHANNEL_SECRET: &str = "a secret of tests";
 const DAY: i64 = 86_400 * SECOND;
 
 /// On which database a test runs.
@@ -175,8 +184,10 @@ impl App {
         for (price, category) in [(200, "a"), (150, "a"), (120, "b")] {
             self.made(
                 "/mall/products",
-                json!({"name": format!("商品 {price}"), "kind": "otc", "category": category,
-                    "unit_price_fen": price, "return_policy": "quality_only"}),
+                json!({"name": format!("商品 {price}"), "kind": "otc", "otc_class": "b",
+                    "category": category,
+                    "unit_price_fen": price, "return_policy": "quality_only",
+                    "tracks_stock": false}),
             )
             .await;
         }
@@ -185,6 +196,19 @@ impl App {
     /// Places an order of `(product_id, quantity)` lines for a person.
     async fn order(&self, person_id: i64, lines: &[(i64, i64)], coupon_id: Option<i64>) -> Value {
         self.made("/mall/orders", order_body(person_id, lines, coupon_id)).await
+    }
+
+    /// A prescription of units of a product that a pharmacist approved.
+    async fn prescribe(&self, person_id: i64, product_id: i64, quantity: i64) -> i64 {
+        static SIGNATURES: AtomicU64 = AtomicU64::new(0);
+        let body = json!({"person_id": person_id, "doctor_reference": "doctor",
+            "signature_reference": SIGNATURES.fetch_add(1, Ordering::SeqCst).to_string(),
+            "valid_until": self.services.now() + 30 * DAY,
+            "items": [{"product_id": product_id, "quantity": quantity}]});
+        let made = self.made("/mall/prescriptions", body).await;
+        let review = format!("/mall/prescriptions/{}/review", made["prescription_id"]);
+        self.made(&review, json!({"reviewed_by": "pharmacist", "approve": true})).await;
+        made["prescription_id"].as_i64().unwrap()
     }
 
     async fn pay(&self, order: &Value) -> Value {
@@ -251,6 +275,10 @@ async fn open(
         told.fetch_add(1, Ordering::SeqCst);
     });
     let services = Services::open(storage, now, told).await.unwrap();
+    services.use_mall_settings(Settings {
+        payment_channels: [("test_pay".to_owned(), ChannelSecret::new(CHANNEL_SECRET))].into(),
+        ..Settings::default()
+    });
     if let Storage::Server { .. } = storage {
         let keys = MasterKeys::open(&folder.join("master.keys")).unwrap();
         services.use_master_keys(keys).await.unwrap();

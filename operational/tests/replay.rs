@@ -31,8 +31,7 @@ async fn stock(tx: &mut WriteTransaction) {
     let pharmacies: Vec<NewPharmacy> = (1..=20)
         .map(|id| NewPharmacy {
             pharmacy_id: Some(id * 300),
-            name: format!("店 {id}"),
-            region: "浙江".into(),
+            ..NewPharmacy::new(format!("店 {id}"), "浙江")
         })
         .collect();
     assert_eq!(pharmacies::create_many(tx, scope, &pharmacies).await.unwrap().len(), 20);
@@ -40,15 +39,14 @@ async fn stock(tx: &mut WriteTransaction) {
     let products: Vec<NewProduct> = (1..=2_000)
         .map(|id| NewProduct {
             product_id: Some(id + 800_000),
-            name: format!("商品 {id}"),
-            kind: ProductKind::Other,
-            category: "杂货".into(),
             brand: (id % 3 == 0).then(|| "自有".into()),
-            drug_code: None,
-            drug_class: None,
-            days_supply_per_unit: None,
-            unit_price_fen: id,
-            return_policy: ReturnPolicy::SevenDay,
+            ..NewProduct::new(
+                format!("商品 {id}"),
+                ProductKind::Other,
+                "杂货",
+                id,
+                ReturnPolicy::SevenDay,
+            )
         })
         .collect();
     let made = products::create_many(tx, scope, &products).await.unwrap();
@@ -59,13 +57,7 @@ async fn stock(tx: &mut WriteTransaction) {
 fn recorded(id: i64, at: i64, lines: Vec<RecordedLine>) -> (Scope, NewOrder) {
     let order = NewOrder {
         order_id: Some(id),
-        person_id: 1 + id % 2_500,
-        pharmacy_id: 300,
-        channel: Channel::Pharmacy,
-        promoter_id: None,
-        coupon_id: None,
-        shipping_fen: 0,
-        pricing: Pricing::Recorded(lines),
+        ..NewOrder::new(1 + id % 2_500, 300, Channel::Pharmacy, Pricing::Recorded(lines))
     };
     (Scope::at(at), order)
 }
@@ -103,11 +95,10 @@ async fn recorded_amounts_are_kept_as_they_are(on: On) {
     let again = orders::place(&mut tx, scope, order).await.unwrap_err();
     assert!(matches!(again, OperationalError::Conflict { .. }), "{again}");
     // Nothing is given back for a line that cost nothing.
-    let refund = NewRefund {
-        reason: "r".into(),
-        lines: vec![NewRefundLine { order_line_id: placed.lines[1].order_line_id, quantity: 1 }],
-    };
-    assert_eq!(refunds::refund(&mut tx, scope, FIRST_ID, &refund).await.unwrap().amount_fen, 0);
+    let units = NewRefundLine::units(placed.lines[1].order_line_id, 1);
+    let refund = NewRefund::new("r", vec![units]);
+    let refund = refunds::refund(&mut tx, scope, FIRST_ID, &refund).await.unwrap();
+    assert_eq!(refund.row.amount_fen, 0);
     tx.commit().await.unwrap();
 
     let mut reader = app.services.mall().read().await.unwrap();

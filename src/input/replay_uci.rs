@@ -225,9 +225,11 @@ async fn write_catalogue(
         .zip(1..)
         .map(|(country, number)| NewPharmacy {
             pharmacy_id: Some(UCI_IDS + number),
-            name: country.clone(),
             // The map shows provinces; countries are spread over them.
-            region: PROVINCES[usize::try_from(number).unwrap_or(0) % PROVINCES.len()].to_owned(),
+            ..NewPharmacy::new(
+                country,
+                PROVINCES[usize::try_from(number).unwrap_or(0) % PROVINCES.len()],
+            )
         })
         .collect();
     let products: Vec<NewProduct> = recording
@@ -236,15 +238,13 @@ async fn write_catalogue(
         .zip(1..)
         .map(|((code, name, price_fen), number)| NewProduct {
             product_id: Some(UCI_IDS + number),
-            name: if name.is_empty() { format!("stock code {code}") } else { name.clone() },
-            kind: ProductKind::Other,
-            category: "GIFTS".to_owned(),
-            brand: None,
-            drug_code: None,
-            drug_class: None,
-            days_supply_per_unit: None,
-            unit_price_fen: *price_fen,
-            return_policy: ReturnPolicy::SevenDay,
+            ..NewProduct::new(
+                if name.is_empty() { format!("stock code {code}") } else { name.clone() },
+                ProductKind::Other,
+                "GIFTS",
+                *price_fen,
+                ReturnPolicy::SevenDay,
+            )
         })
         .collect();
     let mut tx = services.mall().begin(services.now()).await?;
@@ -276,13 +276,12 @@ async fn write(
         let order_id = order_id(document, part * LINES_MAX);
         let order = NewOrder {
             order_id: Some(order_id),
-            person_id: document.person_id,
-            pharmacy_id: UCI_IDS + 1 + i64::try_from(document.country).unwrap_or(0),
-            channel: Channel::H5,
-            promoter_id: None,
-            coupon_id: None,
-            shipping_fen: 0,
-            pricing: Pricing::Recorded(lines.collect()),
+            ..NewOrder::new(
+                document.person_id,
+                UCI_IDS + 1 + i64::try_from(document.country).unwrap_or(0),
+                Channel::H5,
+                Pricing::Recorded(lines.collect()),
+            )
         };
         orders::place(tx, scope, order).await?;
         payments::pay(tx, scope, order_id, "bank_transfer").await?;
@@ -299,11 +298,11 @@ async fn write(
         let lines = units.iter().map(|(number, quantity)| {
             let line = there.iter().find(|line| line.line_number == *number);
             let line = line.ok_or(OperationalError::NotFound { what: "order", id: order_id })?;
-            Ok(NewRefundLine { order_line_id: line.order_line_id, quantity: *quantity })
+            Ok(NewRefundLine::units(line.order_line_id, *quantity))
         });
         let lines = lines.collect::<Result<Vec<_>, OperationalError>>()?;
         let reason = format!("credit note C{}", document.number);
-        refunds::refund(tx, scope, order_id, &NewRefund { reason, lines }).await?;
+        refunds::refund(tx, scope, order_id, &NewRefund::new(reason, lines)).await?;
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ async function call(path, body) {
 async function buy() {
   const pharmacy = await call('/mall/pharmacies', { name: '药房 001', region: '浙江' })
   const product = await call('/mall/products', {
-    name: '血压计', kind: 'device', category: '器械', unit_price_fen: 19900, return_policy: 'seven_day',
+    name: '血压计', kind: 'device', category: '器械', unit_price_fen: 19900, return_policy: 'seven_day', tracks_stock: false,
   })
   const order = await call('/mall/orders', {
     person_id: 1, pharmacy_id: pharmacy.pharmacy_id, channel: 'app',

@@ -5,6 +5,8 @@ create table pharmacy (
     tenant_id INTEGER not null,
     name TEXT not null check (name <> ''),
     region TEXT not null,
+    shipping_fen INTEGER not null check (shipping_fen >= 0),
+    free_shipping_from_fen INTEGER check (free_shipping_from_fen >= 0),
     created_at TIMESTAMP not null
 );
 
@@ -12,9 +14,11 @@ create table product (
     product_id INTEGER primary key,
     tenant_id INTEGER not null,
     name TEXT not null check (name <> ''),
-    kind TEXT not null check (kind in ('otc', 'rx', 'device', 'gene_test', 'other')),
+    kind TEXT not null check (kind in ('otc', 'rx', 'device', 'gene_test', 'supplement', 'other')),
+    otc_class TEXT check (otc_class in ('a', 'b')),
     category TEXT not null,
     brand TEXT,
+    atc_code TEXT,
     drug_code TEXT,
     drug_class TEXT,
     days_supply_per_unit INTEGER check (days_supply_per_unit > 0),
@@ -22,7 +26,88 @@ create table product (
     return_policy TEXT not null check (return_policy in ('seven_day', 'quality_only')),
     created_at TIMESTAMP not null,
     updated_at TIMESTAMP not null,
-    check ((drug_code is null) = (drug_class is null))
+    check ((drug_code is null) = (drug_class is null)),
+    check (otc_class is null or kind = 'otc')
+);
+
+-- What is sold as one unit. Number 1 of a product is its default, whose price is the product's.
+create table product_variant (
+    variant_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    product_id INTEGER not null references product (product_id),
+    variant_number INTEGER not null check (variant_number > 0),
+    sku TEXT not null check (sku <> ''),
+    spec TEXT not null,
+    unit_price_fen INTEGER not null check (unit_price_fen >= 0),
+    days_supply_per_unit INTEGER check (days_supply_per_unit > 0),
+    tracks_stock BOOLEAN not null check (tracks_stock in (0, 1)),
+    active BOOLEAN not null check (active in (0, 1)),
+    version INTEGER not null check (version > 0),
+    created_at TIMESTAMP not null,
+    updated_at TIMESTAMP not null,
+    unique (tenant_id, sku),
+    unique (product_id, variant_number),
+    unique (product_id, variant_id)
+);
+
+-- What a pharmacy has of a variant. Units of orders that are not shipped are reserved.
+create table stock (
+    stock_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    pharmacy_id INTEGER not null references pharmacy (pharmacy_id),
+    variant_id INTEGER not null references product_variant (variant_id),
+    on_hand INTEGER not null check (on_hand >= 0),
+    reserved INTEGER not null,
+    updated_at TIMESTAMP not null,
+    unique (pharmacy_id, variant_id),
+    check (reserved between 0 and on_hand)
+);
+
+-- Full reductions over a basket (满减) and cuts in the price of items, for a time.
+create table campaign (
+    campaign_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    name TEXT not null check (name <> ''),
+    kind TEXT not null check (kind in ('item_price', 'full_reduction')),
+    funder TEXT not null check (funder in ('merchant', 'platform')),
+    pharmacy_id INTEGER references pharmacy (pharmacy_id),
+    category TEXT,
+    unit_limit INTEGER check (unit_limit > 0),
+    unit_limit_per_person INTEGER check (unit_limit_per_person > 0),
+    sold_units INTEGER not null check (sold_units >= 0),
+    starts_at TIMESTAMP not null,
+    ends_at TIMESTAMP not null,
+    created_at TIMESTAMP not null,
+    check (ends_at >= starts_at),
+    check (unit_limit is null or sold_units <= unit_limit),
+    check (kind = 'item_price' or (unit_limit is null and unit_limit_per_person is null))
+);
+
+create table campaign_tier (
+    campaign_tier_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    campaign_id INTEGER not null references campaign (campaign_id),
+    threshold_fen INTEGER not null check (threshold_fen > 0),
+    discount_fen INTEGER not null check (discount_fen >= 0),
+    gift_variant_id INTEGER references product_variant (variant_id),
+    gift_quantity INTEGER check (gift_quantity > 0),
+    unique (campaign_id, threshold_fen),
+    check (discount_fen <= threshold_fen),
+    check (discount_fen > 0 or gift_variant_id is not null),
+    check ((gift_variant_id is null) = (gift_quantity is null))
+);
+
+-- What a campaign is for. With a price or a percentage in one that cuts prices; alone in the other.
+create table campaign_item (
+    campaign_item_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    campaign_id INTEGER not null references campaign (campaign_id),
+    product_id INTEGER not null references product (product_id),
+    variant_id INTEGER references product_variant (variant_id),
+    unit_price_fen INTEGER check (unit_price_fen >= 0),
+    percent_off INTEGER check (percent_off between 1 and 100),
+    unique (campaign_id, product_id, variant_id),
+    check (unit_price_fen is null or percent_off is null)
 );
 
 create table coupon (
@@ -36,12 +121,81 @@ create table coupon (
     cap_fen INTEGER check (cap_fen > 0),
     category TEXT,
     funder TEXT not null check (funder in ('merchant', 'platform')),
+    claim_needed BOOLEAN not null check (claim_needed in (0, 1)),
+    claim_limit INTEGER check (claim_limit > 0),
+    claim_limit_per_person INTEGER check (claim_limit_per_person > 0),
+    claim_valid_days INTEGER check (claim_valid_days > 0),
+    claimed_count INTEGER not null check (claimed_count >= 0),
     starts_at TIMESTAMP not null,
     ends_at TIMESTAMP not null check (ends_at > starts_at),
     created_at TIMESTAMP not null,
+    check (claim_limit is null or claimed_count <= claim_limit),
     check ((kind = 'full_reduction') = (discount_fen is not null)),
     check ((kind = 'percent') = (percent is not null))
 );
+
+-- What a doctor prescribed and a pharmacist reviewed. Units are used as they are ordered.
+create table prescription (
+    prescription_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    person_id INTEGER not null,
+    doctor_reference TEXT not null check (doctor_reference <> ''),
+    signature_reference TEXT not null check (signature_reference <> ''),
+    status TEXT not null check (status in ('issued', 'approved', 'rejected', 'used')),
+    issued_at TIMESTAMP not null,
+    valid_until TIMESTAMP not null,
+    reviewed_by TEXT,
+    reviewed_at TIMESTAMP,
+    review_note TEXT,
+    created_at TIMESTAMP not null,
+    unique (tenant_id, signature_reference),
+    check (valid_until > issued_at),
+    check ((status = 'issued') = (reviewed_at is null)),
+    check ((reviewed_by is null) = (reviewed_at is null))
+);
+
+create index prescription_person on prescription (tenant_id, person_id);
+
+create table prescription_item (
+    prescription_item_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    prescription_id INTEGER not null references prescription (prescription_id),
+    product_id INTEGER not null references product (product_id),
+    quantity INTEGER not null check (quantity > 0),
+    used_quantity INTEGER not null,
+    directions TEXT,
+    unique (prescription_id, product_id),
+    check (used_quantity between 0 and quantity)
+);
+
+-- A session of someone who looks around, known or not.
+create table visit (
+    visit_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    visitor_key TEXT not null check (visitor_key <> ''),
+    person_id INTEGER,
+    channel TEXT not null check (channel in ('app', 'mini_program', 'h5', 'pharmacy')),
+    referrer TEXT,
+    campaign_code TEXT,
+    share_code TEXT,
+    started_at TIMESTAMP not null,
+    last_seen_at TIMESTAMP not null,
+    check (last_seen_at >= started_at)
+);
+
+create index visit_visitor on visit (tenant_id, visitor_key, started_at);
+create index visit_person on visit (tenant_id, person_id, started_at);
+
+create table page_view (
+    page_view_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    visit_id INTEGER not null references visit (visit_id),
+    page TEXT not null check (page in ('home', 'list', 'product', 'cart', 'checkout', 'other')),
+    product_id INTEGER references product (product_id),
+    viewed_at TIMESTAMP not null
+);
+
+create index page_view_visit on page_view (visit_id);
 
 create table orders (
     order_id INTEGER primary key,
@@ -51,21 +205,73 @@ create table orders (
     channel TEXT not null check (channel in ('app', 'mini_program', 'h5', 'pharmacy')),
     promoter_id INTEGER,
     coupon_id INTEGER references coupon (coupon_id),
-    status TEXT not null check (status in ('created', 'paid', 'closed')),
+    prescription_id INTEGER references prescription (prescription_id),
+    status TEXT not null
+        check (status in ('created', 'paid', 'shipped', 'received', 'completed', 'closed')),
     list_amount_fen INTEGER not null,
     goods_amount_fen INTEGER not null,
     discount_fen INTEGER not null,
     shipping_fen INTEGER not null check (shipping_fen >= 0),
     payable_fen INTEGER not null,
     refunded_fen INTEGER not null check (refunded_fen >= 0),
+    refunded_shipping_fen INTEGER not null,
+    carrier TEXT,
+    tracking_number TEXT,
+    close_reason TEXT check (close_reason in ('cancelled', 'expired', 'refunded')),
+    visit_id INTEGER references visit (visit_id),
+    touch_visit_id INTEGER references visit (visit_id),
+    touch_kind TEXT check (touch_kind in ('referral', 'campaign')),
     created_at TIMESTAMP not null,
     paid_at TIMESTAMP,
+    shipped_at TIMESTAMP,
+    received_at TIMESTAMP,
+    completed_at TIMESTAMP,
     closed_at TIMESTAMP,
+    due_at TIMESTAMP,
     check (payable_fen = goods_amount_fen - discount_fen + shipping_fen),
-    check ((status = 'paid') = (paid_at is not null)),
+    check (status <> 'created' or paid_at is null),
+    check (status in ('created', 'closed') or paid_at is not null),
+    check (status in ('created', 'paid', 'closed') or shipped_at is not null),
+    check (status in ('created', 'paid', 'shipped', 'closed') or received_at is not null),
+    check ((status = 'completed') = (completed_at is not null)),
     check ((status = 'closed') = (closed_at is not null)),
-    check (refunded_fen = 0 or status = 'paid')
+    check ((closed_at is null) = (close_reason is null)),
+    check (refunded_shipping_fen between 0 and shipping_fen),
+    check (refunded_fen + refunded_shipping_fen = 0 or paid_at is not null),
+    check ((touch_visit_id is null) = (touch_kind is null))
 );
+
+create index orders_person on orders (tenant_id, person_id);
+-- When the next step is taken by itself: closed if not paid, received if shipped, completed if received.
+create index orders_due on orders (due_at) where due_at is not null;
+
+create table order_status_change (
+    order_status_change_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    order_id INTEGER not null references orders (order_id),
+    from_status TEXT,
+    to_status TEXT not null,
+    reason TEXT,
+    changed_at TIMESTAMP not null,
+    unique (order_id, to_status)
+);
+
+create table coupon_claim (
+    coupon_claim_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    coupon_id INTEGER not null references coupon (coupon_id),
+    person_id INTEGER not null,
+    status TEXT not null check (status in ('claimed', 'redeemed')),
+    order_id INTEGER references orders (order_id),
+    claimed_at TIMESTAMP not null,
+    expires_at TIMESTAMP not null,
+    redeemed_at TIMESTAMP,
+    check ((status = 'redeemed') = (order_id is not null)),
+    check ((order_id is null) = (redeemed_at is null))
+);
+
+create index coupon_claim_person on coupon_claim (tenant_id, person_id, coupon_id);
+create index coupon_claim_order on coupon_claim (order_id);
 
 -- cash_fen may be below zero on recorded lines only: a till lets a coupon be worth more than its line.
 create table order_line (
@@ -74,6 +280,9 @@ create table order_line (
     order_id INTEGER not null references orders (order_id),
     line_number INTEGER not null check (line_number > 0),
     product_id INTEGER not null references product (product_id),
+    variant_id INTEGER not null references product_variant (variant_id),
+    gift BOOLEAN not null check (gift in (0, 1)),
+    return_window_days INTEGER not null check (return_window_days >= 0),
     quantity INTEGER not null check (quantity >= 0),
     unit_price_fen INTEGER not null,
     list_amount_fen INTEGER not null,
@@ -86,32 +295,104 @@ create table order_line (
     cash_fen INTEGER not null,
     refunded_quantity INTEGER not null,
     refunded_fen INTEGER not null,
+    refunding_quantity INTEGER not null,
+    refunding_fen INTEGER not null,
     unique (order_id, line_number),
+    foreign key (product_id, variant_id) references product_variant (product_id, variant_id),
     check (line_amount_fen = list_amount_fen - disc_item_fen),
     check (cash_fen = line_amount_fen - disc_full_reduction_fen - disc_coupon_merchant_fen
         - disc_coupon_platform_fen - disc_points_fen),
-    check (refunded_quantity between 0 and quantity),
-    check (refunded_fen between 0 and max(cash_fen, 0))
+    check (gift = 0 or line_amount_fen = 0),
+    check (refunded_quantity >= 0 and refunding_quantity >= 0),
+    check (refunded_fen >= 0 and refunding_fen >= 0),
+    check (refunded_quantity + refunding_quantity <= quantity),
+    check (refunded_fen + refunding_fen <= max(cash_fen, 0))
 );
 
+-- Where each discount of a line comes from and who pays for it; they sum to those of the line.
+create table order_line_discount (
+    order_line_discount_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    order_id INTEGER not null references orders (order_id),
+    order_line_id INTEGER not null references order_line (order_line_id),
+    kind TEXT not null check (kind in ('item', 'full_reduction', 'coupon')),
+    funder TEXT not null check (funder in ('merchant', 'platform')),
+    campaign_id INTEGER references campaign (campaign_id),
+    coupon_id INTEGER references coupon (coupon_id),
+    amount_fen INTEGER not null check (amount_fen >= 0),
+    check ((kind = 'coupon') = (coupon_id is not null)),
+    check ((kind = 'coupon') = (campaign_id is null))
+);
+
+create index order_line_discount_line on order_line_discount (order_line_id);
+create index order_line_discount_campaign on order_line_discount (campaign_id);
+
+-- Every change of a stock, which they sum to.
+create table stock_movement (
+    stock_movement_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    pharmacy_id INTEGER not null references pharmacy (pharmacy_id),
+    variant_id INTEGER not null references product_variant (variant_id),
+    kind TEXT not null
+        check (kind in ('receipt', 'adjustment', 'reserve', 'release', 'shipment', 'return')),
+    on_hand_change INTEGER not null,
+    reserved_change INTEGER not null,
+    order_line_id INTEGER references order_line (order_line_id),
+    reason TEXT,
+    created_at TIMESTAMP not null,
+    check (kind not in ('reserve', 'release') or on_hand_change = 0),
+    check (kind not in ('receipt', 'adjustment', 'return') or reserved_change = 0),
+    check (kind not in ('reserve', 'release', 'shipment', 'return') or order_line_id is not null)
+);
+
+create index stock_movement_of on stock_movement (pharmacy_id, variant_id);
+create index stock_movement_line on stock_movement (order_line_id);
+
+-- paid_order_id is the order if it paid it: one payment does. What came for an order that was closed or
+-- paid already is on its way back, or is back.
 create table payment (
     payment_id INTEGER primary key,
     tenant_id INTEGER not null,
-    order_id INTEGER not null unique references orders (order_id),
+    order_id INTEGER not null references orders (order_id),
+    paid_order_id INTEGER unique,
     amount_fen INTEGER not null,
     method TEXT not null check (method <> ''),
-    paid_at TIMESTAMP not null
+    status TEXT not null check (status in ('succeeded', 'returning', 'returned')),
+    channel_transaction_id TEXT,
+    return_reason TEXT check (return_reason in ('order_closed', 'paid_twice')),
+    channel_refund_id TEXT,
+    paid_at TIMESTAMP not null,
+    returned_at TIMESTAMP,
+    unique (tenant_id, method, channel_transaction_id),
+    check ((status = 'succeeded') = (return_reason is null)),
+    check ((status = 'succeeded') = (paid_order_id is not null)),
+    check (paid_order_id = order_id),
+    check ((status = 'returned') = (returned_at is not null))
 );
+
+create index payment_order on payment (order_id);
 
 create table refund (
     refund_id INTEGER primary key,
     tenant_id INTEGER not null,
     order_id INTEGER not null references orders (order_id),
     amount_fen INTEGER not null check (amount_fen >= 0),
+    shipping_fen INTEGER not null check (shipping_fen >= 0),
+    cause TEXT not null check (cause in ('no_reason', 'quality', 'wrong_item', 'not_delivered')),
     reason TEXT not null,
-    status TEXT not null check (status in ('succeeded')),
+    status TEXT not null
+        check (status in ('requested', 'approved', 'rejected', 'succeeded', 'failed')),
+    restock BOOLEAN not null check (restock in (0, 1)),
+    note TEXT,
+    channel_refund_id TEXT,
     requested_at TIMESTAMP not null,
-    succeeded_at TIMESTAMP not null
+    decided_at TIMESTAMP,
+    succeeded_at TIMESTAMP,
+    failed_at TIMESTAMP,
+    unique (tenant_id, channel_refund_id),
+    check ((status = 'requested') = (decided_at is null)),
+    check ((status = 'succeeded') = (succeeded_at is not null)),
+    check ((status = 'failed') = (failed_at is not null))
 );
 
 create index refund_order on refund (order_id);
@@ -121,9 +402,23 @@ create table refund_line (
     tenant_id INTEGER not null,
     refund_id INTEGER not null references refund (refund_id),
     order_line_id INTEGER not null references order_line (order_line_id),
-    quantity INTEGER not null check (quantity > 0),
+    quantity INTEGER not null check (quantity >= 0),
     amount_fen INTEGER not null check (amount_fen >= 0),
-    unique (refund_id, order_line_id)
+    unique (refund_id, order_line_id),
+    check (quantity > 0 or amount_fen > 0)
+);
+
+create table cart_line (
+    cart_line_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    person_id INTEGER not null,
+    pharmacy_id INTEGER not null references pharmacy (pharmacy_id),
+    variant_id INTEGER not null references product_variant (variant_id),
+    quantity INTEGER not null check (quantity > 0),
+    selected BOOLEAN not null check (selected in (0, 1)),
+    created_at TIMESTAMP not null,
+    updated_at TIMESTAMP not null,
+    unique (tenant_id, person_id, pharmacy_id, variant_id)
 );
 
 -- What other services must hear, written in the transaction of the fact itself: a row for each service

@@ -58,7 +58,7 @@ impl Ids {
         }
         if block.end - block.start < count {
             // Beside the caller's transaction, which would keep the row to itself to its end.
-            let mut beside = database.begin_internal().await?;
+            let mut beside = database.begin_beside().await?;
             *block = take::<R>(&mut beside, count + BLOCK, above).await?;
             beside.commit().await?;
         }

@@ -139,8 +139,17 @@ pub enum Capture {
 
 #[derive(Clone)]
 enum Store {
-    Sqlite { path: PathBuf, writer: SqlitePool, readers: SqlitePool },
-    MySql(MySqlPool),
+    Sqlite {
+        path: PathBuf,
+        writer: SqlitePool,
+        readers: SqlitePool,
+    },
+    MySql {
+        pool: MySqlPool,
+        /// For blocks of ids alone: taken beside a transaction, they would otherwise wait for a
+        /// connection that only such transactions hold.
+        numbers: MySqlPool,
+    },
 }
 
 impl std::fmt::Debug for Database {
@@ -193,7 +202,7 @@ impl Database {
     pub fn path(&self) -> Option<&Path> {
         match &self.store {
             Store::Sqlite { path, .. } => Some(path),
-            Store::MySql(_) => None,
+            Store::MySql { .. } => None,
         }
     }
 
@@ -251,12 +260,28 @@ impl Database {
         })
     }
 
+    /// As [`begin_internal`](Self::begin_internal), beside the caller's own transaction and for a moment.
+    async fn begin_beside(&self) -> Result<WriteTransaction, OperationalError> {
+        let connection = match &self.store {
+            Store::MySql { numbers, .. } => Connection::MySql(numbers.begin().await?),
+            Store::Sqlite { .. } => self.begin_connection().await?,
+        };
+        let database = self.clone();
+        Ok(WriteTransaction {
+            connection,
+            database,
+            on_commit: None,
+            began_at: 0,
+            fills_outbox: false,
+        })
+    }
+
     async fn begin_connection(&self) -> Result<Connection, OperationalError> {
         Ok(match &self.store {
             Store::Sqlite { writer, .. } => {
                 Connection::Sqlite(writer.begin_with("begin immediate").await?)
             }
-            Store::MySql(pool) => Connection::MySql(pool.begin().await?),
+            Store::MySql { pool, .. } => Connection::MySql(pool.begin().await?),
         })
     }
 
@@ -267,7 +292,7 @@ impl Database {
     pub async fn read(&self) -> Result<ReadTransaction, OperationalError> {
         Ok(ReadTransaction(match &self.store {
             Store::Sqlite { readers, .. } => Connection::Sqlite(readers.begin().await?),
-            Store::MySql(pool) => Connection::MySql(
+            Store::MySql { pool, .. } => Connection::MySql(
                 pool.begin_with("start transaction with consistent snapshot, read only").await?,
             ),
         }))
@@ -285,7 +310,10 @@ impl Database {
                 readers.close().await;
                 writer.close().await;
             }
-            Store::MySql(pool) => pool.close().await,
+            Store::MySql { pool, numbers } => {
+                pool.close().await;
+                numbers.close().await;
+            }
         }
     }
 }
@@ -365,29 +393,32 @@ impl Store {
         let _ =
             sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut server.acquire().await?.detach()).await;
         server.close().await;
-        let pool = for_good(MySqlPoolOptions::new())
-            .max_connections(CONNECTIONS)
-            .test_before_acquire(true)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    // A transaction sees what others have committed, and holds no gaps between rows.
-                    sqlx::raw_sql(
-                        "set session transaction isolation level read committed;
+        let options = options.database(&database);
+        let pool = |connections| {
+            for_good(MySqlPoolOptions::new())
+                .max_connections(connections)
+                .test_before_acquire(true)
+                .after_connect(|connection, _| {
+                    Box::pin(async move {
+                        // A transaction sees what others have committed, and holds no gaps between rows.
+                        sqlx::raw_sql(
+                            "set session transaction isolation level read committed;
                          set session innodb_lock_wait_timeout = 10",
-                    )
-                    .execute(connection)
-                    .await
-                    .map(drop)
+                        )
+                        .execute(connection)
+                        .await
+                        .map(drop)
+                    })
                 })
-            })
-            .connect_with(options.database(&database))
-            .await?;
+        };
+        let numbers = pool(1).connect_lazy_with(options.clone());
+        let pool = pool(CONNECTIONS).connect_with(options).await?;
         let mut connection = pool.acquire().await?;
         sqlx::query(ids::SEQUENCE).execute(&mut *connection).await?;
         sqlx::query(progress::PROGRESS).execute(&mut *connection).await?;
         migrate::apply_to_server(&mut connection, name, migrations.mysql).await?;
         drop(connection);
-        Ok(Self::MySql(pool))
+        Ok(Self::MySql { pool, numbers })
     }
 }
 

@@ -4,6 +4,7 @@ use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::limits::{check_optional_text, check_text};
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_missing, record, sql, words},
@@ -31,6 +32,9 @@ words! {
     }
 }
 
+/// The most that are claimed of one coupon.
+const CLAIMS_MAX: i64 = 1_000_000_000;
+
 /// A coupon to be added.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +60,15 @@ pub struct NewCoupon {
     pub category: Option<String>,
     /// Who pays for it.
     pub funder: Funder,
+    /// Whether a buyer must have claimed it before; otherwise anyone may use it, any number of times.
+    #[serde(default)]
+    pub claim_needed: bool,
+    /// How many may be claimed.
+    pub claim_limit: Option<i64>,
+    /// How many one person may claim.
+    pub claim_limit_per_person: Option<i64>,
+    /// For how many days a claimed one may be used, at most until `ends_at`.
+    pub claim_valid_days: Option<i64>,
     /// From when it may be used, in microseconds since 1970 (UTC).
     pub starts_at: i64,
     /// Until when, exclusive.
@@ -85,6 +98,16 @@ record! {
         pub category: Option<String>,
         /// Who pays for it.
         pub funder: Funder,
+        /// Whether a buyer must have claimed it before.
+        pub claim_needed: bool,
+        /// How many may be claimed.
+        pub claim_limit: Option<i64>,
+        /// How many one person may claim.
+        pub claim_limit_per_person: Option<i64>,
+        /// For how many days a claimed one may be used.
+        pub claim_valid_days: Option<i64>,
+        /// How many were claimed.
+        pub claimed_count: i64,
         /// Microseconds since 1970 (UTC).
         pub starts_at: Micros,
         /// Microseconds since 1970 (UTC), exclusive.
@@ -117,9 +140,10 @@ impl Coupon {
 impl NewCoupon {
     fn check(&self) -> Result<(), OperationalError> {
         let full_reduction = self.kind == CouponKind::FullReduction;
-        let problem = if self.name.trim().is_empty() {
-            "a coupon needs a name"
-        } else if self.threshold_fen < 0 {
+        check_text("name", &self.name)?;
+        check_optional_text("category", self.category.as_deref())?;
+        let claims = [self.claim_limit, self.claim_limit_per_person, self.claim_valid_days];
+        let problem = if self.threshold_fen < 0 {
             "threshold_fen must not be negative"
         } else if full_reduction != self.discount_fen.is_some() {
             "discount_fen goes with kind full_reduction, and only with it"
@@ -132,6 +156,12 @@ impl NewCoupon {
             "percent must be between 1 and 100"
         } else if full_reduction && self.cap_fen.is_some() {
             "cap_fen goes with kind percent only"
+        } else if !self.claim_needed && claims.iter().any(Option::is_some) {
+            "limits of claims go with claim_needed only"
+        } else if claims.iter().flatten().any(|limit| !(1..=CLAIMS_MAX).contains(limit)) {
+            "limits of claims must be between 1 and 1000000000"
+        } else if self.claim_valid_days.is_some_and(|days| days > 3_660) {
+            "claim_valid_days must be at most 3660"
         } else if self.ends_at <= self.starts_at {
             "ends_at must be after starts_at"
         } else {
@@ -168,6 +198,11 @@ pub async fn create_many(
         cap_fen: new.cap_fen,
         category: new.category.clone(),
         funder: new.funder,
+        claim_needed: new.claim_needed,
+        claim_limit: new.claim_limit,
+        claim_limit_per_person: new.claim_limit_per_person,
+        claim_valid_days: new.claim_valid_days,
+        claimed_count: 0,
         starts_at: Micros(new.starts_at),
         ends_at: Micros(new.ends_at),
         created_at: Micros(scope.now),

@@ -1,24 +1,32 @@
-//! Orders and their lines: placing, reading and closing them.
+//! Orders and their lines: placing and reading them.
 
 use std::ops::RangeInclusive;
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    CatalogueLine, Pricing, RecordedLine, pricing,
+    CatalogueLine, Pricing, campaigns, coupon_claims,
+    coupons::Funder,
+    order_states::{self, CloseReason, StatusChange},
+    pharmacies::{self, SHIPPING_FEN_MAX},
+    prescriptions,
+    pricing::{self, Buyer, Priced},
+    promotions::DiscountKind,
     refunds::{self, Refund},
+    stock::{self, LineUnits},
+    visits::TouchKind,
 };
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
+    OperationalError, Page, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert, insert_one, record, sql, words},
     distribution::bindings,
-    http::{Answer, Command, ErrorBody, Failure, Id, Nothing},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
 
-/// The most that is charged for shipping.
-const SHIPPING_FEN_MAX: i64 = 10_000_000;
+/// The most units of one line.
+pub(super) const QUANTITY_MAX: i64 = 100_000;
 
 words! {
     /// Through which door an order came.
@@ -39,9 +47,15 @@ words! {
     pub enum OrderStatus {
         /// Placed, not paid.
         Created = "created",
-        /// Paid; refunds may follow.
+        /// Paid, and to be shipped.
         Paid = "paid",
-        /// Given up before it was paid.
+        /// On its way.
+        Shipped = "shipped",
+        /// With the buyer.
+        Received = "received",
+        /// With the buyer for good: the return windows of its lines have ended.
+        Completed = "completed",
+        /// Given up before it was paid, not paid in time, or refunded whole.
         Closed = "closed",
     }
 }
@@ -61,10 +75,39 @@ pub struct NewOrder {
     pub promoter_id: Option<i64>,
     /// The coupon to be used; with recorded prices it is only noted.
     pub coupon_id: Option<i64>,
-    /// What is charged for shipping.
-    pub shipping_fen: i64,
+    /// The prescription of the medicines that need one.
+    pub prescription_id: Option<i64>,
+    /// The visit it was placed in.
+    pub visit_id: Option<i64>,
+    /// What is charged for shipping; what the pharmacy charges when none.
+    pub shipping_fen: Option<i64>,
+    /// What the buyer was told it comes to: it is refused if it does not.
+    pub expected_payable_fen: Option<i64>,
+    /// When it is closed if it is not paid, in microseconds since 1970 (UTC); never when none.
+    pub closes_unpaid_at: Option<i64>,
     /// The lines and where their prices come from.
     pub pricing: Pricing,
+}
+
+impl NewOrder {
+    /// An order with nothing but its lines, of a pharmacy that ships for what it says.
+    #[must_use]
+    pub const fn new(person_id: i64, pharmacy_id: i64, channel: Channel, pricing: Pricing) -> Self {
+        Self {
+            order_id: None,
+            person_id,
+            pharmacy_id,
+            channel,
+            promoter_id: None,
+            coupon_id: None,
+            prescription_id: None,
+            visit_id: None,
+            shipping_fen: None,
+            expected_payable_fen: None,
+            closes_unpaid_at: None,
+            pricing,
+        }
+    }
 }
 
 record! {
@@ -84,6 +127,8 @@ record! {
         pub promoter_id: Option<i64>,
         /// The coupon.
         pub coupon_id: Option<i64>,
+        /// The prescription.
+        pub prescription_id: Option<i64>,
         /// How far it is.
         pub status: OrderStatus,
         /// Shelf price of all lines.
@@ -96,14 +141,37 @@ record! {
         pub shipping_fen: i64,
         /// `goods_amount - discount + shipping`.
         pub payable_fen: i64,
-        /// Refunded so far.
+        /// Refunded so far for goods.
         pub refunded_fen: i64,
+        /// Refunded so far of the shipping.
+        pub refunded_shipping_fen: i64,
+        /// Who carries it.
+        pub carrier: Option<String>,
+        /// Under which number.
+        pub tracking_number: Option<String>,
+        /// Why it was closed.
+        pub close_reason: Option<CloseReason>,
+        /// The visit it was placed in.
+        pub visit_id: Option<i64>,
+        /// The visit that brought the buyer, as of the payment.
+        pub touch_visit_id: Option<i64>,
+        /// How that visit came about.
+        pub touch_kind: Option<TouchKind>,
         /// Microseconds since 1970 (UTC).
         pub created_at: Micros,
         /// Microseconds since 1970 (UTC).
         pub paid_at: Option<Micros>,
         /// Microseconds since 1970 (UTC).
+        pub shipped_at: Option<Micros>,
+        /// Microseconds since 1970 (UTC).
+        pub received_at: Option<Micros>,
+        /// Microseconds since 1970 (UTC).
+        pub completed_at: Option<Micros>,
+        /// Microseconds since 1970 (UTC).
         pub closed_at: Option<Micros>,
+        /// When its next step is taken by itself: closed if it is not paid, received if it is shipped,
+        /// completed if it is received. Microseconds since 1970 (UTC).
+        pub due_at: Option<Micros>,
     }
 }
 
@@ -120,6 +188,12 @@ record! {
         pub line_number: i64,
         /// The product.
         pub product_id: i64,
+        /// The variant.
+        pub variant_id: i64,
+        /// Given away with others.
+        pub gift: bool,
+        /// For how many days after its receipt it may be given back without a reason.
+        pub return_window_days: i64,
         /// How many units.
         pub quantity: i64,
         /// Shelf price of one unit.
@@ -144,6 +218,34 @@ record! {
         pub refunded_quantity: i64,
         /// Refunded so far.
         pub refunded_fen: i64,
+        /// Units of refunds that are not decided or paid out yet.
+        pub refunding_quantity: i64,
+        /// What those come to.
+        pub refunding_fen: i64,
+    }
+}
+
+record! {
+    /// A part of a line's discounts.
+    pub struct LineDiscount in "order_line_discount" {
+        /// Its id.
+        pub order_line_discount_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The order.
+        pub order_id: i64,
+        /// The line.
+        pub order_line_id: i64,
+        /// What kind.
+        pub kind: DiscountKind,
+        /// Who pays for it.
+        pub funder: Funder,
+        /// The campaign, if it is one's.
+        pub campaign_id: Option<i64>,
+        /// The coupon, if it is one's.
+        pub coupon_id: Option<i64>,
+        /// How much.
+        pub amount_fen: i64,
     }
 }
 
@@ -165,42 +267,49 @@ pub struct OrderDetail {
     pub order: Order,
     /// Its lines, in order.
     pub lines: Vec<OrderLine>,
+    /// Where the discounts of its lines come from.
+    pub discounts: Vec<LineDiscount>,
     /// Its refunds, in order.
     pub refunds: Vec<Refund>,
+    /// What it has been, from its beginning on.
+    pub history: Vec<StatusChange>,
 }
 
-/// Places an order: prices its lines, and inserts the order and all lines in two statements.
+/// Places an order: prices its lines, takes what is limited (units of campaigns, a claimed coupon, the
+/// prescription, the stock), and writes it.
 ///
 /// # Errors
-/// `NotFound` for an unknown pharmacy, product or coupon; `Conflict` when the coupon does not apply
-/// or the order id exists; `Invalid` when a number is out of its range.
+/// `NotFound` for an unknown pharmacy, product or coupon; `Conflict` when the coupon or prescription
+/// does not apply, the pharmacy does not have it, it comes to something else than expected, or the
+/// order id exists; `Invalid` when a number is out of its range or a prescription is missing.
 pub async fn place(
     tx: &mut WriteTransaction,
     scope: Scope,
     new: NewOrder,
 ) -> Result<PlacedOrder, OperationalError> {
+    scope.check_person(new.person_id)?;
     if new.person_id <= 0 {
         return Err(OperationalError::invalid("person_id must be positive"));
     }
-    if !(0..=SHIPPING_FEN_MAX).contains(&new.shipping_fen) {
+    if new.shipping_fen.is_some() && scope.only_person().is_some() {
+        return Err(OperationalError::denied("a buyer may not say what shipping costs"));
+    }
+    if new.shipping_fen.is_some_and(|fen| !(0..=SHIPPING_FEN_MAX).contains(&fen)) {
         return Err(OperationalError::invalid("shipping_fen must be between 0 and 10000000"));
     }
-    let known: bool =
-        sql("select exists (select 1 from pharmacy where pharmacy_id = ?1 and tenant_id = ?2)")
-            .bind(new.pharmacy_id)
-            .bind(scope.tenant_id)
-            .value(tx)
-            .await?;
-    if !known {
-        return Err(OperationalError::not_found("pharmacy", new.pharmacy_id));
-    }
+    let pharmacy = pharmacies::find(tx, scope.tenant_id, new.pharmacy_id).await?;
+    let buyer =
+        Buyer { person_id: new.person_id, pharmacy_id: new.pharmacy_id, coupon_id: new.coupon_id };
+    let priced = pricing::price(tx, scope, buyer, &new.pricing).await?;
     let order_id = tx.id::<Order>(new.order_id).await?;
-    let priced = pricing::price(tx, scope, new.coupon_id, &new.pricing).await?;
-    let line_ids = tx.ids::<OrderLine>(priced.iter().map(|l| l.order_line_id)).await?;
+    let line_ids =
+        tx.ids::<OrderLine>(priced.lines.iter().map(|l| l.amounts.order_line_id)).await?;
     let lines = number_lines(scope, order_id, &line_ids, &priced);
     let sum = |amount: fn(&OrderLine) -> i64| lines.iter().map(amount).sum::<i64>();
     let goods_amount_fen = sum(|l| l.line_amount_fen);
     let discount_fen = sum(|l| l.line_amount_fen - l.cash_fen);
+    let shipping_fen =
+        new.shipping_fen.unwrap_or_else(|| pharmacy.shipping_for(goods_amount_fen - discount_fen));
     let order = Order {
         order_id,
         tenant_id: scope.tenant_id,
@@ -209,33 +318,115 @@ pub async fn place(
         channel: new.channel,
         promoter_id: new.promoter_id,
         coupon_id: new.coupon_id,
+        prescription_id: new.prescription_id,
         status: OrderStatus::Created,
         list_amount_fen: sum(|l| l.list_amount_fen),
         goods_amount_fen,
         discount_fen,
-        shipping_fen: new.shipping_fen,
-        payable_fen: goods_amount_fen - discount_fen + new.shipping_fen,
+        shipping_fen,
+        payable_fen: goods_amount_fen - discount_fen + shipping_fen,
         refunded_fen: 0,
+        refunded_shipping_fen: 0,
+        carrier: None,
+        tracking_number: None,
+        close_reason: None,
+        visit_id: new.visit_id,
+        touch_visit_id: None,
+        touch_kind: None,
         created_at: Micros(scope.now),
         paid_at: None,
+        shipped_at: None,
+        received_at: None,
+        completed_at: None,
         closed_at: None,
+        due_at: new.closes_unpaid_at.map(Micros),
     };
+    if let Some(expected) = new.expected_payable_fen
+        && expected != order.payable_fen
+    {
+        return Err(OperationalError::conflict(format!(
+            "the order comes to {} fen now, not to {expected}",
+            order.payable_fen
+        )));
+    }
+    if let Some(visit_id) = new.visit_id {
+        super::visits::find(tx, scope.tenant_id, visit_id).await?;
+    }
+    match (order.prescription_id, priced.prescribed.keys().next()) {
+        (None, Some(product_id)) => {
+            return Err(OperationalError::invalid(format!(
+                "product {product_id} is sold on prescription: prescription_id is missing"
+            )));
+        }
+        (Some(id), _) => {
+            prescriptions::take(tx, scope, id, order.person_id, &priced.prescribed).await?;
+        }
+        (None, None) => {}
+    }
     insert_one(tx, &order)
         .await
         .map_err(|error| error.or_taken(|| format!("order {order_id} exists already")))?;
     insert(tx, &lines).await?;
+    order_states::note(tx, scope, order_id, None, OrderStatus::Created, None).await?;
+    take(tx, scope, &order, &lines, &priced).await?;
     Ok(PlacedOrder { order, lines })
 }
 
-fn number_lines(
+/// Takes what the lines of an order need, and writes where their discounts come from. The stock comes
+/// last, because other orders wait for it.
+async fn take(
+    tx: &mut WriteTransaction,
     scope: Scope,
-    order_id: i64,
-    line_ids: &[i64],
-    priced: &[RecordedLine],
-) -> Vec<OrderLine> {
+    order: &Order,
+    lines: &[OrderLine],
+    priced: &Priced,
+) -> Result<(), OperationalError> {
+    let parts = lines
+        .iter()
+        .zip(&priced.lines)
+        .flat_map(|(line, priced)| priced.parts.iter().map(|part| (line.order_line_id, part)));
+    let parts: Vec<_> = parts.collect();
+    let ids = tx.ids::<LineDiscount>(parts.iter().map(|_| None)).await?;
+    let discounts: Vec<LineDiscount> = ids
+        .into_iter()
+        .zip(parts)
+        .map(|(order_line_discount_id, (order_line_id, part))| LineDiscount {
+            order_line_discount_id,
+            tenant_id: scope.tenant_id,
+            order_id: order.order_id,
+            order_line_id,
+            kind: part.kind,
+            funder: part.funder,
+            campaign_id: part.campaign_id,
+            coupon_id: part.coupon_id,
+            amount_fen: part.amount_fen,
+        })
+        .collect();
+    insert(tx, &discounts).await?;
+    for (campaign_id, units) in &priced.campaign_units {
+        campaigns::count_units(tx, *campaign_id, *units).await?;
+    }
+    if let Some(coupon_id) = priced.claim_of {
+        coupon_claims::redeem(tx, scope, coupon_id, order.person_id, order.order_id).await?;
+    }
+    let units: Vec<LineUnits> = lines
+        .iter()
+        .zip(&priced.lines)
+        .filter(|(_, priced)| priced.tracks_stock)
+        .map(|(line, _)| LineUnits {
+            order_line_id: line.order_line_id,
+            variant_id: line.variant_id,
+            units: line.quantity,
+        })
+        .collect();
+    stock::reserve(tx, scope, order.pharmacy_id, &units).await
+}
+
+fn number_lines(scope: Scope, order_id: i64, line_ids: &[i64], priced: &Priced) -> Vec<OrderLine> {
     (1..)
-        .zip(line_ids.iter().zip(priced))
-        .map(|(line_number, (&order_line_id, line))| {
+        .zip(line_ids.iter().zip(&priced.lines))
+        .map(|(line_number, (&order_line_id, priced))| {
+            let line = &priced.amounts;
             let line_amount_fen = line.list_amount_fen - line.disc_item_fen;
             OrderLine {
                 order_line_id,
@@ -243,6 +434,9 @@ fn number_lines(
                 order_id,
                 line_number,
                 product_id: line.product_id,
+                variant_id: priced.variant_id,
+                gift: priced.gift,
+                return_window_days: priced.return_window_days,
                 quantity: line.quantity,
                 unit_price_fen: line.list_amount_fen.checked_div(line.quantity).unwrap_or(0),
                 list_amount_fen: line.list_amount_fen,
@@ -259,37 +453,11 @@ fn number_lines(
                     - line.disc_points_fen,
                 refunded_quantity: 0,
                 refunded_fen: 0,
+                refunding_quantity: 0,
+                refunding_fen: 0,
             }
         })
         .collect()
-}
-
-/// Gives up an order that is not paid.
-///
-/// # Errors
-/// `NotFound`; `Conflict` when it is paid or closed.
-pub async fn close(
-    tx: &mut WriteTransaction,
-    scope: Scope,
-    order_id: i64,
-) -> Result<PlacedOrder, OperationalError> {
-    let order = find_for_update(tx, scope.tenant_id, order_id).await?;
-    match order.status {
-        OrderStatus::Created => {}
-        OrderStatus::Paid => {
-            return Err(OperationalError::conflict(format!("order {order_id} is paid")));
-        }
-        OrderStatus::Closed => {
-            return Err(OperationalError::conflict(format!("order {order_id} is already closed")));
-        }
-    }
-    sql("update orders set status = 'closed', closed_at = ?2 where order_id = ?1")
-        .bind(order_id)
-        .bind(Micros(scope.now))
-        .execute(tx)
-        .await?;
-    let order = Order { status: OrderStatus::Closed, closed_at: Some(Micros(scope.now)), ..order };
-    Ok(PlacedOrder { order, lines: lines(tx, order_id).await? })
 }
 
 /// One order without its lines.
@@ -315,15 +483,18 @@ pub async fn find(
 /// `NotFound`.
 pub(crate) async fn find_for_update(
     tx: &mut WriteTransaction,
-    tenant_id: i64,
+    scope: Scope,
     order_id: i64,
 ) -> Result<Order, OperationalError> {
-    sql("select * from orders where order_id = ?1 and tenant_id = ?2 for update")
-        .bind(order_id)
-        .bind(tenant_id)
-        .first(tx)
-        .await?
-        .ok_or(OperationalError::not_found("order", order_id))
+    let order: Order =
+        sql("select * from orders where order_id = ?1 and tenant_id = ?2 for update")
+            .bind(order_id)
+            .bind(scope.tenant_id)
+            .first(tx)
+            .await?
+            .ok_or(OperationalError::not_found("order", order_id))?;
+    scope.check_owner(order.person_id, "order", order_id)?;
+    Ok(order)
 }
 
 /// The lines of an order, in order.
@@ -356,6 +527,22 @@ pub async fn highest_id(
         .await
 }
 
+/// Where the discounts of an order's lines come from.
+///
+/// # Errors
+/// When the database fails.
+pub async fn discounts(
+    connection: &mut Connection,
+    order_id: i64,
+) -> Result<Vec<LineDiscount>, OperationalError> {
+    sql("select d.* from order_line_discount d
+         join order_line l on l.order_line_id = d.order_line_id
+         where l.order_id = ?1 order by d.order_line_discount_id")
+    .bind(order_id)
+    .all(connection)
+    .await
+}
+
 /// An order as a client asks for it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -364,16 +551,57 @@ pub(crate) struct OrderRequest {
     pharmacy_id: i64,
     channel: Channel,
     coupon_id: Option<i64>,
-    #[serde(default)]
-    shipping_fen: i64,
+    /// The prescription of the medicines that need one.
+    prescription_id: Option<i64>,
+    /// The visit it is placed in.
+    visit_id: Option<i64>,
+    /// What is charged for shipping, at a counter; what the pharmacy charges when it is left out.
+    shipping_fen: Option<i64>,
+    /// What the buyer was told it comes to: it is refused if it does not.
+    expected_payable_fen: Option<i64>,
     lines: Vec<CatalogueLine>,
+}
+
+impl OrderRequest {
+    pub(super) fn order(&self) -> NewOrder {
+        NewOrder {
+            coupon_id: self.coupon_id,
+            prescription_id: self.prescription_id,
+            visit_id: self.visit_id,
+            shipping_fen: self.shipping_fen,
+            expected_payable_fen: self.expected_payable_fen,
+            ..NewOrder::new(
+                self.person_id,
+                self.pharmacy_id,
+                self.channel,
+                Pricing::Catalogue(self.lines.clone()),
+            )
+        }
+    }
+}
+
+/// Which orders.
+#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrderFilter {
+    /// Of this person only.
+    person_id: Option<i64>,
+    /// Of this pharmacy only.
+    pharmacy_id: Option<i64>,
+    /// Only those so far.
+    status: Option<OrderStatus>,
+    /// Only rows with a higher id.
+    #[serde(default)]
+    after_id: i64,
+    /// At most this many rows, up to 1000.
+    #[serde(default = "Page::default_limit")]
+    limit: u16,
 }
 
 pub(crate) fn router() -> Router<Services> {
     Router::new()
-        .route("/mall/orders", routing::post(post))
+        .route("/mall/orders", routing::post(post).get(get_all))
         .route("/mall/orders/{id}", routing::get(get_one))
-        .route("/mall/orders/{id}/close", routing::post(post_close))
 }
 
 /// Place an order at catalogue prices. The distributor the buyer is bound to is stamped on it.
@@ -382,31 +610,55 @@ pub(crate) fn router() -> Router<Services> {
     responses((status = 201, body = PlacedOrder), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post(
     State(services): State<Services>,
+    scope: Scope,
     command: Command<OrderRequest>,
 ) -> Result<Answer, Failure> {
-    let now = services.now();
-    let promoter_id = {
-        let mut connection = services.distribution().read().await?;
-        bindings::distributor_of(&mut connection, Scope::at(now), command.body.person_id).await?
-    };
+    let now = scope.now;
+    let promoter_id = promoter(&services, scope, command.body.person_id).await?;
+    let closes_at = now + services.mall_settings().unpaid_closes_after_micros;
     command
         .carry_out(services.mall(), now, StatusCode::CREATED, |tx, scope, request| {
-            let new = NewOrder {
-                order_id: None,
-                person_id: request.person_id,
-                pharmacy_id: request.pharmacy_id,
-                channel: request.channel,
-                promoter_id,
-                coupon_id: request.coupon_id,
-                shipping_fen: request.shipping_fen,
-                pricing: Pricing::Catalogue(request.lines.clone()),
-            };
+            let new =
+                NewOrder { promoter_id, closes_unpaid_at: Some(closes_at), ..request.order() };
             Box::pin(place(tx, scope, new))
         })
         .await
 }
 
-/// An order with its lines and refunds.
+/// The distributor a buyer is bound to.
+pub(super) async fn promoter(
+    services: &Services,
+    scope: Scope,
+    person_id: i64,
+) -> Result<Option<i64>, OperationalError> {
+    let mut connection = services.distribution().read().await?;
+    bindings::distributor_of(&mut connection, scope, person_id).await
+}
+
+/// List orders.
+#[utoipa::path(get, path = "/mall/orders", tag = "mall", params(OrderFilter),
+    responses((status = 200, body = List<Order>), (status = "default", body = ErrorBody)))]
+pub(crate) async fn get_all(
+    State(services): State<Services>,
+    scope: Scope,
+    Params(filter): Params<OrderFilter>,
+) -> Result<Json<List<Order>>, Failure> {
+    let page = Page { after_id: filter.after_id, limit: filter.limit };
+    let items = sql("select * from orders where tenant_id = ?1
+             and (?2 is null or person_id = ?2) and (?3 is null or pharmacy_id = ?3)
+             and (?4 is null or status = ?4) and order_id > ?5 order by order_id limit ?6")
+    .bind(scope.tenant_id)
+    .bind(scope.only_person().or(filter.person_id))
+    .bind(filter.pharmacy_id)
+    .bind(filter.status)
+    .bind(page.after_id)
+    .bind(page.rows())
+    .all(&mut *services.mall().read().await?)
+    .await?;
+    Ok(Json(List { items }))
+}
+
+/// An order with all that happened to it.
 #[utoipa::path(get, path = "/mall/orders/{id}", tag = "mall", params(("id" = i64, Path)),
     responses((status = 200, body = OrderDetail), (status = "default", body = ErrorBody)))]
 pub(crate) async fn get_one(
@@ -416,23 +668,12 @@ pub(crate) async fn get_one(
 ) -> Result<Json<OrderDetail>, Failure> {
     let mut tx = services.mall().read().await?;
     let order = find(&mut tx, scope.tenant_id, order_id).await?;
-    let lines = lines(&mut tx, order_id).await?;
-    let refunds = refunds::of_order(&mut tx, order_id).await?;
-    Ok(Json(OrderDetail { order, lines, refunds }))
-}
-
-/// Give up an order that is not paid.
-#[utoipa::path(post, path = "/mall/orders/{id}/close", tag = "mall", request_body = Nothing,
-    params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, body = PlacedOrder), (status = "default", body = ErrorBody)))]
-pub(crate) async fn post_close(
-    State(services): State<Services>,
-    Id(order_id): Id,
-    command: Command<Nothing>,
-) -> Result<Answer, Failure> {
-    command
-        .carry_out(services.mall(), services.now(), StatusCode::OK, |tx, scope, _| {
-            Box::pin(close(tx, scope, order_id))
-        })
-        .await
+    scope.check_owner(order.person_id, "order", order_id)?;
+    Ok(Json(OrderDetail {
+        order,
+        lines: lines(&mut tx, order_id).await?,
+        discounts: discounts(&mut tx, order_id).await?,
+        refunds: refunds::of_order(&mut tx, order_id).await?,
+        history: order_states::history(&mut tx, order_id).await?,
+    }))
 }

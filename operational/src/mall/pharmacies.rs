@@ -4,11 +4,15 @@ use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::limits::check_text;
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_missing, record, sql},
     http::{Answer, Command, ErrorBody, Failure, List, Params},
 };
+
+/// The most that is charged for shipping.
+pub(super) const SHIPPING_FEN_MAX: i64 = 10_000_000;
 
 /// A pharmacy to be added.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -22,6 +26,26 @@ pub struct NewPharmacy {
     pub name: String,
     /// The province, such as 浙江.
     pub region: String,
+    /// What it charges for shipping an order.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 10_000_000)]
+    pub shipping_fen: i64,
+    /// From which goods amount on, after all discounts, shipping is free.
+    pub free_shipping_from_fen: Option<i64>,
+}
+
+impl NewPharmacy {
+    /// A pharmacy that charges nothing for shipping.
+    #[must_use]
+    pub fn new(name: impl Into<String>, region: impl Into<String>) -> Self {
+        Self {
+            pharmacy_id: None,
+            name: name.into(),
+            region: region.into(),
+            shipping_fen: 0,
+            free_shipping_from_fen: None,
+        }
+    }
 }
 
 record! {
@@ -35,8 +59,23 @@ record! {
         pub name: String,
         /// The province.
         pub region: String,
+        /// What it charges for shipping an order.
+        pub shipping_fen: i64,
+        /// From which goods amount on shipping is free.
+        pub free_shipping_from_fen: Option<i64>,
         /// Microseconds since 1970 (UTC).
         pub created_at: Micros,
+    }
+}
+
+impl Pharmacy {
+    /// What shipping costs for goods that come to this after all discounts.
+    #[must_use]
+    pub fn shipping_for(&self, goods_fen: i64) -> i64 {
+        match self.free_shipping_from_fen {
+            Some(from) if goods_fen >= from => 0,
+            _ => self.shipping_fen,
+        }
     }
 }
 
@@ -44,14 +83,22 @@ record! {
 /// is left as it is.
 ///
 /// # Errors
-/// `Invalid` when a name or region is empty.
+/// `Invalid` when a field is outside its range.
 pub async fn create_many(
     tx: &mut WriteTransaction,
     scope: Scope,
     new: &[NewPharmacy],
 ) -> Result<Vec<Pharmacy>, OperationalError> {
-    if new.iter().any(|p| p.name.trim().is_empty() || p.region.trim().is_empty()) {
-        return Err(OperationalError::invalid("a pharmacy needs a name and a region"));
+    for pharmacy in new {
+        check_text("name", &pharmacy.name)?;
+        check_text("region", &pharmacy.region)?;
+        if !(0..=SHIPPING_FEN_MAX).contains(&pharmacy.shipping_fen)
+            || pharmacy.free_shipping_from_fen.is_some_and(|from| from < 0)
+        {
+            return Err(OperationalError::invalid(
+                "shipping_fen must be between 0 and 10000000, free_shipping_from_fen at least 0",
+            ));
+        }
     }
     let ids = tx.ids::<Pharmacy>(new.iter().map(|p| p.pharmacy_id)).await?;
     let rows = ids.into_iter().zip(new).map(|(pharmacy_id, new)| Pharmacy {
@@ -59,6 +106,8 @@ pub async fn create_many(
         tenant_id: scope.tenant_id,
         name: new.name.clone(),
         region: new.region.clone(),
+        shipping_fen: new.shipping_fen,
+        free_shipping_from_fen: new.free_shipping_from_fen,
         created_at: Micros(scope.now),
     });
     insert_missing(tx, rows.collect()).await
@@ -67,7 +116,7 @@ pub async fn create_many(
 /// Adds one pharmacy.
 ///
 /// # Errors
-/// `Invalid` when a name or region is empty, `Conflict` when its id exists.
+/// `Invalid` when a field is outside its range, `Conflict` when its id exists.
 pub async fn create(
     tx: &mut WriteTransaction,
     scope: Scope,
@@ -77,6 +126,23 @@ pub async fn create(
         .await?
         .pop()
         .ok_or_else(|| OperationalError::conflict("the pharmacy exists already"))
+}
+
+/// One pharmacy.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn find(
+    connection: &mut Connection,
+    tenant_id: i64,
+    pharmacy_id: i64,
+) -> Result<Pharmacy, OperationalError> {
+    sql("select * from pharmacy where pharmacy_id = ?1 and tenant_id = ?2")
+        .bind(pharmacy_id)
+        .bind(tenant_id)
+        .first(connection)
+        .await?
+        .ok_or(OperationalError::not_found("pharmacy", pharmacy_id))
 }
 
 /// Pharmacies by id.

@@ -1,17 +1,20 @@
-//! Products: what is sold, at which price, and for a medicine how long a unit lasts.
+//! Products: what is sold, what it is before the law, and its variants.
+
+use std::collections::HashMap;
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{
+    limits::{check_optional_text, check_text},
+    variants::{self, NewVariant, VARIANTS_MAX, Variant},
+};
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_missing, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, List, Params},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
-
-/// The highest price of a unit: ten million yuan. Keeps every sum of an order inside 64 bits.
-pub const UNIT_PRICE_FEN_MAX: i64 = 1_000_000_000;
 
 words! {
     /// What a product is before the law.
@@ -24,8 +27,20 @@ words! {
         Device = "device",
         /// A gene test.
         GeneTest = "gene_test",
+        /// A food supplement.
+        Supplement = "supplement",
         /// Anything else.
         Other = "other",
+    }
+}
+
+words! {
+    /// How freely a medicine without prescription may be sold.
+    pub enum OtcClass {
+        /// In pharmacies only; never given away.
+        A = "a",
+        /// In other licensed shops too.
+        B = "b",
     }
 }
 
@@ -36,6 +51,29 @@ words! {
         SevenDay = "seven_day",
         /// Only when its quality is at fault, as for medicines.
         QualityOnly = "quality_only",
+    }
+}
+
+impl ReturnPolicy {
+    /// For how many days after its receipt something may be given back without a reason
+    /// (消费者权益保护法 Art. 25: seven, and none for medicines).
+    #[must_use]
+    pub const fn window_days(self) -> i64 {
+        match self {
+            Self::SevenDay => 7,
+            Self::QualityOnly => 0,
+        }
+    }
+}
+
+/// Whether something may be given away with a purchase: no medicine on prescription, and of the
+/// others only what is known to be of class B (药品网络销售监督管理办法).
+#[must_use]
+pub fn may_be_given_away(kind: ProductKind, otc_class: Option<OtcClass>) -> bool {
+    match kind {
+        ProductKind::Rx => false,
+        ProductKind::Otc => otc_class == Some(OtcClass::B),
+        _ => true,
     }
 }
 
@@ -55,6 +93,10 @@ pub struct NewProduct {
     pub category: String,
     /// Its brand.
     pub brand: Option<String>,
+    /// For `kind` `otc`: its class.
+    pub otc_class: Option<OtcClass>,
+    /// Its code in the WHO's classification, such as `C09CA03`; gives the drug where that is left out.
+    pub atc_code: Option<String>,
     /// The drug in it; with `drug_class`.
     pub drug_code: Option<String>,
     /// The class of the drug; with `drug_code`.
@@ -67,6 +109,52 @@ pub struct NewProduct {
     pub unit_price_fen: i64,
     /// When it may be given back.
     pub return_policy: ReturnPolicy,
+    /// The first variant's number in the warehouse; one is made up when it is left out.
+    pub sku: Option<String>,
+    /// What the first variant is, such as `80mg×28`.
+    #[serde(default)]
+    pub spec: String,
+    /// Whether its stock is counted; otherwise it is never out.
+    #[serde(default = "tracked")]
+    pub tracks_stock: bool,
+    /// Further variants.
+    #[serde(default)]
+    pub variants: Vec<NewVariant>,
+}
+
+pub(super) const fn tracked() -> bool {
+    true
+}
+
+impl NewProduct {
+    /// A product of one variant whose stock is not counted, and nothing else known of it.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        kind: ProductKind,
+        category: impl Into<String>,
+        unit_price_fen: i64,
+        return_policy: ReturnPolicy,
+    ) -> Self {
+        Self {
+            product_id: None,
+            name: name.into(),
+            kind,
+            category: category.into(),
+            brand: None,
+            otc_class: None,
+            atc_code: None,
+            drug_code: None,
+            drug_class: None,
+            days_supply_per_unit: None,
+            unit_price_fen,
+            return_policy,
+            sku: None,
+            spec: String::new(),
+            tracks_stock: false,
+            variants: Vec::new(),
+        }
+    }
 }
 
 record! {
@@ -80,17 +168,21 @@ record! {
         pub name: String,
         /// What it is.
         pub kind: ProductKind,
+        /// The class of a medicine without prescription.
+        pub otc_class: Option<OtcClass>,
         /// Its category.
         pub category: String,
         /// Its brand.
         pub brand: Option<String>,
+        /// Its code in the WHO's classification.
+        pub atc_code: Option<String>,
         /// The drug in it.
         pub drug_code: Option<String>,
         /// The class of the drug.
         pub drug_class: Option<String>,
-        /// How many days one unit lasts.
+        /// How many days one unit of the first variant lasts.
         pub days_supply_per_unit: Option<i64>,
-        /// The price of one unit.
+        /// The price of one unit of the first variant.
         pub unit_price_fen: i64,
         /// When it may be given back.
         pub return_policy: ReturnPolicy,
@@ -103,19 +195,64 @@ record! {
 
 impl NewProduct {
     fn check(&self) -> Result<(), OperationalError> {
-        let problem = if self.name.trim().is_empty() || self.category.trim().is_empty() {
-            "a product needs a name and a category"
-        } else if !(0..=UNIT_PRICE_FEN_MAX).contains(&self.unit_price_fen) {
-            "unit_price_fen must be between 0 and 1000000000"
-        } else if self.drug_code.is_some() != self.drug_class.is_some() {
-            "drug_code and drug_class go together"
-        } else if self.days_supply_per_unit.is_some_and(|days| !(1..=3660).contains(&days)) {
-            "days_supply_per_unit must be between 1 and 3660"
-        } else {
-            return Ok(());
-        };
-        Err(OperationalError::invalid(problem))
+        check_text("name", &self.name)?;
+        check_text("category", &self.category)?;
+        for (field, text) in [
+            ("brand", &self.brand),
+            ("drug_code", &self.drug_code),
+            ("drug_class", &self.drug_class),
+        ] {
+            check_optional_text(field, text.as_deref())?;
+        }
+        if self.drug_code.is_some() != self.drug_class.is_some() {
+            return Err(OperationalError::invalid("drug_code and drug_class go together"));
+        }
+        if self.otc_class.is_some() && self.kind != ProductKind::Otc {
+            return Err(OperationalError::invalid("otc_class goes with kind otc only"));
+        }
+        if self.atc_code.as_deref().is_some_and(|code| !is_atc_code(code)) {
+            return Err(OperationalError::invalid(
+                "atc_code must be a code of the ATC classification, such as C09CA03",
+            ));
+        }
+        if self.variants.len() >= VARIANTS_MAX {
+            return Err(OperationalError::invalid("a product has at most 100 variants"));
+        }
+        self.first_variant().check()?;
+        self.variants.iter().try_for_each(NewVariant::check)
     }
+
+    fn first_variant(&self) -> NewVariant {
+        NewVariant {
+            sku: self.sku.clone(),
+            spec: self.spec.clone(),
+            unit_price_fen: self.unit_price_fen,
+            days_supply_per_unit: self.days_supply_per_unit,
+            tracks_stock: self.tracks_stock,
+        }
+    }
+
+    /// Code and class of the drug: as given, or those of the substance's ATC code, whose class is the
+    /// chemical subgroup.
+    fn drug(&self) -> (Option<String>, Option<String>) {
+        match (&self.drug_code, &self.atc_code) {
+            (None, Some(code)) if code.len() == 7 => {
+                (Some(code.clone()), Some(code[..5].to_owned()))
+            }
+            _ => (self.drug_code.clone(), self.drug_class.clone()),
+        }
+    }
+}
+
+/// Whether this is a code of any of the five levels of the ATC classification: `C`, `C09`, `C09C`,
+/// `C09CA`, `C09CA03`.
+fn is_atc_code(code: &str) -> bool {
+    let digit = [false, true, true, false, false, true, true];
+    matches!(code.len(), 1 | 3 | 4 | 5 | 7)
+        && code.bytes().zip(digit).all(|(byte, digit)| match digit {
+            true => byte.is_ascii_digit(),
+            false => byte.is_ascii_uppercase(),
+        })
 }
 
 /// Adds products in one statement and returns those that were added: one whose id exists already
@@ -130,22 +267,41 @@ pub async fn create_many(
 ) -> Result<Vec<Product>, OperationalError> {
     new.iter().try_for_each(NewProduct::check)?;
     let ids = tx.ids::<Product>(new.iter().map(|p| p.product_id)).await?;
-    let rows = ids.into_iter().zip(new).map(|(product_id, new)| Product {
-        product_id,
-        tenant_id: scope.tenant_id,
-        name: new.name.clone(),
-        kind: new.kind,
-        category: new.category.clone(),
-        brand: new.brand.clone(),
-        drug_code: new.drug_code.clone(),
-        drug_class: new.drug_class.clone(),
-        days_supply_per_unit: new.days_supply_per_unit,
-        unit_price_fen: new.unit_price_fen,
-        return_policy: new.return_policy,
-        created_at: Micros(scope.now),
-        updated_at: Micros(scope.now),
+    let rows = ids.into_iter().zip(new).map(|(product_id, new)| {
+        let (drug_code, drug_class) = new.drug();
+        Product {
+            product_id,
+            tenant_id: scope.tenant_id,
+            name: new.name.clone(),
+            kind: new.kind,
+            otc_class: new.otc_class,
+            category: new.category.clone(),
+            brand: new.brand.clone(),
+            atc_code: new.atc_code.clone(),
+            drug_code,
+            drug_class,
+            days_supply_per_unit: new.days_supply_per_unit,
+            unit_price_fen: new.unit_price_fen,
+            return_policy: new.return_policy,
+            created_at: Micros(scope.now),
+            updated_at: Micros(scope.now),
+        }
     });
-    insert_missing(tx, rows.collect()).await
+    let rows: Vec<Product> = rows.collect();
+    let mut of_id: HashMap<i64, &NewProduct> = HashMap::with_capacity(rows.len());
+    for (row, new) in rows.iter().zip(new) {
+        of_id.entry(row.product_id).or_insert(new);
+    }
+    let added = insert_missing(tx, rows).await?;
+    let mut variants = Vec::with_capacity(added.len());
+    for product in &added {
+        let new = of_id[&product.product_id];
+        let all = std::iter::once(new.first_variant()).chain(new.variants.iter().cloned());
+        variants
+            .extend((1..).zip(all).map(|(number, variant)| (product.product_id, number, variant)));
+    }
+    variants::insert_all(tx, scope, variants).await?;
+    Ok(added)
 }
 
 /// Adds one product.
@@ -161,6 +317,33 @@ pub async fn create(
         .await?
         .pop()
         .ok_or_else(|| OperationalError::conflict("the product exists already"))
+}
+
+/// A product with its variants.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ProductDetail {
+    /// The product.
+    #[serde(flatten)]
+    pub product: Product,
+    /// Its variants, the default first.
+    pub variants: Vec<Variant>,
+}
+
+/// One product.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn find(
+    connection: &mut Connection,
+    tenant_id: i64,
+    product_id: i64,
+) -> Result<Product, OperationalError> {
+    sql("select * from product where product_id = ?1 and tenant_id = ?2")
+        .bind(product_id)
+        .bind(tenant_id)
+        .first(connection)
+        .await?
+        .ok_or(OperationalError::not_found("product", product_id))
 }
 
 /// Products by id.
@@ -183,7 +366,9 @@ pub async fn list(
 }
 
 pub(crate) fn router() -> Router<Services> {
-    Router::new().route("/mall/products", routing::post(post).get(get_all))
+    Router::new()
+        .route("/mall/products", routing::post(post).get(get_all))
+        .route("/mall/products/{id}", routing::get(get_one))
 }
 
 /// Add a product.
@@ -211,4 +396,18 @@ pub(crate) async fn get_all(
 ) -> Result<Json<List<Product>>, Failure> {
     let items = list(&mut *services.mall().read().await?, scope.tenant_id, page).await?;
     Ok(Json(List { items }))
+}
+
+/// A product with its variants.
+#[utoipa::path(get, path = "/mall/products/{id}", tag = "mall", params(("id" = i64, Path)),
+    responses((status = 200, body = ProductDetail), (status = "default", body = ErrorBody)))]
+pub(crate) async fn get_one(
+    State(services): State<Services>,
+    scope: Scope,
+    Id(product_id): Id,
+) -> Result<Json<ProductDetail>, Failure> {
+    let mut tx = services.mall().read().await?;
+    let product = find(&mut tx, scope.tenant_id, product_id).await?;
+    let variants = variants::of_product(&mut tx, product_id).await?;
+    Ok(Json(ProductDetail { product, variants }))
 }

@@ -1,34 +1,82 @@
-//! Refunds by quantity. A unit is worth what was paid for it: its share of the line's cash, fixed
-//! when the order was placed, whatever the rest of the order still comes to.
+//! Refunds: whole, by quantity and by amount; asked for, decided, paid out or not.
+//!
+//! A unit is worth what was paid for it: its share of the line's cash, fixed when the order was placed,
+//! whatever the rest of the order still comes to. What is asked for is held until it is decided, so two
+//! refunds at once never come to more than was paid, and all units of a line always come to its cash
+//! exactly: the last ones get what is left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use axum::{Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
     allocation,
-    orders::{self, OrderLine, OrderStatus},
+    limits::check_note,
+    order_states::{self, CloseReason, is_of_interest},
+    orders::{self, Order, OrderLine, OrderStatus},
+    stock::{self, LineUnits},
 };
 use crate::{
-    OperationalError, OrderRefunded, RefundedLine, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, insert, insert_one, record, sql},
-    http::{Answer, Command, ErrorBody, Failure, Id},
+    OperationalError, OrderRefunded, RefundedLine, Scope, WriteTransaction,
+    database::{Connection, Micros, insert, insert_one, record, sql, words},
     outbox,
 };
 
-/// Units to be refunded.
+const DAY_MICROS: i64 = 86_400_000_000;
+
+words! {
+    /// Why something is given back.
+    pub enum RefundCause {
+        /// Without a reason: before it is shipped, or within the return window of the line.
+        NoReason = "no_reason",
+        /// Its quality is at fault.
+        Quality = "quality",
+        /// It is not what was ordered.
+        WrongItem = "wrong_item",
+        /// It did not come.
+        NotDelivered = "not_delivered",
+    }
+}
+
+words! {
+    /// How far a refund is.
+    pub enum RefundStatus {
+        /// Asked for.
+        Requested = "requested",
+        /// To be paid out.
+        Approved = "approved",
+        /// Refused.
+        Rejected = "rejected",
+        /// Paid out.
+        Succeeded = "succeeded",
+        /// It could not be paid out; what it held may be asked for again.
+        Failed = "failed",
+    }
+}
+
+/// What is to be refunded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRefund {
-    /// Why.
+    /// Why, in words.
     pub reason: String,
-    /// Of which lines, each named once.
+    /// Why.
+    #[serde(default = "no_reason")]
+    pub cause: RefundCause,
+    /// All that is left of the order; before it is shipped, with the shipping.
+    #[serde(default)]
+    pub whole: bool,
+    /// Otherwise of which lines, each named once.
+    #[serde(default)]
     pub lines: Vec<NewRefundLine>,
 }
 
-/// Units of a line to be refunded.
+const fn no_reason() -> RefundCause {
+    RefundCause::NoReason
+}
+
+/// What is to be refunded of a line: units, or an amount while the units stay with the buyer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRefundLine {
@@ -36,43 +84,71 @@ pub struct NewRefundLine {
     pub order_line_id: i64,
     /// How many units.
     #[schema(minimum = 1)]
-    pub quantity: i64,
+    pub quantity: Option<i64>,
+    /// Or how much.
+    #[schema(minimum = 1)]
+    pub amount_fen: Option<i64>,
+}
+
+impl NewRefund {
+    /// Of these lines, without a cause.
+    #[must_use]
+    pub fn new(reason: impl Into<String>, lines: Vec<NewRefundLine>) -> Self {
+        Self { reason: reason.into(), cause: RefundCause::NoReason, whole: false, lines }
+    }
+}
+
+impl NewRefundLine {
+    /// So many units of a line.
+    #[must_use]
+    pub const fn units(order_line_id: i64, quantity: i64) -> Self {
+        Self { order_line_id, quantity: Some(quantity), amount_fen: None }
+    }
 }
 
 /// A refund.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Refund {
-    /// Its id.
-    pub refund_id: i64,
-    /// The tenant.
-    pub tenant_id: i64,
-    /// The order.
-    pub order_id: i64,
-    /// What was given back.
-    pub amount_fen: i64,
-    /// Why.
-    pub reason: String,
-    /// `succeeded`.
-    pub status: String,
-    /// Microseconds since 1970 (UTC).
-    pub requested_at: Micros,
-    /// Microseconds since 1970 (UTC).
-    pub succeeded_at: Micros,
+    /// The refund.
+    #[serde(flatten)]
+    pub row: RefundRow,
     /// The refunded lines.
     pub lines: Vec<RefundLine>,
 }
 
 record! {
     /// A refund without its lines.
-    struct RefundRow in "refund" {
-        refund_id: i64,
-        tenant_id: i64,
-        order_id: i64,
-        amount_fen: i64,
-        reason: String,
-        status: String,
-        requested_at: Micros,
-        succeeded_at: Micros,
+    pub struct RefundRow in "refund" {
+        /// Its id.
+        pub refund_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The order.
+        pub order_id: i64,
+        /// What is given back for goods.
+        pub amount_fen: i64,
+        /// What is given back of the shipping.
+        pub shipping_fen: i64,
+        /// Why.
+        pub cause: RefundCause,
+        /// Why, in words.
+        pub reason: String,
+        /// How far it is.
+        pub status: RefundStatus,
+        /// Whether shipped units that come back can be sold again.
+        pub restock: bool,
+        /// What was noted when it was decided, or why it failed.
+        pub note: Option<String>,
+        /// What the payment channel calls it.
+        pub channel_refund_id: Option<String>,
+        /// Microseconds since 1970 (UTC).
+        pub requested_at: Micros,
+        /// Microseconds since 1970 (UTC).
+        pub decided_at: Option<Micros>,
+        /// Microseconds since 1970 (UTC).
+        pub succeeded_at: Option<Micros>,
+        /// Microseconds since 1970 (UTC).
+        pub failed_at: Option<Micros>,
     }
 }
 
@@ -87,174 +163,631 @@ record! {
         pub refund_id: i64,
         /// The line of the order.
         pub order_line_id: i64,
-        /// How many units.
+        /// How many units; none of a refund by amount.
         pub quantity: i64,
-        /// What was given back for them.
+        /// What is given back for them.
         pub amount_fen: i64,
     }
 }
 
-/// Refunds units of a paid order.
+/// What is refunded of a line.
+#[derive(Debug, Clone)]
+struct Part {
+    line: OrderLine,
+    quantity: i64,
+    amount_fen: i64,
+}
+
+impl Part {
+    /// Units of a line: their shares of its cash; the last units get what is left of it.
+    fn of_units(line: OrderLine, quantity: i64) -> Self {
+        let gone = line.refunded_quantity + line.refunding_quantity;
+        let left_fen = left_fen(&line);
+        let share = allocation::unit_shares(line.cash_fen.max(0), line.quantity, gone, quantity);
+        let last = gone + quantity == line.quantity;
+        let amount_fen = if last { left_fen } else { share.min(left_fen) };
+        Self { line, quantity, amount_fen }
+    }
+}
+
+/// What may still be given back of a line.
+fn left_fen(line: &OrderLine) -> i64 {
+    line.cash_fen.max(0) - line.refunded_fen - line.refunding_fen
+}
+
+fn left_units(line: &OrderLine) -> i64 {
+    line.quantity - line.refunded_quantity - line.refunding_quantity
+}
+
+/// Asks for a refund: it is held until it is decided.
 ///
 /// # Errors
-/// `NotFound` for an unknown order, or a line that is not of this order; `Conflict` when the order
-/// is not paid or fewer units are left; `Invalid` for a line named twice or a quantity below 1.
+/// As [`refund`].
+pub async fn request(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    order_id: i64,
+    new: &NewRefund,
+) -> Result<Refund, OperationalError> {
+    let (order, parts, shipping_fen) = worked_out(tx, scope, order_id, new).await?;
+    let row = RefundRow {
+        status: RefundStatus::Requested,
+        ..row(tx, scope, order.order_id, new, &parts, shipping_fen).await?
+    };
+    insert_one(tx, &row).await?;
+    let lines = write_lines(tx, scope, row.refund_id, &parts).await?;
+    for part in &parts {
+        sql("update order_line set refunding_quantity = refunding_quantity + ?2,
+                 refunding_fen = refunding_fen + ?3
+             where order_line_id = ?1")
+        .bind(part.line.order_line_id)
+        .bind(part.quantity)
+        .bind(part.amount_fen)
+        .execute(tx)
+        .await?;
+    }
+    Ok(Refund { row, lines })
+}
+
+/// Refunds at once what somebody decides and pays out by themselves.
+///
+/// # Errors
+/// `NotFound` for an unknown order, or a line that is not of this order; `Conflict` when the order is
+/// not paid, less is left, or the line's return policy forbids it; `Invalid` for a line named twice or
+/// a quantity or amount below 1.
 pub async fn refund(
     tx: &mut WriteTransaction,
     scope: Scope,
     order_id: i64,
     new: &NewRefund,
 ) -> Result<Refund, OperationalError> {
-    if new.lines.is_empty() {
-        return Err(OperationalError::invalid("a refund has at least one line"));
+    let (order, parts, shipping_fen) = worked_out(tx, scope, order_id, new).await?;
+    let row = RefundRow {
+        decided_at: Some(Micros(scope.now)),
+        succeeded_at: Some(Micros(scope.now)),
+        ..row(tx, scope, order.order_id, new, &parts, shipping_fen).await?
+    };
+    insert_one(tx, &row).await?;
+    let lines = write_lines(tx, scope, row.refund_id, &parts).await?;
+    give_back(tx, scope, order, &row, &parts, Held::No).await?;
+    Ok(Refund { row, lines })
+}
+
+async fn row(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    order_id: i64,
+    new: &NewRefund,
+    parts: &[Part],
+    shipping_fen: i64,
+) -> Result<RefundRow, OperationalError> {
+    Ok(RefundRow {
+        refund_id: tx.id::<RefundRow>(None).await?,
+        tenant_id: scope.tenant_id,
+        order_id,
+        amount_fen: parts.iter().map(|part| part.amount_fen).sum(),
+        shipping_fen,
+        cause: new.cause,
+        reason: new.reason.clone(),
+        status: RefundStatus::Succeeded,
+        restock: false,
+        note: None,
+        channel_refund_id: None,
+        requested_at: Micros(scope.now),
+        decided_at: None,
+        succeeded_at: None,
+        failed_at: None,
+    })
+}
+
+/// The order, which is held from now on, with the parts of it that are to be refunded and the shipping.
+async fn worked_out(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    order_id: i64,
+    new: &NewRefund,
+) -> Result<(Order, Vec<Part>, i64), OperationalError> {
+    check_note("reason", &new.reason)?;
+    if new.whole != new.lines.is_empty() {
+        return Err(OperationalError::invalid("a refund is whole, or has at least one line"));
     }
-    let order = orders::find_for_update(tx, scope.tenant_id, order_id).await?;
-    if order.status != OrderStatus::Paid {
+    let order = orders::find_for_update(tx, scope, order_id).await?;
+    if order.paid_at.is_none() {
         return Err(OperationalError::conflict(format!("order {order_id} is not paid")));
     }
-    let mut lines: HashMap<i64, OrderLine> = orders::lines(tx, order_id)
+    let lines = orders::lines(tx, order_id).await?;
+    let parts = match new.whole {
+        true => all_that_is_left(order_id, lines)?,
+        false => named(&new.lines, lines)?,
+    };
+    for part in &parts {
+        check_policy(scope, &order, &part.line, new.cause)?;
+    }
+    let shipping_fen = match new.whole && order.shipped_at.is_none() {
+        true => order.shipping_fen - held_shipping(tx, &order).await?,
+        false => 0,
+    };
+    Ok((order, parts, shipping_fen))
+}
+
+fn all_that_is_left(order_id: i64, lines: Vec<OrderLine>) -> Result<Vec<Part>, OperationalError> {
+    let parts: Vec<Part> = lines
+        .into_iter()
+        .filter(|line| left_units(line) > 0 || left_fen(line) > 0)
+        .map(|line| {
+            let units = left_units(&line);
+            let mut part = Part::of_units(line, units);
+            part.amount_fen = left_fen(&part.line);
+            part
+        })
+        .collect();
+    if parts.is_empty() {
+        return Err(OperationalError::conflict(format!(
+            "order {order_id} has nothing left to refund"
+        )));
+    }
+    Ok(parts)
+}
+
+fn named(wanted: &[NewRefundLine], lines: Vec<OrderLine>) -> Result<Vec<Part>, OperationalError> {
+    let mut lines: HashMap<i64, OrderLine> =
+        lines.into_iter().map(|line| (line.order_line_id, line)).collect();
+    let mut parts: Vec<Part> = Vec::with_capacity(wanted.len());
+    for wanted in wanted {
+        let id = wanted.order_line_id;
+        // Taken out, so that a line named twice is not found again.
+        let Some(line) = lines.remove(&id) else {
+            return Err(match parts.iter().any(|part| part.line.order_line_id == id) {
+                true => OperationalError::invalid(format!("order_line {id} is named twice")),
+                false => OperationalError::not_found("order_line", id),
+            });
+        };
+        parts.push(match (wanted.quantity, wanted.amount_fen) {
+            (Some(quantity), None) => {
+                let left = left_units(&line);
+                if quantity < 1 {
+                    return Err(OperationalError::invalid(
+                        "the quantity of a refund is at least 1",
+                    ));
+                }
+                if quantity > left {
+                    return Err(OperationalError::conflict(format!(
+                        "order_line {id} has {left} of {} units left to refund, not {quantity}",
+                        line.quantity
+                    )));
+                }
+                Part::of_units(line, quantity)
+            }
+            (None, Some(amount_fen)) => {
+                let left = left_fen(&line);
+                if amount_fen < 1 {
+                    return Err(OperationalError::invalid("the amount of a refund is at least 1"));
+                }
+                if amount_fen > left {
+                    return Err(OperationalError::conflict(format!(
+                        "order_line {id} has {left} fen left to refund, not {amount_fen}"
+                    )));
+                }
+                Part { line, quantity: 0, amount_fen }
+            }
+            _ => {
+                return Err(OperationalError::invalid(
+                    "a line of a refund has either a quantity or an amount_fen",
+                ));
+            }
+        });
+    }
+    Ok(parts)
+}
+
+/// What was shipped goes back without a reason only within the return window of its line, which a
+/// medicine does not have.
+fn check_policy(
+    scope: Scope,
+    order: &Order,
+    line: &OrderLine,
+    cause: RefundCause,
+) -> Result<(), OperationalError> {
+    if cause != RefundCause::NoReason || order.shipped_at.is_none() {
+        return Ok(());
+    }
+    let id = line.order_line_id;
+    if line.return_window_days == 0 {
+        return Err(OperationalError::conflict(format!(
+            "order_line {id} goes back for its quality only"
+        )));
+    }
+    let ends_at = |received: Micros| received.0 + line.return_window_days * DAY_MICROS;
+    if order.received_at.is_some_and(|received| scope.now > ends_at(received)) {
+        return Err(OperationalError::conflict(format!(
+            "the return window of order_line {id} has ended"
+        )));
+    }
+    Ok(())
+}
+
+/// The shipping that was refunded, or is asked for.
+async fn held_shipping(tx: &mut WriteTransaction, order: &Order) -> Result<i64, OperationalError> {
+    sql("select cast(coalesce(sum(shipping_fen), 0) as signed) from refund
+         where order_id = ?1 and status in ('requested', 'approved', 'succeeded')")
+    .bind(order.order_id)
+    .value(tx)
+    .await
+}
+
+async fn write_lines(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    refund_id: i64,
+    parts: &[Part],
+) -> Result<Vec<RefundLine>, OperationalError> {
+    let ids = tx.ids::<RefundLine>(parts.iter().map(|_| None)).await?;
+    let lines: Vec<RefundLine> = ids
+        .into_iter()
+        .zip(parts)
+        .map(|(refund_line_id, part)| RefundLine {
+            refund_line_id,
+            tenant_id: scope.tenant_id,
+            refund_id,
+            order_line_id: part.line.order_line_id,
+            quantity: part.quantity,
+            amount_fen: part.amount_fen,
+        })
+        .collect();
+    insert(tx, &lines).await?;
+    Ok(lines)
+}
+
+/// Whether what is refunded was held since it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    No,
+    Yes,
+}
+
+/// Writes what a refund that is paid out changes: the lines, the order, the stock, and what others hear
+/// of it. An order of which no unit is left is closed.
+async fn give_back(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    order: Order,
+    refund: &RefundRow,
+    parts: &[Part],
+    held: Held,
+) -> Result<(), OperationalError> {
+    let order_id = order.order_id;
+    let held = i64::from(held == Held::Yes);
+    for part in parts {
+        sql("update order_line set refunded_quantity = refunded_quantity + ?2,
+                 refunded_fen = refunded_fen + ?3,
+                 refunding_quantity = refunding_quantity - ?2 * ?4,
+                 refunding_fen = refunding_fen - ?3 * ?4
+             where order_line_id = ?1")
+        .bind(part.line.order_line_id)
+        .bind(part.quantity)
+        .bind(part.amount_fen)
+        .bind(held)
+        .execute(tx)
+        .await?;
+    }
+    sql("update orders set refunded_fen = refunded_fen + ?2,
+             refunded_shipping_fen = refunded_shipping_fen + ?3
+         where order_id = ?1")
+    .bind(order_id)
+    .bind(refund.amount_fen)
+    .bind(refund.shipping_fen)
+    .execute(tx)
+    .await?;
+    let units: BTreeMap<i64, i64> =
+        parts.iter().map(|part| (part.line.order_line_id, part.quantity)).collect();
+    let before: Vec<OrderLine> = parts.iter().map(|part| part.line.clone()).collect();
+    if order.shipped_at.is_none() {
+        order_states::give_units_back(tx, scope, &order, &before, Some(&units)).await?;
+    } else if refund.restock {
+        let mut back: Vec<LineUnits> = stock::shipped_for(tx, &before).await?;
+        for line in &mut back {
+            line.units = line.units.min(units.get(&line.order_line_id).copied().unwrap_or(0));
+        }
+        stock::put_back(tx, scope, order.pharmacy_id, &back).await?;
+    }
+    if is_of_interest(tx, order_id).await? {
+        let event = OrderRefunded {
+            refund_id: refund.refund_id,
+            tenant_id: scope.tenant_id,
+            order_id,
+            refunded_at: scope.now,
+            lines: parts
+                .iter()
+                .map(|part| RefundedLine {
+                    order_line_id: part.line.order_line_id,
+                    quantity_left: part.line.quantity - part.line.refunded_quantity - part.quantity,
+                    refunded_fen: part.line.refunded_fen + part.amount_fen,
+                })
+                .collect(),
+        };
+        outbox::put(tx, &event).await?;
+    }
+    let left: i64 = sql("select cast(coalesce(sum(quantity - refunded_quantity), 0) as signed)
+         from order_line where order_id = ?1 and gift = 0")
+    .bind(order_id)
+    .value(tx)
+    .await?;
+    if left == 0 && order.status.may_become(OrderStatus::Closed) {
+        order_states::close_as(tx, scope, order, CloseReason::Refunded).await?;
+    }
+    Ok(())
+}
+
+/// What is decided on a refund.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// Whether shipped units that come back can be sold again.
+    #[serde(default)]
+    pub restock: bool,
+    /// In words.
+    pub note: Option<String>,
+}
+
+/// Approves a refund: it is to be paid out.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when it is decided already.
+pub async fn approve(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    refund_id: i64,
+    decision: &Decision,
+) -> Result<Refund, OperationalError> {
+    check_note("note", decision.note.as_deref().unwrap_or_default())?;
+    let (_, refund) = held(tx, scope, refund_id, RefundStatus::Requested).await?;
+    let row = RefundRow {
+        status: RefundStatus::Approved,
+        restock: decision.restock,
+        note: decision.note.clone(),
+        decided_at: Some(Micros(scope.now)),
+        ..refund.row
+    };
+    sql("update refund set status = 'approved', restock = ?2, note = ?3, decided_at = ?4
+         where refund_id = ?1")
+    .bind(refund_id)
+    .bind(row.restock)
+    .bind(&row.note)
+    .bind(row.decided_at)
+    .execute(tx)
+    .await?;
+    Ok(Refund { row, lines: refund.lines })
+}
+
+/// Refuses a refund: what it held may be asked for again.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when it is decided already.
+pub async fn reject(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    refund_id: i64,
+    decision: &Decision,
+) -> Result<Refund, OperationalError> {
+    check_note("note", decision.note.as_deref().unwrap_or_default())?;
+    let (_, refund) = held(tx, scope, refund_id, RefundStatus::Requested).await?;
+    let row = RefundRow {
+        status: RefundStatus::Rejected,
+        note: decision.note.clone(),
+        decided_at: Some(Micros(scope.now)),
+        ..refund.row
+    };
+    sql("update refund set status = 'rejected', note = ?2, decided_at = ?3 where refund_id = ?1")
+        .bind(refund_id)
+        .bind(&row.note)
+        .bind(row.decided_at)
+        .execute(tx)
+        .await?;
+    let_go(tx, &refund.lines).await?;
+    Ok(Refund { row, lines: refund.lines })
+}
+
+/// Notes that an approved refund was paid out. Told again of the same, nothing changes.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when it is not approved.
+pub async fn succeed(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    refund_id: i64,
+    channel_refund_id: Option<&str>,
+) -> Result<Refund, OperationalError> {
+    let (order, refund) = lock(tx, scope, refund_id).await?;
+    let known = refund.row.channel_refund_id.as_deref();
+    if refund.row.status == RefundStatus::Succeeded && known == channel_refund_id {
+        return Ok(refund);
+    }
+    check_status(&refund.row, RefundStatus::Approved)?;
+    let row = RefundRow {
+        status: RefundStatus::Succeeded,
+        channel_refund_id: channel_refund_id.map(str::to_owned),
+        succeeded_at: Some(Micros(scope.now)),
+        ..refund.row
+    };
+    sql("update refund set status = 'succeeded', channel_refund_id = ?2, succeeded_at = ?3
+         where refund_id = ?1")
+    .bind(refund_id)
+    .bind(&row.channel_refund_id)
+    .bind(row.succeeded_at)
+    .execute(tx)
+    .await
+    .map_err(|error| {
+        error.or_taken(|| "the channel_refund_id belongs to another refund".to_owned())
+    })?;
+    let mut lines: HashMap<i64, OrderLine> = orders::lines(tx, order.order_id)
         .await?
         .into_iter()
         .map(|line| (line.order_line_id, line))
         .collect();
-    let mut refunded = Vec::with_capacity(new.lines.len());
-    for wanted in &new.lines {
-        // Taken out, so that a line named twice is not found again.
-        let Some(line) = lines.remove(&wanted.order_line_id) else {
-            return Err(
-                if refunded.iter().any(|(l, _, _): &(OrderLine, i64, i64)| {
-                    l.order_line_id == wanted.order_line_id
-                }) {
-                    OperationalError::invalid(format!(
-                        "order_line {} is named twice",
-                        wanted.order_line_id
-                    ))
-                } else {
-                    OperationalError::not_found("order_line", wanted.order_line_id)
-                },
-            );
-        };
-        let left = line.quantity - line.refunded_quantity;
-        if wanted.quantity < 1 {
-            return Err(OperationalError::invalid("the quantity of a refund is at least 1"));
-        }
-        if wanted.quantity > left {
-            return Err(OperationalError::conflict(format!(
-                "order_line {} has {left} of {} units left to refund, not {}",
-                line.order_line_id, line.quantity, wanted.quantity
-            )));
-        }
-        let amount_fen = allocation::unit_shares(
-            line.cash_fen.max(0),
-            line.quantity,
-            line.refunded_quantity,
-            wanted.quantity,
-        );
-        refunded.push((line, wanted.quantity, amount_fen));
-    }
-    record(tx, scope, order_id, &new.reason, &refunded).await
-}
-
-/// Writes a refund that was checked: each line with the units and the amount given back.
-async fn record(
-    tx: &mut WriteTransaction,
-    scope: Scope,
-    order_id: i64,
-    reason: &str,
-    refunded: &[(OrderLine, i64, i64)],
-) -> Result<Refund, OperationalError> {
-    let amount_fen = refunded.iter().map(|(_, _, amount)| amount).sum::<i64>();
-    let row = RefundRow {
-        refund_id: tx.id::<RefundRow>(None).await?,
-        tenant_id: scope.tenant_id,
-        order_id,
-        amount_fen,
-        reason: reason.to_owned(),
-        status: "succeeded".to_owned(),
-        requested_at: Micros(scope.now),
-        succeeded_at: Micros(scope.now),
-    };
-    insert_one(tx, &row).await?;
-    let line_ids = tx.ids::<RefundLine>(refunded.iter().map(|_| None)).await?;
-    let lines: Vec<RefundLine> = line_ids
-        .into_iter()
-        .zip(refunded)
-        .map(|(refund_line_id, (line, quantity, amount_fen))| RefundLine {
-            refund_line_id,
-            tenant_id: scope.tenant_id,
-            refund_id: row.refund_id,
-            order_line_id: line.order_line_id,
-            quantity: *quantity,
-            amount_fen: *amount_fen,
+    let parts: Vec<Part> = refund
+        .lines
+        .iter()
+        .filter_map(|part| {
+            let line = lines.remove(&part.order_line_id)?;
+            Some(Part { line, quantity: part.quantity, amount_fen: part.amount_fen })
         })
         .collect();
-    insert(tx, &lines).await?;
-    for (line, quantity, amount) in refunded {
-        sql("update order_line set refunded_quantity = refunded_quantity + ?2,
-                 refunded_fen = refunded_fen + ?3
+    give_back(tx, scope, order, &row, &parts, Held::Yes).await?;
+    Ok(Refund { row, lines: refund.lines })
+}
+
+/// Notes that an approved refund could not be paid out. Told again, nothing changes.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when it is not approved.
+pub async fn fail(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    refund_id: i64,
+    note: &str,
+) -> Result<Refund, OperationalError> {
+    check_note("note", note)?;
+    let (_, refund) = lock(tx, scope, refund_id).await?;
+    if refund.row.status == RefundStatus::Failed {
+        return Ok(refund);
+    }
+    check_status(&refund.row, RefundStatus::Approved)?;
+    let row = RefundRow {
+        status: RefundStatus::Failed,
+        note: Some(note.to_owned()),
+        failed_at: Some(Micros(scope.now)),
+        ..refund.row
+    };
+    sql("update refund set status = 'failed', note = ?2, failed_at = ?3 where refund_id = ?1")
+        .bind(refund_id)
+        .bind(note)
+        .bind(row.failed_at)
+        .execute(tx)
+        .await?;
+    let_go(tx, &refund.lines).await?;
+    Ok(Refund { row, lines: refund.lines })
+}
+
+/// As [`succeed`], told by the channel through which the order was paid, with what it paid out.
+pub(super) async fn succeed_of_channel(
+    tx: &mut WriteTransaction,
+    now: i64,
+    channel: &str,
+    refund_id: i64,
+    (channel_refund_id, amount_fen): (&str, i64),
+) -> Result<Refund, OperationalError> {
+    let row = of_channel(tx, channel, refund_id).await?;
+    let expected = row.amount_fen + row.shipping_fen;
+    if amount_fen != expected {
+        return Err(OperationalError::conflict(format!(
+            "refund {refund_id} comes to {expected} fen, not to {amount_fen}"
+        )));
+    }
+    let scope = Scope::of(row.tenant_id, now);
+    succeed(tx, scope, refund_id, Some(channel_refund_id)).await
+}
+
+/// As [`fail`], told by the channel through which the order was paid.
+pub(super) async fn fail_of_channel(
+    tx: &mut WriteTransaction,
+    now: i64,
+    channel: &str,
+    refund_id: i64,
+    reason: &str,
+) -> Result<Refund, OperationalError> {
+    let row = of_channel(tx, channel, refund_id).await?;
+    fail(tx, Scope::of(row.tenant_id, now), refund_id, reason).await
+}
+
+/// A refund of an order that was paid through this channel.
+async fn of_channel(
+    connection: &mut Connection,
+    channel: &str,
+    refund_id: i64,
+) -> Result<RefundRow, OperationalError> {
+    sql("select r.* from refund r join payment p on p.order_id = r.order_id
+         where r.refund_id = ?1 and p.method = ?2 and p.status = 'succeeded'")
+    .bind(refund_id)
+    .bind(channel)
+    .first(connection)
+    .await?
+    .ok_or(OperationalError::not_found("refund", refund_id))
+}
+
+/// What a refund held may be asked for again.
+async fn let_go(tx: &mut WriteTransaction, lines: &[RefundLine]) -> Result<(), OperationalError> {
+    for line in lines {
+        sql("update order_line set refunding_quantity = refunding_quantity - ?2,
+                 refunding_fen = refunding_fen - ?3
              where order_line_id = ?1")
         .bind(line.order_line_id)
-        .bind(*quantity)
-        .bind(*amount)
+        .bind(line.quantity)
+        .bind(line.amount_fen)
         .execute(tx)
         .await?;
-    }
-    sql("update orders set refunded_fen = refunded_fen + ?2 where order_id = ?1")
-        .bind(order_id)
-        .bind(amount_fen)
-        .execute(tx)
-        .await?;
-    tell_others(
-        tx,
-        &OrderRefunded {
-            refund_id: row.refund_id,
-            tenant_id: scope.tenant_id,
-            order_id,
-            refunded_at: scope.now,
-            lines: refunded
-                .iter()
-                .map(|(line, quantity, amount)| RefundedLine {
-                    order_line_id: line.order_line_id,
-                    quantity_left: line.quantity - line.refunded_quantity - quantity,
-                    refunded_fen: line.refunded_fen + amount,
-                })
-                .collect(),
-        },
-    )
-    .await?;
-    Ok(with_lines(row, lines))
-}
-
-fn with_lines(row: RefundRow, lines: Vec<RefundLine>) -> Refund {
-    Refund {
-        refund_id: row.refund_id,
-        tenant_id: row.tenant_id,
-        order_id: row.order_id,
-        amount_fen: row.amount_fen,
-        reason: row.reason,
-        status: row.status,
-        requested_at: row.requested_at,
-        succeeded_at: row.succeeded_at,
-        lines,
-    }
-}
-
-/// Writes the message, if the order's payment was told of for the same reasons.
-async fn tell_others(
-    tx: &mut WriteTransaction,
-    event: &OrderRefunded,
-) -> Result<(), OperationalError> {
-    let of_interest: bool = sql("select o.promoter_id is not null or exists (
-             select 1 from order_line l join product p on p.product_id = l.product_id
-             where l.order_id = o.order_id and p.drug_code is not null)
-         from orders o where o.order_id = ?1")
-    .bind(event.order_id)
-    .value(tx)
-    .await?;
-    if of_interest {
-        outbox::put(tx, event).await?;
     }
     Ok(())
+}
+
+async fn held(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    refund_id: i64,
+    status: RefundStatus,
+) -> Result<(Order, Refund), OperationalError> {
+    let found = lock(tx, scope, refund_id).await?;
+    check_status(&found.1.row, status)?;
+    Ok(found)
+}
+
+fn check_status(row: &RefundRow, wanted: RefundStatus) -> Result<(), OperationalError> {
+    if row.status == wanted {
+        return Ok(());
+    }
+    Err(OperationalError::conflict(format!(
+        "refund {} is {}, not {wanted}",
+        row.refund_id, row.status
+    )))
+}
+
+/// A refund with its order. Whoever holds the order decides on its refunds, so they are read after it.
+async fn lock(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    refund_id: i64,
+) -> Result<(Order, Refund), OperationalError> {
+    let found = find(tx, scope.tenant_id, refund_id).await?;
+    let order = orders::find_for_update(tx, scope, found.row.order_id).await?;
+    Ok((order, find(tx, scope.tenant_id, refund_id).await?))
+}
+
+/// One refund.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn find(
+    connection: &mut Connection,
+    tenant_id: i64,
+    refund_id: i64,
+) -> Result<Refund, OperationalError> {
+    let row: RefundRow = sql("select * from refund where refund_id = ?1 and tenant_id = ?2")
+        .bind(refund_id)
+        .bind(tenant_id)
+        .first(connection)
+        .await?
+        .ok_or(OperationalError::not_found("refund", refund_id))?;
+    with_lines(connection, row).await
+}
+
+async fn with_lines(
+    connection: &mut Connection,
+    row: RefundRow,
+) -> Result<Refund, OperationalError> {
+    let lines = sql("select * from refund_line where refund_id = ?1 order by refund_line_id")
+        .bind(row.refund_id)
+        .all(connection)
+        .await?;
+    Ok(Refund { row, lines })
 }
 
 /// The refunds of an order, in order.
@@ -271,31 +804,10 @@ pub async fn of_order(
         .await?;
     let mut refunds = Vec::with_capacity(rows.len());
     for row in rows {
-        let lines = sql("select * from refund_line where refund_id = ?1 order by refund_line_id")
-            .bind(row.refund_id)
-            .all(connection)
-            .await?;
-        refunds.push(with_lines(row, lines));
+        refunds.push(with_lines(connection, row).await?);
     }
     Ok(refunds)
 }
 
-pub(crate) fn router() -> Router<Services> {
-    Router::new().route("/mall/orders/{id}/refunds", routing::post(post))
-}
-
-/// Refund units of a paid order.
-#[utoipa::path(post, path = "/mall/orders/{id}/refunds", tag = "mall", request_body = NewRefund,
-    params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 201, body = Refund), (status = "default", body = ErrorBody)))]
-pub(crate) async fn post(
-    State(services): State<Services>,
-    Id(order_id): Id,
-    command: Command<NewRefund>,
-) -> Result<Answer, Failure> {
-    command
-        .carry_out(services.mall(), services.now(), StatusCode::CREATED, |tx, scope, new| {
-            Box::pin(refund(tx, scope, order_id, new))
-        })
-        .await
-}
+#[cfg(test)]
+mod tests;

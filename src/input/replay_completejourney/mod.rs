@@ -163,8 +163,7 @@ fn pharmacy(store_id: i64) -> NewPharmacy {
     let province = usize::try_from(store_id).unwrap_or(0) % PROVINCES.len();
     NewPharmacy {
         pharmacy_id: Some(JOURNEY_IDS + store_id),
-        name: format!("门店 {store_id:05}"),
-        region: PROVINCES[province].to_owned(),
+        ..NewPharmacy::new(format!("门店 {store_id:05}"), PROVINCES[province])
     }
 }
 
@@ -172,15 +171,14 @@ fn product(product_id: i64, unit_price_fen: i64, record: &ProductRecord) -> NewP
     let category = record.category.as_deref().or(record.department.as_deref());
     NewProduct {
         product_id: Some(product_id),
-        name: record.name.clone().unwrap_or_else(|| format!("product {product_id}")),
-        kind: ProductKind::Other,
-        category: category.unwrap_or("UNKNOWN").to_owned(),
         brand: record.brand.clone(),
-        drug_code: None,
-        drug_class: None,
-        days_supply_per_unit: None,
-        unit_price_fen,
-        return_policy: ReturnPolicy::SevenDay,
+        ..NewProduct::new(
+            record.name.clone().unwrap_or_else(|| format!("product {product_id}")),
+            ProductKind::Other,
+            category.unwrap_or("UNKNOWN"),
+            unit_price_fen,
+            ReturnPolicy::SevenDay,
+        )
     }
 }
 
@@ -193,13 +191,12 @@ async fn write_order(
     let lines: Vec<RecordedLine> = lines.iter().map(Line::recorded).collect();
     let order = NewOrder {
         order_id: Some(basket.basket_id),
-        person_id: JOURNEY_IDS + basket.household_id,
-        pharmacy_id: JOURNEY_IDS + basket.store_id,
-        channel: Channel::Pharmacy,
-        promoter_id: None,
-        coupon_id: None,
-        shipping_fen: 0,
-        pricing: Pricing::Recorded(lines),
+        ..NewOrder::new(
+            JOURNEY_IDS + basket.household_id,
+            JOURNEY_IDS + basket.store_id,
+            Channel::Pharmacy,
+            Pricing::Recorded(lines),
+        )
     };
     orders::place(tx, scope, order).await?;
     payments::pay(tx, scope, basket.basket_id, PAYMENT_METHOD).await?;

@@ -97,21 +97,13 @@ impl Medicine {
     fn new_product(&self) -> NewProduct {
         // Medicines go back for their quality only; the rest within seven days.
         let medicine = matches!(self.kind, ProductKind::Rx | ProductKind::Otc);
+        let return_policy =
+            if medicine { ReturnPolicy::QualityOnly } else { ReturnPolicy::SevenDay };
         NewProduct {
-            product_id: None,
-            name: self.name.to_owned(),
-            kind: self.kind,
-            category: self.category.to_owned(),
-            brand: None,
             drug_code: self.drug.map(|(code, ..)| code.to_owned()),
             drug_class: self.drug.map(|(_, class, _)| class.to_owned()),
             days_supply_per_unit: self.drug.map(|(.., days)| days),
-            unit_price_fen: self.price_fen,
-            return_policy: if medicine {
-                ReturnPolicy::QualityOnly
-            } else {
-                ReturnPolicy::SevenDay
-            },
+            ..NewProduct::new(self.name, self.kind, self.category, self.price_fen, return_policy)
         }
     }
 }
@@ -133,11 +125,7 @@ pub(super) fn pharmacies() -> Vec<NewPharmacy> {
         .map(|number| {
             let region = provinces[number % provinces.len()];
             let shop = number / provinces.len() + 1;
-            NewPharmacy {
-                pharmacy_id: None,
-                name: format!("普药大药房 {region}{shop}店"),
-                region: region.to_owned(),
-            }
+            NewPharmacy::new(format!("普药大药房 {region}{shop}店"), region)
         })
         .collect()
 }
@@ -213,6 +201,10 @@ impl Coupon {
             cap_fen,
             category: self.category.map(str::to_owned),
             funder: self.funder,
+            claim_needed: false,
+            claim_limit: None,
+            claim_limit_per_person: None,
+            claim_valid_days: None,
             starts_at: COUPON_STARTS_AT,
             ends_at: COUPON_ENDS_AT,
         }
@@ -269,4 +261,13 @@ pub(super) fn rules(product_ids: &[i64]) -> Vec<NewRule> {
         }
     }
     rules
+}
+
+/// Which of these products, and how many units, are sold on prescription only.
+pub(super) fn prescribed(lines: &[(usize, i64)]) -> Vec<(usize, i64)> {
+    lines
+        .iter()
+        .filter(|(product, _)| PRODUCTS[*product].kind == ProductKind::Rx)
+        .copied()
+        .collect()
 }

@@ -3,15 +3,18 @@ use std::{collections::HashMap, sync::Arc};
 use medlake_operational::{
     Connection, OperationalError, Page, Scope, Services, WriteTransaction,
     mall::{
-        CatalogueLine, Pricing, coupons,
+        CatalogueLine, Pricing, coupons, order_states,
         orders::{self, NewOrder},
-        payments, pharmacies, products,
+        payments, pharmacies,
+        prescriptions::{self, NewPrescription, NewPrescriptionItem},
+        products,
         refunds::{self, NewRefund, NewRefundLine},
     },
 };
 
 use super::{ORDER_IDS, Part};
 use crate::input::simulate::{
+    DAY_MICROS,
     behaviour::{Act, Basket, Model, Step},
     catalogue,
 };
@@ -70,20 +73,51 @@ impl Mall {
         Ok(Self { model: Arc::clone(model), pharmacies, products, coupons })
     }
 
+    /// The prescription of what is sold on one only, if there is any.
+    async fn prescription(
+        &self,
+        tx: &mut WriteTransaction,
+        scope: Scope,
+        step: &Step,
+        basket: &Basket,
+    ) -> Result<Option<i64>, OperationalError> {
+        let prescribed = catalogue::prescribed(&basket.lines);
+        if prescribed.is_empty() {
+            return Ok(None);
+        }
+        let item = |(product, quantity): (usize, i64)| NewPrescriptionItem {
+            product_id: self.products[product],
+            quantity,
+            directions: None,
+        };
+        let new = NewPrescription {
+            person_id: self.model.population.people[step.person].person_id,
+            doctor_reference: "doctor".to_owned(),
+            signature_reference: format!("order-{}", ORDER_IDS + step.order),
+            valid_until: scope.now + DAY_MICROS,
+            items: prescribed.into_iter().map(item).collect(),
+        };
+        let issued = prescriptions::issue_approved(tx, scope, &new, "pharmacist").await?;
+        Ok(Some(issued.prescription.prescription_id))
+    }
+
     fn new_order(&self, step: &Step, basket: &Basket) -> NewOrder {
         let lines = basket.lines.iter().map(|(product, quantity)| CatalogueLine {
             product_id: self.products[*product],
+            variant_id: None,
             quantity: *quantity,
         });
         NewOrder {
             order_id: Some(ORDER_IDS + step.order),
-            person_id: self.model.population.people[step.person].person_id,
-            pharmacy_id: self.pharmacies[basket.pharmacy],
-            channel: basket.channel,
             promoter_id: basket.promoter.map(super::distribution::id_of),
             coupon_id: basket.coupon.map(|coupon| self.coupons[coupon]),
-            shipping_fen: basket.shipping_fen,
-            pricing: Pricing::Catalogue(lines.collect()),
+            shipping_fen: Some(basket.shipping_fen),
+            ..NewOrder::new(
+                self.model.population.people[step.person].person_id,
+                self.pharmacies[basket.pharmacy],
+                basket.channel,
+                Pricing::Catalogue(lines.collect()),
+            )
         }
     }
 }
@@ -98,22 +132,23 @@ impl Part for Mall {
         let order_id = ORDER_IDS + step.order;
         match &step.act {
             Act::Place(basket) => {
-                orders::place(tx, scope, self.new_order(step, basket)).await?;
+                let prescription_id = self.prescription(tx, scope, step, basket).await?;
+                let new = NewOrder { prescription_id, ..self.new_order(step, basket) };
+                orders::place(tx, scope, new).await?;
             }
             Act::Pay { method } => {
                 payments::pay(tx, scope, order_id, method).await?;
             }
             Act::Close => {
-                orders::close(tx, scope, order_id).await?;
+                order_states::close(tx, scope, order_id).await?;
             }
             Act::Refund { line_number, quantity, reason } => {
                 let lines = orders::lines(tx, order_id).await?;
                 let line = lines.iter().find(|line| line.line_number == *line_number);
                 let line =
                     line.ok_or(OperationalError::NotFound { what: "order", id: order_id })?;
-                let lines =
-                    vec![NewRefundLine { order_line_id: line.order_line_id, quantity: *quantity }];
-                let new = NewRefund { reason: (*reason).to_owned(), lines };
+                let lines = vec![NewRefundLine::units(line.order_line_id, *quantity)];
+                let new = NewRefund::new(*reason, lines);
                 refunds::refund(tx, scope, order_id, &new).await?;
             }
             _ => return Ok(false),

@@ -10,7 +10,11 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    input::simulate::behaviour::{self, Act, Basket, Pace},
+    input::simulate::{
+        DAY_MICROS,
+        behaviour::{self, Act, Basket, Pace},
+        catalogue,
+    },
 };
 
 /// One arrival and all that comes of it.
@@ -81,7 +85,8 @@ impl Session {
         let of_order = |what: &str| format!("/mall/orders/{}/{what}", order["order_id"]);
         match act {
             Act::Place(basket) => {
-                let body = order_body(world, person, basket);
+                let mut body = order_body(world, person, basket);
+                body["prescription_id"] = self.prescription(world, step, &body, basket).await?;
                 *order = self.post("/mall/orders", step, &body).await?;
                 Tally::add(&self.tally.orders);
             }
@@ -103,6 +108,38 @@ impl Session {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The prescription of what is sold on one only, if there is any.
+    async fn prescription(
+        &self,
+        world: &World,
+        step: &str,
+        order: &Value,
+        basket: &Basket,
+    ) -> Result<Value, Refused> {
+        let items: Vec<Value> = catalogue::prescribed(&basket.lines)
+            .into_iter()
+            .map(|(product, quantity)| {
+                json!({ "product_id": world.products[product], "quantity": quantity })
+            })
+            .collect();
+        if items.is_empty() {
+            return Ok(Value::Null);
+        }
+        let body = json!({
+            "person_id": order["person_id"],
+            "doctor_reference": "doctor",
+            "signature_reference": format!("{}-{step}", self.key),
+            "valid_until": (self.clock)() + DAY_MICROS,
+            "items": items,
+        });
+        let step = format!("{step}-prescription");
+        let issued = self.post("/mall/prescriptions", &step, &body).await?;
+        let review = format!("/mall/prescriptions/{}/review", issued["prescription_id"]);
+        let body = json!({ "reviewed_by": "pharmacist", "approve": true });
+        self.post(&review, &format!("{step}-review"), &body).await?;
+        Ok(issued["prescription_id"].clone())
     }
 
     async fn health(&mut self, world: &World, arrival: Arrival) -> Result<(), Refused> {

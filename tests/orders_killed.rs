@@ -1,0 +1,240 @@
+//! `kill -9` while orders are placed, paid, refunded, shipped and given up: afterwards stock, payments,
+//! refunds and orders balance, and each request that was sent again was done once.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+
+use crate::{
+    platform::{self, Platform, Ports},
+    servers::{DatabaseServer, Kind},
+};
+
+const BUYERS: u64 = 6;
+const KILLS: usize = 3;
+/// Requests answered between two kills.
+const ANSWERS: usize = 120;
+const UNITS: i64 = 100_000;
+
+/// A buyer who sends each request again, under its key, until it is answered.
+struct Buyer {
+    services: String,
+    client: reqwest::Client,
+    number: u64,
+    sent: u64,
+    answered: Arc<AtomicUsize>,
+    done: Arc<AtomicBool>,
+}
+
+impl Buyer {
+    async fn post(&mut self, path: &str, body: &Value) -> (u16, Value) {
+        self.sent += 1;
+        let key = format!("{}-{}", self.number, self.sent);
+        loop {
+            let request = self.client.post(format!("{}{path}", self.services));
+            let request = request.header("Idempotency-Key", &key).json(body);
+            if let Ok(answer) = request.send().await {
+                let status = answer.status().as_u16();
+                if let Ok(body) = answer.json::<Value>().await
+                    && status != 503
+                {
+                    self.answered.fetch_add(1, Ordering::SeqCst);
+                    return (status, body);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Buys until it is enough. Gives how many orders were placed.
+    async fn run(mut self) -> usize {
+        let mut random = StdRng::seed_from_u64(self.number);
+        let mut placed = 0;
+        while !self.done.load(Ordering::SeqCst) {
+            let body = json!({"person_id": 1 + self.number, "pharmacy_id": 1, "channel": "app",
+                "lines": [{"product_id": 1, "quantity": random.random_range(1..4)},
+                    {"product_id": 2, "quantity": random.random_range(1..4)}]});
+            let (status, order) = self.post("/mall/orders", &body).await;
+            assert_eq!(status, 201, "{order}");
+            placed += 1;
+            let path = format!("/mall/orders/{}", order["order_id"]);
+            if random.random_range(0..5) == 0 {
+                let (status, answer) = self.post(&format!("{path}/close"), &json!({})).await;
+                assert_eq!(status, 200, "{answer}");
+                continue;
+            }
+            let method = json!({"method": "wechat_pay"});
+            let (status, answer) = self.post(&format!("{path}/pay"), &method).await;
+            assert_eq!(status, 201, "{answer}");
+            let line = &order["lines"][random.random_range(0..2)]["order_line_id"];
+            let refund = match random.random_range(0..4) {
+                0 => json!({"reason": "r", "whole": true}),
+                1 => json!({"reason": "r", "lines": [{"order_line_id": line, "quantity": 1}]}),
+                2 => json!({"reason": "r", "lines": [{"order_line_id": line, "amount_fen": 7}]}),
+                _ => {
+                    self.post(&format!("{path}/ship"), &json!({})).await;
+                    continue;
+                }
+            };
+            let (status, asked) = self.post(&format!("{path}/refund-requests"), &refund).await;
+            assert_eq!(status, 201, "{asked}");
+            let refund = format!("/mall/refunds/{}", asked["refund_id"]);
+            let step = if random.random_range(0..3) == 0 { "reject" } else { "approve" };
+            self.post(&format!("{refund}/{step}"), &json!({})).await;
+            self.post(&format!("{refund}/succeed"), &json!({})).await;
+        }
+        placed
+    }
+}
+
+/// All rows of a list.
+async fn all(platform: &Platform, path: &str, id: &str) -> Vec<Value> {
+    let mut rows: Vec<Value> = Vec::new();
+    loop {
+        let after = rows.last().map_or(0, |row| row[id].as_i64().unwrap());
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let url = format!("{}{path}{mark}after_id={after}&limit=1000", platform.services);
+        let page: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        let page = page["items"].as_array().unwrap().clone();
+        let last = page.len() < 1_000;
+        rows.extend(page);
+        if last {
+            return rows;
+        }
+    }
+}
+
+fn fen(row: &Value, field: &str) -> i64 {
+    row[field].as_i64().unwrap_or_else(|| panic!("{field} of {row}"))
+}
+
+/// Adds up, by the value of a field, what another field has.
+fn sums(rows: &[Value], by: &str, of: &str) -> BTreeMap<i64, i64> {
+    let mut sums = BTreeMap::new();
+    for row in rows {
+        *sums.entry(fen(row, by)).or_insert(0) += fen(row, of);
+    }
+    sums
+}
+
+/// Whether all that was written is of one piece; gives how many orders there are.
+async fn is_balanced(platform: &Platform) -> usize {
+    let orders = all(platform, "/mall/orders", "order_id").await;
+    let payments = all(platform, "/mall/payments", "payment_id").await;
+    let refunds = all(platform, "/mall/refunds?status=succeeded", "refund_id").await;
+    let stocks = all(platform, "/mall/stock?pharmacy_id=1", "stock_id").await;
+    let movements = all(platform, "/mall/stock/movements?pharmacy_id=1", "stock_movement_id").await;
+
+    let paid = sums(&payments, "order_id", "amount_fen");
+    let refunded = sums(&refunds, "order_id", "amount_fen");
+    let (mut waiting, mut sent) = (BTreeMap::new(), BTreeMap::new());
+    for order in &orders {
+        let id = fen(order, "order_id");
+        let expected = (!order["paid_at"].is_null()).then(|| fen(order, "payable_fen"));
+        assert_eq!(paid.get(&id).copied(), expected, "{order}");
+        assert_eq!(refunded.get(&id).copied().unwrap_or(0), fen(order, "refunded_fen"), "{order}");
+        let url = format!("{}/mall/orders/{id}", platform.services);
+        let detail: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        let lines = detail["lines"].as_array().unwrap();
+        let sum = |field: &str| -> i64 { lines.iter().map(|line| fen(line, field)).sum() };
+        assert_eq!(sum("cash_fen"), fen(order, "payable_fen"), "{detail}");
+        assert_eq!(sum("refunded_fen"), fen(order, "refunded_fen"), "{detail}");
+        let steps = detail["history"].as_array().unwrap();
+        assert_eq!(steps.last().unwrap()["to_status"], order["status"], "{detail}");
+        for line in lines {
+            let (variant, left) =
+                (fen(line, "variant_id"), fen(line, "quantity") - fen(line, "refunded_quantity"));
+            match order["status"].as_str().unwrap() {
+                "created" | "paid" => *waiting.entry(variant).or_insert(0) += left,
+                "shipped" => *sent.entry(variant).or_insert(0) += left,
+                _ => {}
+            }
+        }
+    }
+    let on_hand = sums(&movements, "variant_id", "on_hand_change");
+    let reserved = sums(&movements, "variant_id", "reserved_change");
+    for stock in &stocks {
+        let id = fen(stock, "variant_id");
+        let of = |sums: &BTreeMap<i64, i64>| sums.get(&id).copied().unwrap_or(0);
+        assert_eq!(of(&on_hand), fen(stock, "on_hand"), "{stock}");
+        assert_eq!(of(&reserved), fen(stock, "reserved"), "{stock}");
+        assert_eq!(of(&waiting), fen(stock, "reserved"), "{stock}");
+        assert_eq!(UNITS - of(&sent), fen(stock, "on_hand"), "{stock}");
+    }
+    orders.len()
+}
+
+async fn killed(settings: &[(String, String)]) {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = Ports::free();
+    let start = async || {
+        let mut platform = Platform::launch(dir.path(), ports, &["--no-simulate"], settings);
+        platform.wait_until_healthy().await;
+        platform
+    };
+    let mut platform = start().await;
+    platform.call("/mall/pharmacies", json!({"name": "药房", "region": "浙江"})).await;
+    for price in [333, 1_250] {
+        let product = json!({"name": "血压计", "kind": "device", "category": "a",
+            "unit_price_fen": price, "return_policy": "seven_day"});
+        let product = platform.call("/mall/products", product).await;
+        let url = format!("{}/mall/products/{}", platform.services, product["product_id"]);
+        let detail: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        let receipt = json!({"pharmacy_id": 1, "kind": "receipt", "on_hand_change": UNITS,
+            "variant_id": detail["variants"][0]["variant_id"]});
+        platform.call("/mall/stock/movements", receipt).await;
+    }
+    let (answered, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut buyers = tokio::task::JoinSet::new();
+    for number in 0..BUYERS {
+        let buyer = Buyer {
+            services: platform.services.clone(),
+            client: reqwest::Client::new(),
+            number,
+            sent: 0,
+            answered: Arc::clone(&answered),
+            done: Arc::clone(&done),
+        };
+        buyers.spawn(buyer.run());
+    }
+    for kill in 1..=KILLS {
+        while answered.load(Ordering::SeqCst) < kill * ANSWERS {
+            assert_eq!(platform.ended(), None, "{}", platform.log());
+            assert!(buyers.try_join_next().is_none(), "no buyer ends by itself");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        platform.kill();
+        platform = start().await;
+    }
+    done.store(true, Ordering::SeqCst);
+    let mut placed = 0;
+    while let Some(buyer) = buyers.join_next().await {
+        placed += buyer.unwrap();
+    }
+    assert_eq!(is_balanced(&platform).await, placed, "each order was placed once");
+    assert!(platform.stop().success());
+}
+
+#[tokio::test]
+async fn orders_in_files_survive_a_kill() {
+    let _alone = platform::alone().await;
+    killed(&[]).await;
+}
+
+#[tokio::test]
+async fn orders_on_a_server_survive_a_kill() {
+    let _alone = platform::alone().await;
+    let binlog = ["--log-bin=bin", "--server-id=1", "--binlog-format=row"];
+    let more = [&binlog[..], &["--binlog-row-metadata=full"]].concat();
+    let server = DatabaseServer::start_with(Kind::MariaDb, &more).await;
+    let url = server.url_of(server.port, "").trim_end_matches('/').to_owned();
+    killed(&[("MEDLAKE__OPERATIONAL__URL".to_owned(), url)]).await;
+}
