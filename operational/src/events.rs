@@ -60,6 +60,9 @@ pub struct OrderReceived {
     pub order_id: i64,
     /// Who bought.
     pub person_id: i64,
+    /// The distributor stamped on the order when it was placed.
+    #[serde(default)]
+    pub promoter_id: Option<i64>,
     /// When, in microseconds since 1970 (UTC).
     pub received_at: i64,
     /// All lines of the order, in order.
@@ -100,6 +103,9 @@ pub struct OrderRefunded {
     pub tenant_id: i64,
     /// The order.
     pub order_id: i64,
+    /// The distributor stamped on the order when it was placed.
+    #[serde(default)]
+    pub promoter_id: Option<i64>,
     /// When, in microseconds since 1970 (UTC).
     pub refunded_at: i64,
     /// The refunded lines.

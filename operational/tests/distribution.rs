@@ -5,7 +5,7 @@ use medlake_operational::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
-use crate::{App, On, SECOND, START, assert_error, run};
+use crate::{App, DAY, On, SECOND, START, assert_error, run};
 
 on_both! {
     two_levels_are_paid_and_no_third,
@@ -16,6 +16,7 @@ on_both! {
     a_message_that_is_refused_is_set_aside_and_the_others_pass,
     a_crash_before_the_outbox_is_emptied_only_means_telling_again,
     the_dispatcher_hears_of_a_payment_and_stops_when_told,
+    from_a_link_to_an_order_to_what_is_available,
 }
 
 /// Persons 101, 102, 103 as distributors 1, 2, 3; each was brought in by the one before.
@@ -278,6 +279,7 @@ async fn telling_twice_changes_nothing_twice(on: On) {
                     refund_id: order_id * 1_000 + i64::try_from(refunds.len()).unwrap(),
                     tenant_id: 1,
                     order_id,
+                    promoter_id: paid.promoter_id,
                     refunded_at: START + order_id,
                     lines: vec![RefundedLine {
                         order_line_id: line.order_line_id,
@@ -397,4 +399,35 @@ async fn the_dispatcher_hears_of_a_payment_and_stops_when_told(on: On) {
     tokio::time::timeout(std::time::Duration::from_secs(20), delivered).await.unwrap();
     stop.send(()).unwrap();
     tasks.join_next().await.unwrap().unwrap();
+}
+
+/// Through the doors of both services, with nothing told but by the outbox.
+async fn from_a_link_to_an_order_to_what_is_available(on: On) {
+    let app = App::start(on).await;
+    app.stock().await;
+    tree(&app).await;
+    rule(&app, None, 1, Some(1_000), None).await;
+    let link = json!({"distributor_id": 1, "product_id": 1});
+    let link = app.made("/distribution/share-links", link).await;
+    app.made("/distribution/touches", json!({"code": link["code"], "person_id": 7})).await;
+    let order = app.order(7, &[(1, 2), (2, 1)], None).await;
+    assert_eq!(order["promoter_id"], 1);
+    app.pay(&order).await;
+    let path = format!("/mall/orders/{}", order["order_id"]);
+    app.made(&format!("{path}/ship"), json!({"carrier": "express", "tracking_number": "1"})).await;
+    app.move_clock(3 * DAY);
+    app.made(&format!("{path}/receive"), json!({})).await;
+    app.services.deliver_outbox().await.unwrap();
+    app.move_clock(7 * DAY - 1);
+    app.services.run_due().await.unwrap();
+    let status = async |status: &str| {
+        let path = format!("/distribution/commissions?beneficiary_id=1&status={status}");
+        app.get(&path).await.1["items"].as_array().unwrap().len()
+    };
+    assert_eq!((status("frozen").await, status("released").await), (2, 0));
+    app.move_clock(1);
+    app.services.run_due().await.unwrap();
+    assert_eq!((status("frozen").await, status("released").await), (0, 2));
+    let (_, balance) = app.get("/distribution/distributors/1/balance").await;
+    assert_eq!((&balance["frozen_fen"], &balance["available_fen"]), (&json!(0), &json!(55)));
 }

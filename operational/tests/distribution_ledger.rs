@@ -73,6 +73,7 @@ fn received(order_id: i64, lines: usize, at: i64, returnable_days: i64) -> Order
         tenant_id: 1,
         order_id,
         person_id: 7,
+        promoter_id: Some(1),
         received_at: at,
         lines: (0..).take(lines).map(line).collect(),
     }
@@ -83,6 +84,7 @@ fn refunded(refund_id: i64, order_line_id: i64, refunded_fen: i64, at: i64) -> O
         refund_id,
         tenant_id: 1,
         order_id: order_line_id / 10,
+        promoter_id: Some(1),
         refunded_at: at,
         lines: vec![RefundedLine { order_line_id, quantity_left: 0, refunded_fen }],
     }
@@ -210,6 +212,20 @@ async fn settings_say_who_earns_and_how_much_at_most(on: On) {
     app.made("/distribution/settings", body).await;
     tell(&app, &Event::Paid(own(4, START + 3))).await;
     assert_eq!(booked(4).await, [(1, 2, 100), (2, 1, 33)]);
+
+    // A line at the price of a campaign earns nothing, unless the settings say so.
+    let campaign = |order_id, at| {
+        let mut paid = paid(order_id, 2, &[1_000, 500], at);
+        paid.lines[0].campaign_id = Some(1);
+        paid
+    };
+    tell(&app, &Event::Paid(campaign(7, START + 3))).await;
+    assert_eq!(booked(7).await, [(1, 2, 50), (2, 1, 16)]);
+    app.move_clock(1);
+    let body = json!({"based_on_version": 4, "campaign_lines_earn": true});
+    app.made("/distribution/settings", body).await;
+    tell(&app, &Event::Paid(campaign(8, START + 4))).await;
+    assert_eq!(booked(8).await, [(1, 2, 100), (2, 1, 33), (1, 2, 50), (2, 1, 16)]);
 
     // One above who is suspended earns nothing.
     app.made("/distribution/distributors/1/suspend", json!({})).await;

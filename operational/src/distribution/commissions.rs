@@ -151,6 +151,9 @@ pub async fn accrue(tx: &mut WriteTransaction, paid: &OrderPaid) -> Result<(), O
             .await?;
     let mut commissions = Vec::new();
     for line in &paid.lines {
+        if line.campaign_id.is_some() && !settings.campaign_lines_earn {
+            continue;
+        }
         let mut left_fen = cap(line.cash_fen, settings.cap_bp);
         for (level, beneficiary) in &beneficiaries {
             let terms = rules::terms_of(&rules, line.product_id, *level);
@@ -244,6 +247,10 @@ pub async fn reverse(
     tx: &mut WriteTransaction,
     refunded: &OrderRefunded,
 ) -> Result<(), OperationalError> {
+    // Nobody earned on it, and nobody will.
+    if refunded.promoter_id.is_none() {
+        return Ok(());
+    }
     let scope = Scope::of(refunded.tenant_id, refunded.refunded_at);
     for line in &refunded.lines {
         note(tx, scope, refunded.order_id, line.order_line_id).await?;
@@ -269,6 +276,9 @@ pub async fn receive(
     tx: &mut WriteTransaction,
     received: &OrderReceived,
 ) -> Result<(), OperationalError> {
+    if received.promoter_id.is_none() {
+        return Ok(());
+    }
     let scope = Scope::of(received.tenant_id, received.received_at);
     for line in &received.lines {
         note(tx, scope, received.order_id, line.order_line_id).await?;

@@ -340,6 +340,7 @@ pub async fn receive(
             tenant_id: order.tenant_id,
             order_id,
             person_id: order.person_id,
+            promoter_id: order.promoter_id,
             received_at: scope.now,
             lines: lines
                 .iter()

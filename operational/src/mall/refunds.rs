@@ -495,6 +495,7 @@ async fn give_back(
             refund_id: refund.refund_id,
             tenant_id: scope.tenant_id,
             order_id,
+            promoter_id: order.promoter_id,
             refunded_at: scope.now,
             lines: parts
                 .iter()
