@@ -408,8 +408,12 @@ pub async fn sweep(services: &Services) -> Result<Swept, OperationalError> {
     }
 }
 
-/// Takes the next step of an order if it is still due.
-async fn step(
+/// Takes the next step of an order if it is due: one that is not paid is closed, one that was sent off
+/// counts as received, one that was received is completed.
+///
+/// # Errors
+/// `NotFound`; when the database fails.
+pub async fn step(
     tx: &mut WriteTransaction,
     scope: Scope,
     order_id: i64,

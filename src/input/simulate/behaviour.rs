@@ -4,12 +4,12 @@
 use chrono::NaiveDate;
 use medlake_operational::{
     chronic_care::{follow_ups::Method, patients::Condition, readings::ReadingKind},
-    mall::orders::Channel,
+    mall::{orders::Channel, refunds::RefundCause},
 };
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 
 use super::{
-    HOUR_MICROS,
+    DAY_MICROS, HOUR_MICROS,
     catalogue::{self, COUPONS, PHARMACIES},
     law::{self, Weighted},
     people::{Patient, Person, Population},
@@ -18,6 +18,10 @@ use super::{
 /// The chance that a visit to the mall ends with an order.
 pub(super) const ORDERS: f64 = 0.2;
 const LINES_MAX: u64 = 20;
+/// After which time an order that is not paid is given up, in seconds.
+const UNPAID_SECONDS: f64 = 1_800.0;
+/// The longest return window of a line.
+const RETURNS_DAYS: i64 = 7;
 /// The chance that a device shows what cannot be.
 const FAULTS: f64 = 0.01;
 
@@ -26,7 +30,6 @@ const CHANNELS: [(Channel, u32); 4] =
 const PAYMENT_METHODS: [(&str, u32); 3] = [("wechat_pay", 60), ("alipay", 32), ("bank_card", 8)];
 const FOLLOW_UP_METHODS: [(Method, u32); 3] =
     [(Method::Visit, 40), (Method::Phone, 35), (Method::Online, 25)];
-const REASONS: [&str; 3] = ["quality", "wrong item", "changed mind"];
 
 /// How long things take on average, in seconds; each time is exponential.
 #[derive(Debug, Clone, Copy)]
@@ -37,16 +40,27 @@ pub(super) struct Pace {
     pub(super) pay: f64,
     /// From an order to giving it up.
     pub(super) close: f64,
-    /// From the payment to a refund.
+    /// From the payment to the shipment.
+    pub(super) ship: f64,
+    /// From the shipment to the receipt.
+    pub(super) receive: f64,
+    /// From the receipt to a refund.
     pub(super) refund: f64,
 }
 
 impl Pace {
     /// As people take their time.
-    pub(super) const REAL: Self =
-        Self { page: 40.0, pay: 90.0, close: 600.0, refund: 48.0 * 3600.0 };
+    pub(super) const REAL: Self = Self {
+        page: 40.0,
+        pay: 90.0,
+        close: 600.0,
+        ship: 10.0 * 3600.0,
+        receive: 36.0 * 3600.0,
+        refund: 48.0 * 3600.0,
+    };
     /// For somebody who watches.
-    pub(super) const LIVE: Self = Self { page: 0.2, pay: 2.0, close: 5.0, refund: 8.0 };
+    pub(super) const LIVE: Self =
+        Self { page: 0.2, pay: 2.0, close: 5.0, ship: 10.0, receive: 20.0, refund: 10.0 };
 }
 
 /// Something somebody does.
@@ -60,6 +74,12 @@ pub(super) enum Act {
     Follow {
         member: usize,
     },
+    /// Comes to the mall and looks at pages.
+    Visit(Visit),
+    /// Takes a coupon that has to be claimed.
+    Claim {
+        coupon: usize,
+    },
     /// Places the order.
     Place(Basket),
     /// Pays the order.
@@ -68,11 +88,16 @@ pub(super) enum Act {
     },
     /// Gives the order up.
     Close,
-    /// Gives back units of a line of the order, by its number, from 1.
+    /// Sends the order off.
+    Ship,
+    /// Says that the order has come.
+    Receive,
+    /// Does what is due of the order by then: it is completed.
+    Complete,
+    /// Gets money back for the order.
     Refund {
-        line_number: i64,
-        quantity: i64,
-        reason: &'static str,
+        part: RefundPart,
+        cause: RefundCause,
     },
     /// Is enrolled as a patient, with a plan from this day on.
     Enrol {
@@ -102,6 +127,28 @@ pub(super) struct Step {
     /// Number of the order, from 1; 0 when it is about none.
     pub(super) order: i64,
     pub(super) act: Act,
+}
+
+/// What is given back of an order; lines are counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RefundPart {
+    Whole,
+    Units {
+        line_number: i64,
+        quantity: i64,
+    },
+    /// Half of what was paid for a line.
+    Half {
+        line_number: i64,
+    },
+}
+
+/// A visit with the pages that were seen, the first of them the one it began with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Visit {
+    pub(super) channel: Channel,
+    /// When, and the product, on a page of one.
+    pub(super) pages: Vec<(i64, Option<usize>)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -166,16 +213,18 @@ impl Model {
         pace: Pace,
         random: &mut StdRng,
     ) -> Vec<(i64, Act)> {
-        let pages = law::geometric(0.4, random);
-        let mut at = at;
-        for _ in 0..pages {
-            at += micros(law::exponential(pace.page, random));
+        let mut pages = vec![(at, None)];
+        let mut last = at;
+        for _ in 0..law::geometric(0.4, random) {
+            last += micros(law::exponential(pace.page, random));
+            let product = self.shelf.draw(random);
+            pages.push((last, random.random_bool(0.8).then_some(product)));
         }
+        let mut acts = vec![(at, Act::Visit(Visit { channel: choose(&CHANNELS, random), pages }))];
         if random.random_bool(ORDERS) {
-            self.purchase(person, at, pace, random)
-        } else {
-            Vec::new()
+            acts.extend(self.purchase(person, last, pace, random));
         }
+        acts
     }
 
     /// An order and what comes of it.
@@ -197,13 +246,14 @@ impl Model {
             }
         }
         let basket = self.basket(traits, lines, random);
-        let mut acts = vec![(at, Act::Place(basket.clone()))];
+        let mut acts = placed(&basket, at);
         match random.random_range(0..100) {
             0..88 => acts.extend(self.paid(&basket, at, pace, random)),
             88..95 => {
                 acts.push((at + micros(law::exponential(pace.close, random)), Act::Close));
             }
-            _ => {}
+            // Forgotten, until the mall gives it up.
+            _ => acts.push((at + micros(UNPAID_SECONDS), Act::Close)),
         }
         acts
     }
@@ -225,7 +275,7 @@ impl Model {
             lines.push((more, quantity(random)));
         }
         let basket = self.basket(traits, lines, random);
-        let mut acts = vec![(at, Act::Place(basket.clone()))];
+        let mut acts = placed(&basket, at);
         acts.extend(self.paid(&basket, at, pace, random));
         acts
     }
@@ -255,16 +305,43 @@ impl Model {
     ) -> Vec<(i64, Act)> {
         let at = placed_at + micros(law::exponential(pace.pay, random));
         let mut acts = vec![(at, Act::Pay { method: choose(&PAYMENT_METHODS, random) })];
-        if random.random_bool(0.06) {
+        let refunded = random.random_bool(0.06);
+        if refunded && random.random_bool(0.3) {
+            // Before it is sent off: then there is nothing more.
+            let at = at + micros(law::exponential(pace.ship / 4.0, random));
+            let (part, cause) = (RefundPart::Whole, RefundCause::NoReason);
+            acts.push((at, Act::Refund { part, cause }));
+            return acts;
+        }
+        let shipped_at = at + micros(law::exponential(pace.ship, random));
+        let received_at = shipped_at + micros(law::exponential(pace.receive, random));
+        acts.extend([(shipped_at, Act::Ship), (received_at, Act::Receive)]);
+        if refunded {
             let line = random.random_range(0..basket.lines.len());
             let quantity = random.random_range(1..=basket.lines[line].1);
-            let reason = REASONS.choose(random).copied().unwrap_or("quality");
             let line_number = i64::try_from(line).unwrap_or(0) + 1;
-            let at = at + micros(law::exponential(pace.refund, random));
-            acts.push((at, Act::Refund { line_number, quantity, reason }));
+            let part = match random.random_range(0..7) {
+                0..5 => RefundPart::Units { line_number, quantity },
+                _ => RefundPart::Half { line_number },
+            };
+            let cause =
+                if random.random_bool(0.7) { RefundCause::Quality } else { RefundCause::WrongItem };
+            let after =
+                micros(law::exponential(pace.refund, random)).min(RETURNS_DAYS * DAY_MICROS);
+            acts.push((received_at + after, Act::Refund { part, cause }));
         }
+        acts.push((received_at + RETURNS_DAYS * DAY_MICROS + 1, Act::Complete));
         acts
     }
+}
+
+/// The order, and before it the claim of its coupon if it is one that is claimed.
+fn placed(basket: &Basket, at: i64) -> Vec<(i64, Act)> {
+    let mut acts = vec![(at, Act::Place(basket.clone()))];
+    if let Some(coupon) = basket.coupon.filter(|coupon| COUPONS[*coupon].claimed) {
+        acts.insert(0, (at, Act::Claim { coupon }));
+    }
+    acts
 }
 
 fn quantity(random: &mut StdRng) -> i64 {

@@ -7,6 +7,7 @@ use medlake_operational::{
         coupons::{CouponKind, Funder, NewCoupon},
         pharmacies::NewPharmacy,
         products::{NewProduct, ProductKind, ReturnPolicy},
+        refunds::RefundCause,
     },
 };
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -15,6 +16,8 @@ use crate::input::recording::PROVINCES;
 
 pub(super) const PHARMACIES: u32 = 62;
 
+/// How long a claimed coupon may be used.
+const CLAIM_DAYS: i64 = 30;
 /// Far enough in the past and the future that a coupon is always valid.
 const COUPON_STARTS_AT: i64 = 1_577_836_800_000_000;
 const COUPON_ENDS_AT: i64 = 4_102_444_800_000_000;
@@ -140,6 +143,8 @@ pub(super) struct Coupon {
     /// The only category it is for.
     category: Option<&'static str>,
     funder: Funder,
+    /// Whether a buyer has to claim it first.
+    pub(super) claimed: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +155,7 @@ enum Off {
 
 /// Prescription medicines have categories of their own, so no coupon for a category pushes them;
 /// those without a category take off the whole basket.
-pub(super) const COUPONS: [Coupon; 6] = [
+pub(super) const COUPONS: [Coupon; 7] = [
     coupon("满59减6", 5_900, Off::Fen(600), None, Funder::Merchant),
     coupon("满99减15", 9_900, Off::Fen(1_500), None, Funder::Platform),
     coupon("满199减40", 19_900, Off::Fen(4_000), None, Funder::Platform),
@@ -163,6 +168,10 @@ pub(super) const COUPONS: [Coupon; 6] = [
         Funder::Merchant,
     ),
     coupon("新人九五折", 0, Off::Percent { percent: 5, cap_fen: 1_000 }, None, Funder::Platform),
+    Coupon {
+        claimed: true,
+        ..coupon("会员满150减25", 15_000, Off::Fen(2_500), None, Funder::Platform)
+    },
 ];
 
 const fn coupon(
@@ -172,7 +181,7 @@ const fn coupon(
     category: Option<&'static str>,
     funder: Funder,
 ) -> Coupon {
-    Coupon { name, threshold_fen, off, category, funder }
+    Coupon { name, threshold_fen, off, category, funder, claimed: false }
 }
 
 impl Coupon {
@@ -201,10 +210,10 @@ impl Coupon {
             cap_fen,
             category: self.category.map(str::to_owned),
             funder: self.funder,
-            claim_needed: false,
+            claim_needed: self.claimed,
             claim_limit: None,
             claim_limit_per_person: None,
-            claim_valid_days: None,
+            claim_valid_days: self.claimed.then_some(CLAIM_DAYS),
             starts_at: COUPON_STARTS_AT,
             ends_at: COUPON_ENDS_AT,
         }
@@ -224,6 +233,15 @@ pub(super) const SHARED_PAGE: &str = "/health";
 
 pub(super) fn distributor_name(member: usize) -> String {
     format!("分销 {:04}", member + 1)
+}
+
+pub(super) fn reason(cause: RefundCause) -> &'static str {
+    match cause {
+        RefundCause::NoReason => "changed mind",
+        RefundCause::Quality => "quality",
+        RefundCause::WrongItem => "wrong item",
+        RefundCause::NotDelivered => "did not come",
+    }
 }
 
 pub(super) fn patient_name(number: i64) -> String {

@@ -117,16 +117,18 @@ impl History {
         self.pending.entry(day).or_default().push(Step { at, person, order, act });
     }
 
-    fn put_order(&mut self, person: usize, acts: Vec<(i64, Act)>) {
-        if acts.is_empty() {
-            return;
+    /// Puts the acts of a visit or an order, which gets the next number if there is one.
+    fn put_all(&mut self, person: usize, acts: Vec<(i64, Act)>) {
+        if acts.iter().any(|(_, act)| matches!(act, Act::Place(_))) {
+            self.orders += 1;
         }
-        self.orders += 1;
         for (at, mut act) in acts {
+            let order =
+                if matches!(act, Act::Visit(_) | Act::Claim { .. }) { 0 } else { self.orders };
             if let Act::Place(basket) = &mut act {
                 basket.promoter = self.known[person].flatten();
             }
-            self.put(person, self.orders, at, act);
+            self.put(person, order, at, act);
         }
     }
 
@@ -151,7 +153,7 @@ impl History {
         for at in law::arrivals(per_day, from, until, &mut random) {
             let person = model.population.anybody(&mut random);
             self.meet(person, at, &mut random);
-            self.put_order(person, model.visit(person, at, Pace::REAL, &mut random));
+            self.put_all(person, model.visit(person, at, Pace::REAL, &mut random));
         }
     }
 
@@ -197,7 +199,7 @@ impl History {
             let (_, supply_days) = patient.supply();
             if random.random_bool(REFILLS_IN_THE_MALL) {
                 self.meet(person, at, random);
-                self.put_order(person, model.refill(person, at, Pace::REAL, random));
+                self.put_all(person, model.refill(person, at, Pace::REAL, random));
             } else {
                 let act = Act::Dispense { on: self.date(day), days_supply: supply_days };
                 self.put(person, 0, at, act);

@@ -137,4 +137,4 @@ impl Weighted {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

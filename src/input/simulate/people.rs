@@ -269,3 +269,53 @@ impl Habit {
         (self == Self::Stops).then(|| random.random_range(40..=160))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::simulate::law::tests::{follows, standard_normal};
+
+    /// 2026-11-21, 08:00 in Asia/Shanghai.
+    const MORNING: i64 = 1_795_219_200_000_000;
+
+    #[test]
+    fn vitals_are_normal_around_means_that_are_normal() {
+        for seed in [1, 5, 42] {
+            let population = Population::new(seed, 10_000);
+            let patients: Vec<&Patient> = population.patients().map(|(_, _, p)| p).collect();
+            assert_eq!(patients.len(), 1_500);
+            let mut means: Vec<f64> = patients.iter().map(|p| p.systolic_mmhg).collect();
+            assert!(follows(&mut means, |v| standard_normal((v - 136.0) / 9.0)), "seed {seed}");
+            assert!(!follows(&mut means, |v| standard_normal((v - 138.0) / 9.0)), "seed {seed}");
+            // A reading is a whole number: half a unit of noise makes it continuous again.
+            let mut random = StdRng::seed_from_u64(seed);
+            let scatter = |wave: f64, random: &mut StdRng| -> Vec<f64> {
+                let mut scatter = Vec::new();
+                for (day, patient) in (0..).zip(&patients) {
+                    let at = MORNING + day * DAY_MICROS;
+                    let (mean, _) = patient.mean_pressure(at);
+                    let mean = patient.systolic_mmhg + wave * (mean - patient.systolic_mmhg);
+                    let (shown, _) = patient.pressure(at, random);
+                    let shown = i32::try_from(shown).map(f64::from).unwrap();
+                    scatter.push(shown + random.random_range(-0.5..0.5) - mean);
+                }
+                scatter
+            };
+            let normal = |v: f64| standard_normal(v / (49.0_f64 + 1.0 / 12.0).sqrt());
+            assert!(follows(&mut scatter(1.0, &mut random), normal), "seed {seed}");
+            // The wave of six weeks counted twice is told from one.
+            assert!(!follows(&mut scatter(-1.0, &mut random), normal), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn somebody_is_the_same_however_many_others_there_are() {
+        let (few, many) = (Population::new(3, 200), Population::new(3, 2_000));
+        for (one, other) in few.people.iter().zip(&many.people).take(30) {
+            assert_eq!(
+                (one.person_id, one.sex, one.birth_date),
+                (other.person_id, other.sex, other.birth_date)
+            );
+        }
+    }
+}

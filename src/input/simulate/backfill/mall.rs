@@ -3,23 +3,28 @@ use std::{collections::HashMap, sync::Arc};
 use medlake_operational::{
     Connection, OperationalError, Page, Scope, Services, WriteTransaction,
     mall::{
-        CatalogueLine, Pricing, coupons, order_states,
+        CatalogueLine, Pricing, coupon_claims, coupons,
+        order_states::{self, Shipment, Swept},
         orders::{self, NewOrder},
         payments, pharmacies,
         prescriptions::{self, NewPrescription, NewPrescriptionItem},
         products,
         refunds::{self, NewRefund, NewRefundLine},
+        visits::{self, NewPageView, NewVisit, PageKind},
     },
 };
 
 use super::{ORDER_IDS, Part};
 use crate::input::simulate::{
     DAY_MICROS,
-    behaviour::{Act, Basket, Model, Step},
+    behaviour::{Act, Basket, Model, RefundPart, Step, Visit},
     catalogue,
 };
 
 const PAGE_ROWS: u16 = 1_000;
+const CARRIER: &str = "simulated carrier";
+/// When a parcel of which nobody says so counts as received.
+const RECEIVED_AFTER_MICROS: i64 = 15 * DAY_MICROS;
 const TENANT: i64 = Scope::DEFAULT_TENANT;
 
 /// The mall's part.
@@ -28,6 +33,8 @@ pub(super) struct Mall {
     pharmacies: Vec<i64>,
     pub(super) products: Vec<i64>,
     coupons: Vec<i64>,
+    /// Persons and their visits that are not written yet.
+    visits: Vec<(i64, Visit)>,
 }
 
 impl Mall {
@@ -70,7 +77,7 @@ impl Mall {
         }
         let coupons = wanted.iter().map(|c| there[&c.name]).collect();
         tx.commit().await?;
-        Ok(Self { model: Arc::clone(model), pharmacies, products, coupons })
+        Ok(Self { model: Arc::clone(model), pharmacies, products, coupons, visits: Vec::new() })
     }
 
     /// The prescription of what is sold on one only, if there is any.
@@ -99,6 +106,49 @@ impl Mall {
         };
         let issued = prescriptions::issue_approved(tx, scope, &new, "pharmacist").await?;
         Ok(Some(issued.prescription.prescription_id))
+    }
+
+    /// Writes the visits that were not written yet.
+    async fn note_visits(
+        &mut self,
+        tx: &mut WriteTransaction,
+        scope: Scope,
+    ) -> Result<(), OperationalError> {
+        let visits = std::mem::take(&mut self.visits);
+        if visits.is_empty() {
+            return Ok(());
+        }
+        let new: Vec<(i64, NewVisit)> = visits
+            .iter()
+            .map(|(person_id, visit)| {
+                let new = NewVisit {
+                    visitor_key: format!("person-{person_id}"),
+                    person_id: Some(*person_id),
+                    channel: visit.channel,
+                    referrer: None,
+                    campaign_code: None,
+                    share_code: None,
+                };
+                (visit.pages[0].0, new)
+            })
+            .collect();
+        let made = visits::start_many(tx, scope, &new).await?;
+        let views: Vec<(i64, i64, NewPageView)> = made
+            .iter()
+            .zip(&visits)
+            .flat_map(|(made, (_, visit))| {
+                visit.pages.iter().enumerate().map(|(place, (at, product))| {
+                    let page = match (place, product) {
+                        (0, _) => PageKind::Home,
+                        (_, Some(_)) => PageKind::Product,
+                        (_, None) => PageKind::List,
+                    };
+                    let product_id = product.map(|product| self.products[product]);
+                    (made.visit_id, *at, NewPageView { page, product_id })
+                })
+            })
+            .collect();
+        visits::view_many(tx, scope, &views).await
     }
 
     fn new_order(&self, step: &Step, basket: &Basket) -> NewOrder {
@@ -132,6 +182,8 @@ impl Part for Mall {
         let order_id = ORDER_IDS + step.order;
         match &step.act {
             Act::Place(basket) => {
+                // What led to the order is looked for among the visits.
+                self.note_visits(tx, scope).await?;
                 let prescription_id = self.prescription(tx, scope, step, basket).await?;
                 let new = NewOrder { prescription_id, ..self.new_order(step, basket) };
                 orders::place(tx, scope, new).await?;
@@ -139,16 +191,52 @@ impl Part for Mall {
             Act::Pay { method } => {
                 payments::pay(tx, scope, order_id, method).await?;
             }
+            Act::Visit(visit) => {
+                let person_id = self.model.population.people[step.person].person_id;
+                self.visits.push((person_id, visit.clone()));
+            }
+            Act::Claim { coupon } => {
+                let person_id = self.model.population.people[step.person].person_id;
+                coupon_claims::claim(tx, scope, self.coupons[*coupon], person_id).await?;
+            }
+            Act::Ship => {
+                let shipment =
+                    Shipment { carrier: Some(CARRIER.to_owned()), tracking_number: None };
+                order_states::ship(tx, scope, order_id, &shipment, RECEIVED_AFTER_MICROS).await?;
+            }
+            Act::Receive => {
+                order_states::receive(tx, scope, order_id).await?;
+            }
+            Act::Complete => {
+                order_states::step(tx, scope, order_id, &mut Swept::default()).await?;
+            }
             Act::Close => {
                 order_states::close(tx, scope, order_id).await?;
             }
-            Act::Refund { line_number, quantity, reason } => {
+            Act::Refund { part, cause } => {
                 let lines = orders::lines(tx, order_id).await?;
-                let line = lines.iter().find(|line| line.line_number == *line_number);
-                let line =
-                    line.ok_or(OperationalError::NotFound { what: "order", id: order_id })?;
-                let lines = vec![NewRefundLine::units(line.order_line_id, *quantity)];
-                let new = NewRefund::new(*reason, lines);
+                let line = |number: i64| {
+                    let unknown = OperationalError::NotFound { what: "order", id: order_id };
+                    lines.iter().find(|line| line.line_number == number).ok_or(unknown)
+                };
+                let (whole, lines) = match *part {
+                    RefundPart::Whole => (true, Vec::new()),
+                    RefundPart::Units { line_number, quantity } => {
+                        let id = line(line_number)?.order_line_id;
+                        (false, vec![NewRefundLine::units(id, quantity)])
+                    }
+                    RefundPart::Half { line_number } => {
+                        let line = line(line_number)?;
+                        let half = NewRefundLine {
+                            order_line_id: line.order_line_id,
+                            quantity: None,
+                            amount_fen: Some((line.cash_fen / 2).max(1)),
+                        };
+                        (false, vec![half])
+                    }
+                };
+                let reason = catalogue::reason(*cause).to_owned();
+                let new = NewRefund { reason, cause: *cause, whole, lines };
                 refunds::refund(tx, scope, order_id, &new).await?;
             }
             _ => return Ok(false),
@@ -158,10 +246,10 @@ impl Part for Mall {
 
     async fn end_of_day(
         &mut self,
-        _: &mut WriteTransaction,
-        _: Scope,
+        tx: &mut WriteTransaction,
+        scope: Scope,
     ) -> Result<(), OperationalError> {
-        Ok(())
+        self.note_visits(tx, scope).await
     }
 }
 

@@ -27,6 +27,15 @@ async fn content(services: &Services) -> Vec<String> {
         ),
         (services.mall(), "select json_array(count(*), sum(amount_fen)) from refund"),
         (
+            services.mall(),
+            "select json_array(count(*), count(shipped_at), count(received_at)) from orders
+             where status = 'completed'",
+        ),
+        (services.mall(), "select json_array(count(*), sum(person_id)) from visit"),
+        (services.mall(), "select json_array(count(*), sum(product_id)) from page_view"),
+        (services.mall(), "select json_array(count(*), sum(person_id)) from coupon_claim"),
+        (services.distribution(), "select json_array(count(*), sum(person_id)) from touch"),
+        (
             services.distribution(),
             "select json_array(count(*), sum(person_id), sum(distributor_id), sum(bound_at))
              from binding",

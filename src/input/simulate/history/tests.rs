@@ -38,7 +38,16 @@ fn a_history_is_in_order_and_follows_from_the_seed() {
                 assert!(placed.insert(*order));
                 assert!(!basket.lines.is_empty());
             }
-            Act::Pay { .. } | Act::Close | Act::Refund { .. } => assert!(placed.contains(order)),
+            Act::Pay { .. }
+            | Act::Close
+            | Act::Ship
+            | Act::Receive
+            | Act::Complete
+            | Act::Refund { .. } => assert!(placed.contains(order)),
+            Act::Claim { .. } => assert_eq!(*order, 0),
+            Act::Visit(visit) => {
+                assert!(visit.pages.is_sorted() && visit.pages[0].0 == *at);
+            }
             Act::Enrol { .. } => assert!(enrolled.insert(*person)),
             Act::Dose { scheduled_at, .. } => {
                 assert!(enrolled.contains(person));
@@ -62,6 +71,8 @@ fn as_much_happens_as_is_said() {
         u32::try_from(steps.iter().filter(|step| wanted(&step.act)).count()).unwrap()
     };
     let orders = f64::from(count(|act| matches!(act, Act::Place(_))));
+    let visits = f64::from(count(|act| matches!(act, Act::Visit(_))));
+    assert!((230.0..250.0).contains(&(visits / 90.5)), "{visits} visits");
     // 0.12 visits of 2,000 people, one in five with an order, and refills of 300 patients.
     assert!((50.0..62.0).contains(&(orders / 90.5)), "{orders} orders");
     let paid = f64::from(count(|act| matches!(act, Act::Pay { .. }))) / orders;

@@ -11,7 +11,10 @@ const SEEDS: [u64; 3] = [1, 5, 42];
 const MONDAY: i64 = 1_779_638_400_000_000;
 
 /// Whether samples come from a distribution, by the greatest distance between theirs and its own.
-fn follows(samples: &mut [f64], distribution: impl Fn(f64) -> f64) -> bool {
+pub(in crate::input::simulate) fn follows(
+    samples: &mut [f64],
+    distribution: impl Fn(f64) -> f64,
+) -> bool {
     samples.sort_by(f64::total_cmp);
     let count = samples.len() as f64;
     let distance = samples.iter().zip(0..).fold(0.0_f64, |most, (sample, place)| {
@@ -49,7 +52,7 @@ fn expected(samples: usize, classes: usize, chance: impl Fn(i32) -> f64) -> Vec<
 }
 
 /// The standard normal distribution: Abramowitz and Stegun, 7.1.26, to seven digits.
-fn standard_normal(at: f64) -> f64 {
+pub(in crate::input::simulate) fn standard_normal(at: f64) -> f64 {
     let x = at.abs() / std::f64::consts::SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * x);
     let series = t

@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     input::simulate::{
         DAY_MICROS,
-        behaviour::{self, Act, Basket, Pace},
+        behaviour::{self, Act, Basket, Pace, RefundPart, Visit},
         catalogue,
     },
 };
@@ -65,7 +65,9 @@ impl Session {
         let started = Instant::now();
         let acts = world.model.visit(person, 0, Pace::LIVE, &mut self.random);
         let mut order = Value::Null;
-        for (step, (after, act)) in acts.iter().enumerate() {
+        // Completing is the mall's own to do.
+        let acts = acts.iter().filter(|(_, act)| !matches!(act, Act::Complete));
+        for (step, (after, act)) in acts.enumerate() {
             let after = Duration::from_micros(u64::try_from(*after).unwrap_or(0));
             tokio::time::sleep_until(started + after).await;
             self.shop(world, person, act, &format!("{step}"), &mut order).await?;
@@ -94,14 +96,40 @@ impl Session {
                 self.post(&of_order("pay"), step, &json!({ "method": method })).await?;
                 Tally::add(&self.tally.paid);
             }
+            Act::Visit(visit) => self.look(world, person, visit, step).await?,
+            Act::Claim { coupon } => {
+                let person_id = world.model.population.people[person].person_id;
+                let path = format!("/mall/coupons/{}/claims", world.coupons[*coupon]);
+                self.post(&path, step, &json!({ "person_id": person_id })).await?;
+            }
+            Act::Ship => {
+                let body = json!({ "carrier": "simulated carrier" });
+                self.post(&of_order("ship"), step, &body).await?;
+            }
+            Act::Receive => {
+                self.post(&of_order("receive"), step, &json!({})).await?;
+            }
             Act::Close => {
                 self.post(&of_order("close"), step, &json!({})).await?;
             }
-            Act::Refund { line_number, quantity, reason } => {
-                let line = usize::try_from(line_number - 1).unwrap_or(0);
-                let line_id = number(&order["lines"][line], "order_line_id")?;
-                let lines = json!([{ "order_line_id": line_id, "quantity": quantity }]);
-                let body = json!({ "reason": reason, "lines": lines });
+            Act::Refund { part, cause } => {
+                let line = |number: i64| {
+                    let place = usize::try_from(number - 1).unwrap_or(0);
+                    (&order["lines"][place]["order_line_id"], &order["lines"][place]["cash_fen"])
+                };
+                let mut body = json!({ "reason": catalogue::reason(*cause), "cause": cause });
+                match *part {
+                    RefundPart::Whole => body["whole"] = json!(true),
+                    RefundPart::Units { line_number, quantity } => {
+                        let (id, _) = line(line_number);
+                        body["lines"] = json!([{ "order_line_id": id, "quantity": quantity }]);
+                    }
+                    RefundPart::Half { line_number } => {
+                        let (id, cash) = line(line_number);
+                        let half = (cash.as_i64().unwrap_or(0) / 2).max(1);
+                        body["lines"] = json!([{ "order_line_id": id, "amount_fen": half }]);
+                    }
+                }
                 self.post(&of_order("refunds"), step, &body).await?;
                 Tally::add(&self.tally.refunds);
             }
@@ -140,6 +168,35 @@ impl Session {
         let body = json!({ "reviewed_by": "pharmacist", "approve": true });
         self.post(&review, &format!("{step}-review"), &body).await?;
         Ok(issued["prescription_id"].clone())
+    }
+
+    /// A visit with its pages, at the pace they are seen.
+    async fn look(
+        &self,
+        world: &World,
+        person: usize,
+        visit: &Visit,
+        step: &str,
+    ) -> Result<(), Refused> {
+        let person_id = world.model.population.people[person].person_id;
+        let body = json!({
+            "visitor_key": format!("person-{person_id}"),
+            "person_id": person_id,
+            "channel": visit.channel,
+        });
+        let made = self.post("/mall/visits", step, &body).await?;
+        let path = format!("/mall/visits/{}/page-views", number(&made, "visit_id")?);
+        for (place, (_, product)) in visit.pages.iter().enumerate() {
+            let body = match (place, product) {
+                (0, _) => json!({ "page": "home" }),
+                (_, None) => json!({ "page": "list" }),
+                (_, Some(product)) => {
+                    json!({ "page": "product", "product_id": world.products[*product] })
+                }
+            };
+            self.post(&path, &format!("{step}-page-{place}"), &body).await?;
+        }
+        Ok(())
     }
 
     async fn health(&mut self, world: &World, arrival: Arrival) -> Result<(), Refused> {
