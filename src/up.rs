@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use medlake_ingest::{Budget, CutLimits, Wake};
 use medlake_lake::{Follower, Lake, LakeConfig};
-use medlake_operational::{MasterKeys, Services, Storage};
+use medlake_operational::{MasterKeys, Services, Storage, mall};
 use medlake_query_server::{Dashboard, QueryServer, QueryServerConfig};
 use medlake_semantic_layer::Model;
 use medlake_transforms::Transforms;
@@ -226,6 +226,10 @@ async fn open_services(config: &Config, committed: Arc<Notify>) -> anyhow::Resul
         .await
         .with_context(|| format!("could not open the services in {place}"))?;
     services.use_master_keys(MasterKeys::open(&key_file(config))?).await?;
+    services.use_mall_settings(mall::Settings {
+        payment_channels: config.operational.payment_channels.clone(),
+        ..mall::Settings::default()
+    });
     Ok(services)
 }
 

@@ -55,10 +55,7 @@ use axum::{
     body::{Body, to_bytes},
     http::Request,
 };
-use medlake_operational::{
-    Connection, Database, MasterKeys, Services, Storage,
-    mall::{ChannelSecret, Settings},
-};
+use medlake_operational::{Connection, Database, MasterKeys, Services, Storage, mall::Settings};
 use serde_json::{Value, json};
 use servers::{DatabaseServer, Kind};
 use sqlx::AssertSqlSafe;
@@ -276,7 +273,7 @@ async fn open(
     });
     let services = Services::open(storage, now, told).await.unwrap();
     services.use_mall_settings(Settings {
-        payment_channels: [("test_pay".to_owned(), ChannelSecret::new(CHANNEL_SECRET))].into(),
+        payment_channels: format!("test_pay={CHANNEL_SECRET}").parse().unwrap(),
         ..Settings::default()
     });
     if let Storage::Server { .. } = storage {

@@ -17,7 +17,7 @@ use std::{
 
 use medlake_ingest::PublishConfig;
 use medlake_lake::{CatalogConfig, RestAuth, S3Config, S3Credentials, Secret, Warehouse};
-use medlake_operational::Storage;
+use medlake_operational::{Storage, mall::PaymentChannels};
 
 pub(crate) use layers::Problem;
 use layers::{Said, Taker, at_least, read_file};
@@ -46,6 +46,8 @@ pub(crate) struct OperationalConfig {
     /// The file of master keys that identifiers are encrypted under, if it is not beside the files of the
     /// services.
     pub(crate) key_file: Option<PathBuf>,
+    /// Who tells the mall of payments.
+    pub(crate) payment_channels: PaymentChannels,
     /// Where their changes are published, if anywhere.
     pub(crate) publish: Option<PublishConfig>,
 }
@@ -135,6 +137,7 @@ impl Default for Config {
                 listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
                 server: None,
                 key_file: None,
+                payment_channels: PaymentChannels::default(),
                 publish: None,
             },
             ingest: IngestConfig {
@@ -341,7 +344,8 @@ fn operational(t: &mut Taker<'_>, default: OperationalConfig) -> OperationalConf
     }
     let key_file: PathBuf = t.take("operational.key_file", PathBuf::new(), |_| None);
     let key_file = (key_file != PathBuf::new()).then_some(key_file);
-    OperationalConfig { listen, server, key_file, publish }
+    let payment_channels = t.secret("operational.payment_channels", default.payment_channels);
+    OperationalConfig { listen, server, key_file, payment_channels, publish }
 }
 
 /// The catalog, with what a REST catalog takes besides its address.

@@ -27,7 +27,7 @@ use axum::Router;
 use utoipa::OpenApi;
 
 pub use pricing::{CatalogueLine, Pricing, RecordedLine};
-pub use settings::{ChannelSecret, Settings};
+pub use settings::{PaymentChannels, Settings};
 
 use crate::{Migration, Migrations, Services, timers::Timer};
 

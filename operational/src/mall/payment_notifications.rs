@@ -116,8 +116,8 @@ fn read(
         OperationalError::invalid(format!("the request body is not valid: {error}"))
     })?;
     let settings = services.mall_settings();
-    let signed = settings.payment_channels.get(&notification.channel).is_some_and(|secret| {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.bytes());
+    let signed = settings.payment_channels.secret(&notification.channel).is_some_and(|secret| {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let message = [sent.as_bytes(), b".", body].concat();
         from_hex(signature).is_some_and(|tag| hmac::verify(&key, &message, &tag).is_ok())
     });

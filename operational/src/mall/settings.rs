@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 const MINUTE_MICROS: i64 = 60_000_000;
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -16,8 +16,8 @@ pub struct Settings {
     pub campaign_window_micros: i64,
     /// How long a visit goes on without a page being viewed, in microseconds.
     pub visit_idle_micros: i64,
-    /// The secret that a payment channel signs its notifications with, by the channel's name.
-    pub payment_channels: BTreeMap<String, ChannelSecret>,
+    /// Who tells of payments.
+    pub payment_channels: PaymentChannels,
 }
 
 impl Default for Settings {
@@ -28,29 +28,72 @@ impl Default for Settings {
             referral_window_micros: 15 * DAY_MICROS,
             campaign_window_micros: 30 * DAY_MICROS,
             visit_idle_micros: 30 * MINUTE_MICROS,
-            payment_channels: BTreeMap::new(),
+            payment_channels: PaymentChannels::default(),
         }
     }
 }
 
-/// The secret of a payment channel; it is not shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ChannelSecret(String);
+/// The shortest secret of a payment channel.
+const SECRET_LENGTH_MIN: usize = 16;
 
-impl ChannelSecret {
-    /// Takes a secret.
-    #[must_use]
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
+/// Payment channels with the secrets that they sign their notifications with, which are not shown.
+/// Written as `wechat_pay=secret,alipay=secret`, without commas in a secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PaymentChannels(BTreeMap<String, String>);
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+impl PaymentChannels {
+    /// The secret of a channel.
+    pub(super) fn secret(&self, channel: &str) -> Option<&[u8]> {
+        self.0.get(channel).map(String::as_bytes)
     }
 }
 
-impl fmt::Debug for ChannelSecret {
+impl fmt::Debug for PaymentChannels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl FromStr for PaymentChannels {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        text.split(',')
+            .filter(|channel| !channel.trim().is_empty())
+            .map(|channel| {
+                let (name, secret) =
+                    channel.trim().split_once('=').ok_or("must be of the form name=secret,..")?;
+                if name.is_empty() || name.len() > 32 || !name.chars().all(word) {
+                    return Err("names channels by up to 32 lower-case letters, digits and _");
+                }
+                match secret.len() < SECRET_LENGTH_MIN {
+                    true => Err("needs secrets of at least 16 characters"),
+                    false => Ok((name.to_owned(), secret.to_owned())),
+                }
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_read_and_not_shown() {
+        let channels: PaymentChannels =
+            "wechat_pay=0123456789abcdef, alipay=fedcba9876543210=".parse().unwrap();
+        assert_eq!(channels.secret("wechat_pay"), Some(&b"0123456789abcdef"[..]));
+        assert_eq!(channels.secret("alipay"), Some(&b"fedcba9876543210="[..]));
+        assert_eq!(channels.secret("other"), None);
+        assert_eq!(format!("{channels:?}"), r#"{"alipay", "wechat_pay"}"#);
+        assert_eq!("".parse(), Ok(PaymentChannels::default()));
+        for wrong in
+            ["wechat_pay", "wechat_pay=short", "WeChat=0123456789abcdef", "=0123456789abcdef"]
+        {
+            assert!(wrong.parse::<PaymentChannels>().is_err(), "{wrong}");
+        }
     }
 }
