@@ -113,8 +113,38 @@ enum Command {
         #[command(subcommand)]
         upkeep: upkeep::Upkeep,
     },
+    /// Make the first administrator, and clients, of the services that want tokens.
+    Identity {
+        #[command(subcommand)]
+        request: IdentityRequest,
+    },
     /// Print the settings in force, or every problem with them.
     Config,
+}
+
+#[derive(Debug, Subcommand)]
+enum IdentityRequest {
+    /// Make an account that may do everything; prints a password that is good for one sign-in.
+    CreateAdmin {
+        /// What to sign in with.
+        #[arg(long)]
+        login: String,
+    },
+    /// Make a client; prints its id and, if it keeps one, its secret.
+    CreateClient {
+        /// Its name, which those who sign in see.
+        #[arg(long)]
+        name: String,
+        /// It cannot keep a secret: an app, or a page.
+        #[arg(long)]
+        public: bool,
+        /// Where those who signed in are sent.
+        #[arg(long, value_name = "URL")]
+        redirect_uri: Vec<String>,
+        /// What its tokens may grant at most, such as "mall.read mall.write".
+        #[arg(long, default_value = "")]
+        permissions: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -228,6 +258,9 @@ async fn start(command: Command, config: Config) -> anyhow::Result<Option<Parts>
         Command::Ingest { request } => control::ask(&config.data, &request).await.map(|()| None),
         Command::Lake { upkeep } => {
             Box::pin(upkeep::run(up::lake_settings(&config), upkeep)).await.map(|()| None)
+        }
+        Command::Identity { request } => {
+            Box::pin(up::identity(&config, request)).await.map(|()| None)
         }
         Command::Config => {
             up::say(&config.to_string());

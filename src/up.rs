@@ -10,8 +10,13 @@ use std::{
 
 use anyhow::Context;
 use medlake_ingest::{Budget, CutLimits, Wake};
-use medlake_lake::{Follower, Lake, LakeConfig};
-use medlake_operational::{MasterKeys, Services, Storage, mall};
+use medlake_lake::{Follower, Lake, LakeConfig, S3Config, S3Credentials};
+use medlake_operational::{
+    Access, MasterKeys, Options, Services, Storage,
+    files::FileStore,
+    identity::{self, NewClient, Permission, Permissions},
+    mall,
+};
 use medlake_query_server::{Dashboard, QueryServer, QueryServerConfig};
 use medlake_semantic_layer::Model;
 use medlake_transforms::Transforms;
@@ -19,7 +24,7 @@ use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Dataset, clock,
+    Dataset, IdentityRequest, clock,
     conductor::{Conductor, Pace},
     config::{Config, DatabaseServer, SERVICES, SimulateSettings, SourceConfig},
     control::Control,
@@ -69,7 +74,9 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<Parts> {
     parts.start("control", |cancel| control.run(cancel));
     let publishing = start_services(&mut parts, &config, services.clone(), listen).await?;
     pulse.publishes(publishing);
-    if config.simulate.enabled {
+    if config.simulate.enabled && config.operational.access == Access::Tokens {
+        say("no simulated traffic: the services want tokens, and it has none");
+    } else if config.simulate.enabled {
         let simulated = simulated(&config, &services).await?;
         parts.start("simulator", |cancel| async move {
             if simulated.history.days > 0 {
@@ -230,7 +237,76 @@ async fn open_services(config: &Config, committed: Arc<Notify>) -> anyhow::Resul
         payment_channels: config.operational.payment_channels.clone(),
         ..mall::Settings::default()
     });
+    let operational = &config.operational;
+    let issuer = operational.issuer.clone();
+    services.use_options(Options {
+        access: operational.access,
+        issuer: issuer.unwrap_or_else(|| format!("http://{}", operational.listen)),
+        private_webhooks: operational.private_webhooks,
+        ..Options::default()
+    });
+    if let Some(files) = file_store(config) {
+        services.use_file_store(&files)?;
+    }
     Ok(services)
+}
+
+/// Where files are kept, if it is said; a bucket is reached as those of the lake are.
+fn file_store(config: &Config) -> Option<FileStore> {
+    let Some(place) = &config.operational.files else {
+        let server = config.operational.server.is_some();
+        return server.then(|| FileStore::Folder(config.data.join("files")));
+    };
+    if !place.starts_with("s3://") {
+        return Some(FileStore::Folder(place.into()));
+    }
+    let S3Config { endpoint, region, credentials, allow_http, .. } = config.lake.s3.clone();
+    let keys = match credentials {
+        S3Credentials::Keys { access_key_id, secret_access_key, .. } => {
+            Some((access_key_id, secret_access_key.reveal().to_owned()))
+        }
+        _ => None,
+    };
+    Some(FileStore::Bucket { url: place.clone(), endpoint, region, keys, allow_http })
+}
+
+/// What is done for identities by hand: the first administrator, and clients.
+pub(crate) async fn identity(config: &Config, request: IdentityRequest) -> anyhow::Result<()> {
+    let services = open_services(config, Arc::new(Notify::new())).await?;
+    match request {
+        IdentityRequest::CreateAdmin { login } => {
+            let password = identity::create_administrator(&services, &login).await?;
+            say(&format!("login               {login}"));
+            say(&format!("one-time password   {password}"));
+        }
+        IdentityRequest::CreateClient { name, public, redirect_uri, permissions } => {
+            let may = Permissions::parse(&permissions)?;
+            let permissions = Permission::ALL.iter().copied().filter(|p| may.contains(*p));
+            let new = NewClient {
+                name,
+                confidential: !public,
+                redirect_uris: redirect_uri,
+                permissions: permissions.collect(),
+            };
+            let (client, secret) = identity::create_client(&services, &new).await?;
+            say(&format!("client_id       {}", client.client_key));
+            if let Some(secret) = secret {
+                say(&format!("client_secret   {secret}"));
+            }
+        }
+    }
+    services.close().await;
+    Ok(())
+}
+
+/// Nobody can administer services that want tokens before somebody is told a password.
+async fn greet_first_administrator(config: &Config, services: &Services) -> anyhow::Result<()> {
+    if config.operational.access == Access::Open || identity::has_administrator(services).await? {
+        return Ok(());
+    }
+    let password = identity::create_administrator(services, "admin").await?;
+    say(&format!("sign in as \"admin\" with the one-time password {password}"));
+    Ok(())
 }
 
 /// Beside the files of the services; with a server, at the top of the data folder.
@@ -252,12 +328,9 @@ async fn start_services(
 ) -> anyhow::Result<Publishing> {
     let publishing = publishing::start(parts, config, &services).await?;
     let shown = publishing.clone();
-    let metrics = move || async move {
-        let mut text = String::new();
-        shown.prometheus(&mut text);
-        text
-    };
-    let router = services.router().route("/metrics", axum::routing::get(metrics));
+    services.show_measured(Box::new(move |text| shown.prometheus(text)));
+    greet_first_administrator(config, &services).await?;
+    let router = services.router();
     parts.start("outbox", |cancel| async move {
         let timers = services.run_timers(cancel.clone().cancelled_owned());
         tokio::join!(services.run_dispatcher(cancel.cancelled_owned()), timers);

@@ -47,6 +47,16 @@ pub enum OperationalError {
         /// What is wrong with what it says, for the caller.
         message: String,
     },
+    /// Where files are kept was not said.
+    #[error("there is no place for files; set operational.files")]
+    NoFiles,
+    /// The place where files are kept failed.
+    #[error("the place where files are kept failed")]
+    Files {
+        /// What it said.
+        #[source]
+        source: Box<object_store::Error>,
+    },
     /// The body of a request is longer than the service reads.
     #[error("the request body is too long")]
     TooLong,
@@ -161,6 +171,10 @@ impl OperationalError {
         Self::Conflict { message: message.into() }
     }
 
+    pub(crate) fn files(source: object_store::Error) -> Self {
+        Self::Files { source: Box::new(source) }
+    }
+
     pub(crate) fn denied(message: impl Into<String>) -> Self {
         Self::Denied { message: message.into() }
     }
@@ -188,6 +202,11 @@ impl OperationalError {
             Self::Invalid { .. } | Self::TooLong | Self::Constraint { .. } => Kind::Invalid,
             Self::NotFound { .. } | Self::Unknown { .. } => Kind::NotFound,
             Self::Conflict { .. } | Self::Taken { .. } => Kind::Conflict,
+            Self::NoFiles => Kind::Unavailable,
+            Self::Files { source } => match **source {
+                object_store::Error::NotFound { .. } => Kind::Corrupt,
+                _ => Kind::Unavailable,
+            },
             Self::Denied { .. } | Self::Unauthenticated { .. } => Kind::Denied,
             Self::Busy { .. } | Self::Contended { .. } => Kind::Unavailable,
             Self::Migration { .. } | Self::Stored { .. } | Self::Tampered { .. } => Kind::Corrupt,

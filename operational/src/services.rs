@@ -8,9 +8,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     Capture, Database, MasterKeys, OnCommit, OperationalError, Storage, chronic_care, distribution,
-    http, identifiers,
+    files::{FileStore, Files},
+    http,
+    http::metrics::Requests,
+    identifiers,
     identity::{self, PasswordCost, keys::KnownKeys},
-    mall, outbox, support, timers,
+    mall, notification, outbox, support, timers,
 };
 
 /// How many passwords are tried at a time.
@@ -37,7 +40,13 @@ struct Inner {
     known_keys: KnownKeys,
     /// Passwords are tried one or two at a time: each takes memory, and time of a processor.
     password_turns: Semaphore,
+    files: Files,
+    requests: Requests,
+    measured_elsewhere: OnceLock<Measured>,
 }
+
+/// Adds what others measured to the metrics of the services.
+pub type Measured = Box<dyn Fn(&mut String) + Send + Sync>;
 
 /// How the services are run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +58,8 @@ pub struct Options {
     pub issuer: String,
     /// What a password costs to try.
     pub password_cost: PasswordCost,
+    /// Whether webhooks may be at addresses of private networks and of this machine, by `http` too.
+    pub private_webhooks: bool,
 }
 
 impl Default for Options {
@@ -57,6 +68,7 @@ impl Default for Options {
             access: Access::Open,
             issuer: "http://127.0.0.1:8081".to_owned(),
             password_cost: PasswordCost::default(),
+            private_webhooks: false,
         }
     }
 }
@@ -125,10 +137,44 @@ impl Services {
                 options: OnceLock::new(),
                 known_keys: KnownKeys::default(),
                 password_turns: Semaphore::new(PASSWORDS_AT_A_TIME),
+                files: Files::default(),
+                requests: Requests::default(),
+                measured_elsewhere: OnceLock::new(),
             }),
         };
+        if let Storage::Folder { folder, .. } = storage {
+            services.files().keep_beside(folder)?;
+        }
         identity::prepare(&services).await?;
         Ok(services)
+    }
+
+    /// Keeps files there, from now on; the first place that is given stays. Without, it is a folder beside
+    /// the databases, if they are files.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened.
+    pub fn use_file_store(&self, store: &FileStore) -> Result<(), OperationalError> {
+        self.inner.files.keep_in(store)
+    }
+
+    pub(crate) fn files(&self) -> &Files {
+        &self.inner.files
+    }
+
+    /// Shows what others measured among the metrics of the services.
+    pub fn show_measured(&self, measured: Measured) {
+        let _ = self.inner.measured_elsewhere.set(measured);
+    }
+
+    pub(crate) fn measured_elsewhere(&self, out: &mut String) {
+        if let Some(measured) = self.inner.measured_elsewhere.get() {
+            measured(out);
+        }
+    }
+
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.inner.requests
     }
 
     /// How they are run, from now on; the first options that are given stay. Without, it is by the default
@@ -242,7 +288,11 @@ impl Services {
     /// Delivers the outboxes as they fill, until `stop` completes. Delivery is at least once; the
     /// receivers do nothing the second time.
     pub async fn run_dispatcher(&self, stop: impl Future<Output = ()> + Send) {
-        outbox::run(self, stop).await;
+        tokio::select! {
+            () = stop => {}
+            () = outbox::run(self, std::future::pending()) => {}
+            () = notification::run(self, std::future::pending()) => {}
+        }
     }
 
     /// Does what is due in chronic care by now: what time brings about by itself. Gives how much that was.

@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use futures::future::BoxFuture;
 
-use crate::{OperationalError, Services, chronic_care, distribution, mall};
+use crate::{OperationalError, Services, chronic_care, distribution, files, mall, notification};
 
 /// How often it is looked whether something is due.
 const EVERY: Duration = Duration::from_secs(60);
@@ -18,7 +18,8 @@ pub(crate) struct Timer {
 }
 
 /// All of them. They come one after another, and one that fails holds up no other.
-const TIMERS: &[Timer] = &[mall::SWEEP, distribution::RELEASE, chronic_care::SWEEP];
+const TIMERS: &[Timer] =
+    &[mall::SWEEP, distribution::RELEASE, chronic_care::SWEEP, notification::RETRIES, files::SWEEP];
 
 /// Does what is due now. The error is the first of those there were.
 pub(crate) async fn run_due(services: &Services) -> Result<(), OperationalError> {

@@ -41,6 +41,7 @@ pub(crate) async fn guarded(on: On) -> (App, String) {
         access: Access::Tokens,
         issuer: ISSUER.to_owned(),
         password_cost: CHEAP,
+        ..Options::default()
     });
     let password = identity::create_administrator(&app.services, "admin").await.unwrap();
     (app, password)
@@ -549,6 +550,7 @@ async fn wrong_passwords_cost_more_and_more_time(on: On) {
         access: Access::Tokens,
         issuer: ISSUER.to_owned(),
         password_cost: PasswordCost { memory_kib: 128, ..CHEAP },
+        ..Options::default()
     });
     Browser::default().code(&app, &client, "buyer", PASSWORD).await;
     let dear = "select count(*) from account where password_hash like '%m=128,t=1,p=1%' and login = 'buyer'";

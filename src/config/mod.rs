@@ -17,7 +17,7 @@ use std::{
 
 use medlake_ingest::PublishConfig;
 use medlake_lake::{CatalogConfig, RestAuth, S3Config, S3Credentials, Secret, Warehouse};
-use medlake_operational::{Storage, mall::PaymentChannels};
+use medlake_operational::{Access, Storage, mall::PaymentChannels};
 
 pub(crate) use layers::Problem;
 use layers::{Said, Taker, at_least, read_file};
@@ -50,6 +50,15 @@ pub(crate) struct OperationalConfig {
     pub(crate) payment_channels: PaymentChannels,
     /// Where their changes are published, if anywhere.
     pub(crate) publish: Option<PublishConfig>,
+    /// Who may ask: whoever reaches them, or whoever shows a token.
+    pub(crate) access: Access,
+    /// What they call themselves in tokens; where they listen when it is not said.
+    pub(crate) issuer: Option<String>,
+    /// Where files are kept: a folder, or `s3://bucket/prefix` by the settings of `lake.s3`; a folder beside
+    /// the databases when it is not said.
+    pub(crate) files: Option<String>,
+    /// Whether webhooks may be at private addresses, by http too.
+    pub(crate) private_webhooks: bool,
 }
 
 /// A MySQL or MariaDB server with a database for each service.
@@ -139,6 +148,10 @@ impl Default for Config {
                 key_file: None,
                 payment_channels: PaymentChannels::default(),
                 publish: None,
+                access: Access::Open,
+                issuer: None,
+                files: None,
+                private_webhooks: false,
             },
             ingest: IngestConfig {
                 cut_rows: 100_000,
@@ -182,6 +195,16 @@ impl fmt::Display for Config {
             let url = url.reveal();
             let shown = sources::without_password(url).unwrap_or("***".to_owned());
             writeln!(f, "  url: {shown}\n  prefix: {prefix}")?;
+        }
+        let access = match operational.access {
+            Access::Open => "open",
+            Access::Tokens => "tokens",
+        };
+        writeln!(f, "  access: {access}\n  private_webhooks: {}", operational.private_webhooks)?;
+        for (key, value) in [("issuer", &operational.issuer), ("files", &operational.files)] {
+            if let Some(value) = value {
+                writeln!(f, "  {key}: {value}")?;
+            }
         }
         if let Some(publish) = &operational.publish {
             publish::write(f, publish)?;
@@ -345,7 +368,37 @@ fn operational(t: &mut Taker<'_>, default: OperationalConfig) -> OperationalConf
     let key_file: PathBuf = t.take("operational.key_file", PathBuf::new(), |_| None);
     let key_file = (key_file != PathBuf::new()).then_some(key_file);
     let payment_channels = t.secret("operational.payment_channels", default.payment_channels);
-    OperationalConfig { listen, server, key_file, payment_channels, publish }
+    let access = t.take("operational.access", "open".to_owned(), |word: &String| {
+        (!["open", "tokens"].contains(&word.as_str())).then(|| "must be open or tokens".to_owned())
+    });
+    let access = if access == "tokens" { Access::Tokens } else { Access::Open };
+    if access == Access::Open && !listen.ip().is_loopback() {
+        let problem = format!(
+            "is open, and {listen} is not of this machine alone: whoever reaches it may do everything; set \
+             operational.access: tokens"
+        );
+        t.wrong("operational.access", &listen.to_string(), problem);
+    }
+    let issuer = t.take("operational.issuer", String::new(), |issuer: &String| {
+        let known = ["http://", "https://"].iter().any(|scheme| issuer.starts_with(scheme));
+        let fits = issuer.is_empty() || (known && !issuer.ends_with('/') && !issuer.contains('?'));
+        (!fits).then(|| "must be an http or https address without a slash at its end".to_owned())
+    });
+    let files = t.take("operational.files", String::new(), |_| None);
+    let private_webhooks =
+        t.take("operational.private_webhooks", default.private_webhooks, |_| None);
+    let said = |text: String| (!text.is_empty()).then_some(text);
+    OperationalConfig {
+        listen,
+        server,
+        key_file,
+        payment_channels,
+        publish,
+        access,
+        issuer: said(issuer),
+        files: said(files),
+        private_webhooks,
+    }
 }
 
 /// The catalog, with what a REST catalog takes besides its address.

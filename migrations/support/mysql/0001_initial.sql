@@ -1,5 +1,90 @@
 -- Notifications, files and settings. Not captured: nothing of it leaves the database.
 
+-- What people and the staff are told. A request is told of once.
+create table if not exists notification (
+    notification_id bigint primary key,
+    tenant_id bigint not null,
+    request_key varchar(160) not null,
+    person_id bigint,
+    template varchar(64) not null,
+    title longtext not null,
+    body longtext not null,
+    created_at datetime(6) not null,
+    unique (tenant_id, request_key),
+    index notification_person (tenant_id, person_id)
+);
+
+-- Addresses that are told; their secrets are wrapped by a master key.
+create table if not exists webhook (
+    webhook_id bigint primary key,
+    tenant_id bigint not null,
+    url longtext not null,
+    state varchar(32) not null check (state in ('active', 'disabled')),
+    master_key_id varchar(64) not null,
+    wrapped_secret longblob not null,
+    created_at datetime(6) not null,
+    index webhook_tenant (tenant_id)
+);
+
+-- A notification on its way by one channel.
+create table if not exists notification_delivery (
+    delivery_id bigint primary key,
+    tenant_id bigint not null,
+    notification_id bigint not null,
+    channel varchar(32) not null check (channel in ('log', 'webhook')),
+    webhook_id bigint,
+    state varchar(32) not null check (state in ('pending', 'delivered', 'failed')),
+    attempts bigint not null,
+    next_at datetime(6) not null,
+    delivered_at datetime(6),
+    error longtext,
+    traceparent varchar(64),
+    foreign key (notification_id) references notification (notification_id),
+    foreign key (webhook_id) references webhook (webhook_id),
+    index notification_delivery_due (state, next_at),
+    index notification_delivery_of (notification_id),
+    check (channel = 'log' or webhook_id is not null)
+);
+
+create table if not exists notification_template (
+    template_id bigint primary key,
+    tenant_id bigint not null,
+    name varchar(64) not null,
+    title longtext not null,
+    body longtext not null,
+    updated_at datetime(6) not null,
+    version bigint not null,
+    unique (tenant_id, name)
+);
+
+create table if not exists notification_preference (
+    tenant_id bigint not null,
+    person_id bigint not null,
+    channels longtext not null,
+    muted longtext not null,
+    quiet_from_minute bigint check (quiet_from_minute between 0 and 1439),
+    quiet_to_minute bigint check (quiet_to_minute between 0 and 1439),
+    version bigint not null,
+    updated_at datetime(6) not null,
+    primary key (tenant_id, person_id)
+);
+
+-- Files. Their bytes are objects named by their hash.
+create table if not exists stored_file (
+    file_id bigint primary key,
+    tenant_id bigint not null,
+    person_id bigint,
+    name varchar(255) not null,
+    content_type varchar(64) not null,
+    size_bytes bigint not null check (size_bytes > 0),
+    sha256 varchar(64) not null,
+    created_at datetime(6) not null,
+    created_by varchar(64) not null,
+    deleted_at datetime(6),
+    index stored_file_bytes (tenant_id, sha256),
+    index stored_file_person (tenant_id, person_id)
+);
+
 -- Settings that were set, per tenant, and every change of one.
 create table if not exists setting (
     setting_id bigint primary key,

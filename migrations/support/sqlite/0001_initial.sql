@@ -1,5 +1,92 @@
 -- Notifications, files and settings. Not captured: nothing of it leaves the database.
 
+-- What people and the staff are told. A request is told of once.
+create table notification (
+    notification_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    request_key TEXT not null,
+    person_id INTEGER,
+    template TEXT not null,
+    title TEXT not null,
+    body TEXT not null,
+    created_at TIMESTAMP not null,
+    unique (tenant_id, request_key)
+);
+
+create index notification_person on notification (tenant_id, person_id);
+
+-- Addresses that are told; their secrets are wrapped by a master key.
+create table webhook (
+    webhook_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    url TEXT not null,
+    state TEXT not null check (state in ('active', 'disabled')),
+    master_key_id TEXT not null,
+    wrapped_secret BLOB not null,
+    created_at TIMESTAMP not null
+);
+
+-- A notification on its way by one channel.
+create table notification_delivery (
+    delivery_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    notification_id INTEGER not null references notification (notification_id),
+    channel TEXT not null check (channel in ('log', 'webhook')),
+    webhook_id INTEGER references webhook (webhook_id),
+    state TEXT not null check (state in ('pending', 'delivered', 'failed')),
+    attempts INTEGER not null,
+    next_at TIMESTAMP not null,
+    delivered_at TIMESTAMP,
+    error TEXT,
+    traceparent TEXT,
+    check (channel = 'log' or webhook_id is not null)
+);
+
+create index notification_delivery_due on notification_delivery (state, next_at);
+
+create index notification_delivery_of on notification_delivery (notification_id);
+
+create table notification_template (
+    template_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    name TEXT not null,
+    title TEXT not null,
+    body TEXT not null,
+    updated_at TIMESTAMP not null,
+    version INTEGER not null,
+    unique (tenant_id, name)
+);
+
+create table notification_preference (
+    tenant_id INTEGER not null,
+    person_id INTEGER not null,
+    channels TEXT not null,
+    muted TEXT not null,
+    quiet_from_minute INTEGER check (quiet_from_minute between 0 and 1439),
+    quiet_to_minute INTEGER check (quiet_to_minute between 0 and 1439),
+    version INTEGER not null,
+    updated_at TIMESTAMP not null,
+    primary key (tenant_id, person_id)
+);
+
+-- Files. Their bytes are objects named by their hash.
+create table stored_file (
+    file_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    person_id INTEGER,
+    name TEXT not null,
+    content_type TEXT not null,
+    size_bytes INTEGER not null check (size_bytes > 0),
+    sha256 TEXT not null,
+    created_at TIMESTAMP not null,
+    created_by TEXT not null,
+    deleted_at TIMESTAMP
+);
+
+create index stored_file_bytes on stored_file (tenant_id, sha256);
+
+create index stored_file_person on stored_file (tenant_id, person_id);
+
 -- Settings that were set, per tenant, and every change of one.
 create table setting (
     setting_id INTEGER primary key,

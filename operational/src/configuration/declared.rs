@@ -83,11 +83,18 @@ impl Declared {
 }
 
 /// All of them.
-pub(crate) const SETTINGS: &[Declared] = &[Declared {
-    key: "identity.self_registration",
-    about: "Whether people may make accounts for themselves, as customers.",
-    kind: Kind::Flag { default: true },
-}];
+pub(crate) const SETTINGS: &[Declared] = &[
+    Declared {
+        key: "identity.self_registration",
+        about: "Whether people may make accounts for themselves, as customers.",
+        kind: Kind::Flag { default: true },
+    },
+    Declared {
+        key: "files.bytes_max",
+        about: "The most bytes of a file.",
+        kind: Kind::Integer { default: 10 << 20, least: 1, most: 32 << 20 },
+    },
+];
 
 #[cfg(test)]
 mod tests {

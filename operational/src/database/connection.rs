@@ -79,6 +79,8 @@ pub struct WriteTransaction {
     pub(super) began_at: i64,
     /// Whether it leaves messages in the outbox.
     pub(super) fills_outbox: bool,
+    /// The trace it belongs to.
+    pub(super) traceparent: Option<String>,
 }
 
 impl std::fmt::Debug for WriteTransaction {
@@ -114,6 +116,16 @@ impl WriteTransaction {
     /// The present, in microseconds since 1970 (UTC); also in a replay.
     pub(crate) const fn began_at(&self) -> i64 {
         self.began_at
+    }
+
+    /// The trace it belongs to (W3C Trace Context), if it is of a request.
+    pub(crate) fn traceparent(&self) -> Option<String> {
+        self.traceparent.clone()
+    }
+
+    /// What it does belongs to this trace.
+    pub(crate) fn set_traceparent(&mut self, traceparent: String) {
+        self.traceparent = Some(traceparent);
     }
 
     /// Whoever delivers the outbox is told when this commits.

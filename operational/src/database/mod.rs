@@ -244,6 +244,7 @@ impl Database {
             on_commit,
             began_at: committed_at,
             fills_outbox: false,
+            traceparent: None,
         })
     }
 
@@ -257,6 +258,7 @@ impl Database {
             on_commit: None,
             began_at: 0,
             fills_outbox: false,
+            traceparent: None,
         })
     }
 
@@ -296,6 +298,17 @@ impl Database {
                 pool.begin_with("start transaction with consistent snapshot, read only").await?,
             ),
         }))
+    }
+
+    /// How many connections are open, and how many of them are idle.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        match &self.store {
+            Store::Sqlite { writer, readers, .. } => (
+                writer.size() as usize + readers.size() as usize,
+                writer.num_idle() + readers.num_idle(),
+            ),
+            Store::MySql(pool) => (pool.size() as usize, pool.num_idle()),
+        }
     }
 
     /// Tells of commits that left messages in the outbox.

@@ -10,7 +10,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Answer, Caller, Failure};
+use tracing::Instrument as _;
+
+use super::{
+    Answer, Caller, Failure,
+    trace::{self, Trace},
+};
 use crate::{
     Access, OperationalError, Services,
     identity::{
@@ -36,6 +41,8 @@ use Rule::{Own as Self_, Public, SignedIn, Staff};
 /// What is not for the staff of the service, or more than that.
 const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/healthz", Public),
+    ("GET", "/readyz", Public),
+    ("GET", "/metrics", Public),
     ("GET", "/openapi.json", Public),
     ("GET", "/.well-known/openid-configuration", Public),
     ("GET", "/.well-known/oauth-authorization-server", Public),
@@ -79,6 +86,22 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("PUT", "/configuration/settings/{key}", Staff(SettingsWrite)),
     ("POST", "/configuration/settings/{key}/reset", Staff(SettingsWrite)),
     ("GET", "/configuration/settings/{key}/history", Staff(SettingsRead)),
+    ("POST", "/notifications", Staff(NotificationsWrite)),
+    ("GET", "/notifications", Self_(NotificationsRead)),
+    ("GET", "/notifications/{id}", Self_(NotificationsRead)),
+    ("POST", "/notifications/deliveries/{id}/retry", Staff(NotificationsWrite)),
+    ("GET", "/notifications/preferences/{id}", Self_(NotificationsRead)),
+    ("PUT", "/notifications/preferences/{id}", Self_(NotificationsWrite)),
+    ("GET", "/notifications/templates", Staff(NotificationsRead)),
+    ("PUT", "/notifications/templates/{name}", Staff(NotificationsWrite)),
+    ("GET", "/notifications/webhooks", Staff(Operate)),
+    ("POST", "/notifications/webhooks", Staff(Operate)),
+    ("POST", "/notifications/webhooks/{id}/disable", Staff(Operate)),
+    ("POST", "/files", Self_(FilesWrite)),
+    ("GET", "/files", Self_(FilesRead)),
+    ("GET", "/files/{id}", Self_(FilesRead)),
+    ("GET", "/files/{id}/content", Self_(FilesRead)),
+    ("POST", "/files/{id}/delete", Self_(FilesWrite)),
     // What everybody may see who buys; and what customers do for themselves.
     ("GET", "/mall/pharmacies", Self_(MallRead)),
     ("GET", "/mall/products", Self_(MallRead)),
@@ -163,26 +186,56 @@ pub(crate) fn rule(method: &str, path: &str) -> Option<Rule> {
     })
 }
 
-/// Lets a request in as whom it shows, or answers it.
+/// Lets a request in as whom it shows, or answers it; counts it, and says which trace it belongs to.
 pub(crate) async fn guard(
     State(services): State<Services>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let trace = match Trace::of(request.headers()) {
+        Ok(trace) => trace,
+        Err(error) => return Failure(error).into_response(),
+    };
+    let request_id = trace::request_id(request.headers(), trace);
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = path.clone().unwrap_or_else(|| "none".to_owned());
+    let method = request.method().to_string();
+    let span = tracing::info_span!("request", method, route, trace = trace.id(), request_id);
+    let began = tokio::time::Instant::now();
+    let let_in = admitted(&services, request, path.as_deref(), trace, next);
+    let mut answer = let_in.instrument(span.clone()).await;
+    let status = answer.status();
+    services.requests().count(&method, &route, status.as_u16(), began.elapsed());
+    if status.is_server_error() {
+        span.in_scope(|| tracing::error!(status = status.as_u16(), "a request failed"));
+    }
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        answer.headers_mut().insert("x-request-id", id);
+    }
+    answer
+}
+
+async fn admitted(
+    services: &Services,
     mut request: Request,
+    path: Option<&str>,
+    trace: Trace,
     next: Next,
 ) -> Response {
     // What is at no route is answered so by the router, whoever asks.
-    if let Some(path) = request.extensions().get::<MatchedPath>() {
+    if let Some(path) = path {
         let caller = match services.options().access {
             Access::Open => Caller::ANYONE,
             Access::Tokens => {
-                let rule = rule(request.method().as_str(), path.as_str());
+                let rule = rule(request.method().as_str(), path);
                 let token = bearer(&request).map(str::to_owned);
-                match caller(&services, rule, token.as_deref()).await {
+                match caller(services, rule, token.as_deref()).await {
                     Ok(caller) => caller,
                     Err(answer) => return *answer,
                 }
             }
         };
-        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(Caller { trace: Some(trace), ..caller });
     }
     next.run(request).await
 }
@@ -210,7 +263,7 @@ async fn caller(
         Some(Public) | None => Err(Operate),
     };
     match actor {
-        Ok(actor) => Ok(Caller { tenant_id: bearer.tenant_id, actor }),
+        Ok(actor) => Ok(Caller { tenant_id: bearer.tenant_id, actor, trace: None }),
         Err(permission) => {
             let error =
                 OperationalError::denied(format!("this needs the permission \"{permission}\""));

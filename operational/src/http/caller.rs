@@ -4,7 +4,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::Failure;
+use super::{Failure, trace::Trace};
 use crate::{Actor, OperationalError, Scope, Services};
 
 /// Who asks, and for which tenant. Put on each request before its handler sees it.
@@ -12,11 +12,14 @@ use crate::{Actor, OperationalError, Scope, Services};
 pub(crate) struct Caller {
     pub(crate) tenant_id: i64,
     pub(crate) actor: Actor,
+    /// The trace of the request.
+    pub(crate) trace: Option<Trace>,
 }
 
 impl Caller {
     /// Whoever asks where access is open.
-    pub(crate) const ANYONE: Self = Self { tenant_id: Scope::DEFAULT_TENANT, actor: Actor::System };
+    pub(crate) const ANYONE: Self =
+        Self { tenant_id: Scope::DEFAULT_TENANT, actor: Actor::System, trace: None };
 
     /// Who made this request.
     ///

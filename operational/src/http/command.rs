@@ -125,6 +125,9 @@ impl<T> Command<T> {
         let scope = self.caller.scope(now);
         for attempt in 1.. {
             let mut tx = database.begin(now).await?;
+            if let Some(trace) = self.caller.trace {
+                tx.set_traceparent(trace.to_string());
+            }
             // The answer, and whether anything was done for it.
             let answer = async {
                 if let Some(answer) = self.answered(&mut tx, scope).await? {

@@ -5,7 +5,9 @@ mod access;
 mod answer;
 mod caller;
 mod command;
+pub(crate) mod metrics;
 mod read;
+mod trace;
 
 use axum::{Router, extract::State, http::StatusCode, middleware, routing::get};
 use utoipa::OpenApi;
@@ -17,7 +19,10 @@ pub use read::Page;
 pub(crate) use read::{Id, List, Params};
 
 use crate::database::sql;
-use crate::{Services, chronic_care, configuration, distribution, identity, mall, outbox};
+use crate::{
+    Services, chronic_care, configuration, distribution, files, identity, mall, notification,
+    outbox,
+};
 
 /// The description of every route of [`Services::router`](crate::Services::router).
 #[must_use]
@@ -30,8 +35,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
                 `_at` is microseconds since 1970 (UTC). A POST may carry an `Idempotency-Key`: the same \
                 key and body get the same answer, another body is refused with 409."
         ),
-        paths(health),
-        components(schemas(ErrorBody, Health))
+        paths(health, ready, metrics::get),
+        components(schemas(ErrorBody, Health, Readiness))
     )]
     struct Description;
 
@@ -41,6 +46,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     description.merge(chronic_care::openapi());
     description.merge(identity::openapi());
     description.merge(configuration::openapi());
+    description.merge(notification::openapi());
+    description.merge(files::openapi());
     description.merge(outbox::api::openapi());
     description
 }
@@ -52,8 +59,12 @@ pub(crate) fn router(services: &Services) -> Router {
         .merge(chronic_care::router())
         .merge(identity::router())
         .merge(configuration::router())
+        .merge(notification::router())
+        .merge(files::router())
         .merge(outbox::api::router())
         .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics::get))
         .route("/openapi.json", get(|| async { axum::Json(openapi()) }))
         .fallback(|| async {
             Answer::error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
@@ -93,4 +104,64 @@ async fn health(State(services): State<Services>) -> Result<axum::Json<Health>, 
         outbox_failed += failed;
     }
     Ok(axum::Json(Health { status: "ok", outbox_pending, outbox_failed }))
+}
+
+/// Whether the services can do their work.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+struct Readiness {
+    /// `ready`, or `not_ready` when a database does not answer.
+    status: &'static str,
+    /// Each database.
+    databases: Vec<DatabaseHealth>,
+    /// What each consumer has not got.
+    outbox: Vec<OutboxHealth>,
+}
+
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+struct DatabaseHealth {
+    /// Its name.
+    database: &'static str,
+    /// Whether it answers.
+    answers: bool,
+}
+
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+struct OutboxHealth {
+    /// The service that wrote the messages.
+    service: &'static str,
+    /// Who has not got them.
+    consumer: String,
+    /// Messages on their way.
+    pending: i64,
+    /// Messages that were refused.
+    refused: i64,
+    /// How long the oldest waits, in seconds.
+    lag_seconds: i64,
+}
+
+/// Whether each database answers, and how far the outboxes are behind.
+#[utoipa::path(get, path = "/readyz", tag = "service",
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness),
+        (status = "default", body = ErrorBody)))]
+async fn ready(State(services): State<Services>) -> (StatusCode, axum::Json<Readiness>) {
+    let mut databases = Vec::new();
+    for database in services.databases() {
+        let asked = async { sql("select 1").value::<i64>(&mut *database.read().await?).await };
+        databases.push(DatabaseHealth { database: database.name(), answers: asked.await.is_ok() });
+    }
+    let waiting = outbox::waiting(&services).await.unwrap_or_default();
+    let outbox = waiting.into_iter().map(|waiting| OutboxHealth {
+        service: waiting.service,
+        consumer: waiting.consumer,
+        pending: waiting.pending,
+        refused: waiting.refused,
+        lag_seconds: waiting.oldest_at.map_or(0, |at| (services.now() - at).max(0) / 1_000_000),
+    });
+    let good = databases.iter().all(|database| database.answers);
+    let (status, word) = if good {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+    };
+    (status, axum::Json(Readiness { status: word, databases, outbox: outbox.collect() }))
 }

@@ -116,8 +116,8 @@ async fn deliver_route(
 
 /// The next messages of a consumer, without those that wait behind one that was set aside.
 async fn pending(source: &Database, consumer: &Consumer) -> Result<Vec<Message>, OperationalError> {
-    let rows: Vec<(i64, String, String, String)> =
-        sql("select outbox_id, event_type, aggregate_key, payload from outbox o
+    let rows: Vec<(i64, String, String, String, Option<String>)> =
+        sql("select outbox_id, event_type, aggregate_key, payload, traceparent from outbox o
              where consumer = ?1 and failed_at is null and not exists (
                  select 1 from outbox earlier
                  where earlier.consumer = ?1 and earlier.aggregate_key = o.aggregate_key
@@ -127,9 +127,10 @@ async fn pending(source: &Database, consumer: &Consumer) -> Result<Vec<Message>,
         .bind(BATCH)
         .all(&mut *source.read().await?)
         .await?;
-    let message = |(outbox_id, event_type, aggregate_key, payload)| Message {
+    let message = |(outbox_id, event_type, aggregate_key, payload, traceparent)| Message {
         id: format!("{}:{outbox_id}", source.name()),
         event_type,
+        traceparent,
         outbox_id,
         aggregate_key,
         payload,
@@ -170,6 +171,7 @@ async fn set_aside(
     tracing::error!(
         message = message.id,
         event_type = message.event_type,
+        traceparent = message.traceparent,
         consumer = consumer.name,
         error = error as &dyn std::error::Error,
         "a message is refused and set aside"

@@ -21,7 +21,7 @@ pub(crate) use dispatch::{deliver_all, run};
 use crate::{
     Database, OperationalError, Services, WriteTransaction, chronic_care,
     database::{Micros, Value, sql},
-    distribution,
+    distribution, notification,
 };
 
 /// Something that happened in one service and that others may have to do something about.
@@ -52,7 +52,8 @@ pub(crate) struct Consumer {
 }
 
 /// Everyone who listens.
-const CONSUMERS: &[&Consumer] = &[&distribution::CONSUMER, &chronic_care::CONSUMER];
+const CONSUMERS: &[&Consumer] =
+    &[&distribution::CONSUMER, &chronic_care::CONSUMER, &notification::CONSUMER];
 
 /// A message as its consumer gets it.
 #[derive(Debug, Clone)]
@@ -62,6 +63,8 @@ pub(crate) struct Message {
     pub(crate) id: String,
     /// The name of its [`Event`].
     pub(crate) event_type: String,
+    /// The trace it belongs to (W3C Trace Context).
+    pub(crate) traceparent: Option<String>,
     outbox_id: i64,
     aggregate_key: String,
     payload: String,
@@ -101,17 +104,58 @@ pub(crate) async fn put<E: Event>(
                 (&aggregate).into(),
                 (&payload).into(),
                 created_at.into(),
+                tx.traceparent().into(),
             ]
         })
         .collect();
     if rows.is_empty() {
         return Ok(());
     }
-    sql("insert into outbox (consumer, event_type, tenant_id, aggregate_key, payload, created_at)
+    sql("insert into outbox (consumer, event_type, tenant_id, aggregate_key, payload, created_at,
+             traceparent)
          values {rows}")
     .rows(rows)
     .execute(tx)
     .await?;
     tx.fill_outbox();
     Ok(())
+}
+
+/// What a consumer has not got of a service.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) service: &'static str,
+    pub(crate) consumer: String,
+    /// Messages on their way.
+    pub(crate) pending: i64,
+    /// Messages it refused.
+    pub(crate) refused: i64,
+    /// When the oldest was written, in microseconds since 1970 (UTC).
+    pub(crate) oldest_at: Option<i64>,
+}
+
+/// What is not delivered: of each service, for each consumer, also where it is nothing.
+///
+/// # Errors
+/// What the database says.
+pub(crate) async fn waiting(services: &Services) -> Result<Vec<Waiting>, OperationalError> {
+    let mut waiting = Vec::new();
+    for database in services.databases() {
+        let rows: Vec<(String, i64, i64, Option<Micros>)> =
+            sql("select consumer, count(*) - count(failed_at), count(failed_at), min(created_at)
+                 from outbox group by consumer")
+            .all(&mut *database.read().await?)
+            .await?;
+        for consumer in CONSUMERS {
+            let row = rows.iter().find(|(name, ..)| name == consumer.name);
+            waiting.push(Waiting {
+                service: database.name(),
+                consumer: consumer.name.to_owned(),
+                pending: row.map_or(0, |row| row.1),
+                refused: row.map_or(0, |row| row.2),
+                oldest_at: row.and_then(|row| row.3).map(|at| at.0),
+            });
+        }
+    }
+    Ok(waiting)
 }
