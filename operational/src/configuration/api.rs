@@ -1,4 +1,4 @@
-//! Settings over HTTP. Whoever goes by them asks with what they know already, and may wait for a change.
+//! ConfigurationSettings over HTTP. Whoever goes by them asks with what they know already, and may wait for a change.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use super::{Change, Setting};
+use super::{ConfigurationSetting, SettingChange};
 use crate::{
     OperationalError, Scope, Services,
     database::sql,
@@ -51,19 +51,19 @@ pub(crate) struct Since {
     wait_seconds: u64,
 }
 
-/// Settings in force.
+/// ConfigurationSettings in force.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Settings {
+pub(crate) struct ConfigurationSettings {
     /// How many changes there were: what to ask `since`.
     changes: i64,
     /// The settings.
-    items: Vec<Setting>,
+    items: Vec<ConfigurationSetting>,
 }
 
 /// What a setting becomes.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct NewValue {
+pub(crate) struct NewSettingValue {
     /// The version this was decided on; 0 when it was never set.
     version: i64,
     /// The value, of the setting's kind.
@@ -73,7 +73,7 @@ pub(crate) struct NewValue {
 /// Back to the default.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Reset {
+pub(crate) struct SettingReset {
     /// The version this was decided on.
     version: i64,
 }
@@ -97,7 +97,7 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
 /// 304 when nothing did.
 #[utoipa::path(get, path = "/configuration/settings", tag = "configuration",
     params(Since, ("If-None-Match" = Option<String>, Header)),
-    responses((status = 200, body = Settings), (status = 304, description = "as before"),
+    responses((status = 200, body = ConfigurationSettings), (status = 304, description = "as before"),
         (status = "default", body = ErrorBody)))]
 pub(crate) async fn get_all(
     State(services): State<Services>,
@@ -122,7 +122,7 @@ pub(crate) async fn get_all(
     if asked.since.is_some_and(|since| since >= changes) {
         items.clear();
     }
-    let mut answer = Json(Settings { changes, items }).into_response();
+    let mut answer = Json(ConfigurationSettings { changes, items }).into_response();
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         answer.headers_mut().insert(header::ETAG, tag);
     }
@@ -150,25 +150,25 @@ async fn more_than(
 /// A setting.
 #[utoipa::path(get, path = "/configuration/settings/{key}", tag = "configuration",
     params(("key" = String, Path)),
-    responses((status = 200, body = Setting), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = ConfigurationSetting), (status = "default", body = ErrorBody)))]
 pub(crate) async fn get_one(
     State(services): State<Services>,
     scope: Scope,
     Key(key): Key,
-) -> Result<Json<Setting>, Failure> {
+) -> Result<Json<ConfigurationSetting>, Failure> {
     let mut on = services.support().read().await?;
     Ok(Json(super::find(&mut on, scope.tenant_id, &key).await?))
 }
 
 /// Set a value.
 #[utoipa::path(put, path = "/configuration/settings/{key}", tag = "configuration",
-    request_body = NewValue,
+    request_body = NewSettingValue,
     params(("key" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, body = Setting), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = ConfigurationSetting), (status = "default", body = ErrorBody)))]
 pub(crate) async fn put(
     State(services): State<Services>,
     Key(key): Key,
-    command: Command<NewValue>,
+    command: Command<NewSettingValue>,
 ) -> Result<Answer, Failure> {
     command
         .carry_out(services.support(), services.now(), StatusCode::OK, move |tx, scope, new| {
@@ -182,13 +182,13 @@ pub(crate) async fn put(
 
 /// Go back to the default.
 #[utoipa::path(post, path = "/configuration/settings/{key}/reset", tag = "configuration",
-    request_body = Reset,
+    request_body = SettingReset,
     params(("key" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, body = Setting), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = ConfigurationSetting), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post_reset(
     State(services): State<Services>,
     Key(key): Key,
-    command: Command<Reset>,
+    command: Command<SettingReset>,
 ) -> Result<Answer, Failure> {
     command
         .carry_out(services.support(), services.now(), StatusCode::OK, move |tx, scope, reset| {
@@ -201,13 +201,13 @@ pub(crate) async fn post_reset(
 /// How a setting changed, by version, which is what `after_id` goes by.
 #[utoipa::path(get, path = "/configuration/settings/{key}/history", tag = "configuration",
     params(("key" = String, Path), Page),
-    responses((status = 200, body = List<Change>), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = List<SettingChange>), (status = "default", body = ErrorBody)))]
 pub(crate) async fn get_history(
     State(services): State<Services>,
     scope: Scope,
     Key(key): Key,
     Params(page): Params<Page>,
-) -> Result<Json<List<Change>>, Failure> {
+) -> Result<Json<List<SettingChange>>, Failure> {
     let key = super::declared(&key)?.key;
     let items = sql("select * from setting_change
          where tenant_id = ?1 and setting_key = ?2 and version > ?3 order by version limit ?4")

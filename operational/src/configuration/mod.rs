@@ -1,4 +1,4 @@
-//! Settings of a tenant: keys that are declared here, each with its type and its default. A value that was
+//! ConfigurationSettings of a tenant: keys that are declared here, each with its type and its default. A value that was
 //! set has a version, which a change must name, and a history.
 
 mod api;
@@ -30,7 +30,7 @@ record! {
 
 record! {
     /// A change of a setting.
-    pub(crate) struct Change in "setting_change" {
+    pub(crate) struct SettingChange in "setting_change" {
         /// Its number.
         pub(crate) change_id: i64,
         /// The tenant.
@@ -50,7 +50,7 @@ record! {
 
 /// A setting as it is in force.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-pub(crate) struct Setting {
+pub(crate) struct ConfigurationSetting {
     /// Its key.
     key: &'static str,
     /// What it is for.
@@ -69,7 +69,7 @@ pub(crate) struct Setting {
     changed_by: Option<String>,
 }
 
-impl Setting {
+impl ConfigurationSetting {
     fn of(declared: &'static Declared, row: Option<SettingRow>) -> Self {
         let default = declared.default();
         let set = row.as_ref().and_then(|row| row.value.as_deref());
@@ -107,20 +107,30 @@ async fn row(
 }
 
 /// One setting.
-async fn find(on: &mut Connection, tenant_id: i64, key: &str) -> Result<Setting, OperationalError> {
+async fn find(
+    on: &mut Connection,
+    tenant_id: i64,
+    key: &str,
+) -> Result<ConfigurationSetting, OperationalError> {
     let declared = declared(key)?;
-    Ok(Setting::of(declared, row(on, tenant_id, declared.key).await?))
+    Ok(ConfigurationSetting::of(declared, row(on, tenant_id, declared.key).await?))
 }
 
 /// All settings, in the order of their declaration.
-async fn all(on: &mut Connection, tenant_id: i64) -> Result<Vec<Setting>, OperationalError> {
+async fn all(
+    on: &mut Connection,
+    tenant_id: i64,
+) -> Result<Vec<ConfigurationSetting>, OperationalError> {
     let mut rows: Vec<SettingRow> =
         sql("select * from setting where tenant_id = ?1").bind(tenant_id).all(on).await?;
     let mut take = |key: &str| {
         let at = rows.iter().position(|row| row.setting_key == key)?;
         Some(rows.swap_remove(at))
     };
-    Ok(SETTINGS.iter().map(|declared| Setting::of(declared, take(declared.key))).collect())
+    Ok(SETTINGS
+        .iter()
+        .map(|declared| ConfigurationSetting::of(declared, take(declared.key)))
+        .collect())
 }
 
 /// Sets a value, or goes back to the default.
@@ -130,7 +140,7 @@ async fn change(
     key: &str,
     version: i64,
     value: Option<&Json>,
-) -> Result<Setting, OperationalError> {
+) -> Result<ConfigurationSetting, OperationalError> {
     let declared = declared(key)?;
     if let Some(value) = value {
         declared.check(value)?;
@@ -164,8 +174,8 @@ async fn change(
             "setting \"{key}\" is at version {present}, not {version}"
         )));
     }
-    let change = Change {
-        change_id: tx.id::<Change>(None).await?,
+    let change = SettingChange {
+        change_id: tx.id::<SettingChange>(None).await?,
         tenant_id: scope.tenant_id,
         setting_key: declared.key.to_owned(),
         value: value.map(Json::to_string),

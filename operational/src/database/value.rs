@@ -138,8 +138,7 @@ macro_rules! words {
         $visibility:vis enum $name:ident { $( $(#[$doc:meta])* $variant:ident = $word:literal, )* }
     ) => {
         $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-            utoipa::ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         $visibility enum $name {
             $( $(#[$doc])* #[serde(rename = $word)] $variant, )*
         }
@@ -154,6 +153,18 @@ macro_rules! words {
                 match self { $(Self::$variant => $word),* }
             }
         }
+
+        // By hand: the derived one does not see the words, which a macro hands on in a group of their own.
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .enum_values(Some(Self::ALL.iter().map(|value| value.word())))
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

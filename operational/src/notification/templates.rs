@@ -30,7 +30,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
 
 record! {
     /// A template that a tenant wrote.
-    pub struct Template in "notification_template" {
+    pub struct NotificationTemplate in "notification_template" {
         /// Its id.
         pub template_id: i64,
         /// The tenant.
@@ -51,7 +51,7 @@ record! {
 /// What a template becomes.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewTemplate {
+pub struct NewNotificationTemplate {
     /// The version this was decided on; 0 when the tenant has none of this name.
     pub version: i64,
     /// The heading, such as `您的订单 {{order_id}}`.
@@ -118,8 +118,8 @@ async fn change(
     tx: &mut WriteTransaction,
     scope: Scope,
     name: &str,
-    new: &NewTemplate,
-) -> Result<Template, OperationalError> {
+    new: &NewNotificationTemplate,
+) -> Result<NotificationTemplate, OperationalError> {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if name.is_empty() || name.len() > 64 || !name.chars().all(word) {
         return Err(OperationalError::invalid(
@@ -137,7 +137,7 @@ async fn change(
             return Err(OperationalError::invalid("a place is written {{name}}"));
         }
     }
-    let there: Option<Template> = sql("select * from notification_template
+    let there: Option<NotificationTemplate> = sql("select * from notification_template
          where tenant_id = ?1 and name = ?2 for update")
     .bind(scope.tenant_id)
     .bind(name)
@@ -150,10 +150,10 @@ async fn change(
             new.version
         )));
     }
-    let template = Template {
+    let template = NotificationTemplate {
         template_id: match &there {
             Some(template) => template.template_id,
-            None => tx.id::<Template>(None).await?,
+            None => tx.id::<NotificationTemplate>(None).await?,
         },
         tenant_id: scope.tenant_id,
         name: name.to_owned(),
@@ -195,12 +195,12 @@ pub(super) fn openapi() -> utoipa::openapi::OpenApi {
 
 /// The templates that the tenant wrote.
 #[utoipa::path(get, path = "/notifications/templates", tag = "notifications", params(Page),
-    responses((status = 200, body = List<Template>), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = List<NotificationTemplate>), (status = "default", body = ErrorBody)))]
 async fn get_all(
     State(services): State<Services>,
     scope: Scope,
     Params(page): Params<Page>,
-) -> Result<Json<List<Template>>, Failure> {
+) -> Result<Json<List<NotificationTemplate>>, Failure> {
     let items = sql("select * from notification_template where tenant_id = ?1 and template_id > ?2
          order by template_id limit ?3")
     .bind(scope.tenant_id)
@@ -213,13 +213,13 @@ async fn get_all(
 
 /// Write a template, or change it.
 #[utoipa::path(put, path = "/notifications/templates/{name}", tag = "notifications",
-    request_body = NewTemplate,
+    request_body = NewNotificationTemplate,
     params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, body = Template), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = NotificationTemplate), (status = "default", body = ErrorBody)))]
 async fn put(
     State(services): State<Services>,
     Path(name): Path<String>,
-    command: Command<NewTemplate>,
+    command: Command<NewNotificationTemplate>,
 ) -> Result<Answer, Failure> {
     command
         .carry_out(services.support(), services.now(), StatusCode::OK, move |tx, scope, new| {
