@@ -1,4 +1,4 @@
-//! ConfigurationSettings over HTTP. Whoever goes by them asks with what they know already, and may wait for a change.
+//! Settings over HTTP. Whoever goes by them asks with what they know already, and may wait for a change.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub(crate) struct Since {
     wait_seconds: u64,
 }
 
-/// ConfigurationSettings in force.
+/// Settings in force.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ConfigurationSettings {
     /// How many changes there were: what to ask `since`.

@@ -1,4 +1,4 @@
-//! ConfigurationSettings of a tenant: keys that are declared here, each with its type and its default. A value that was
+//! Settings of a tenant: keys that are declared here, each with its type and its default. A value that was
 //! set has a version, which a change must name, and a history.
 
 mod api;
