@@ -657,6 +657,9 @@ async fn people_are_known_by_their_numbers(on: On) {
     let dump = app.dump(app.services.identity()).await.join("\n");
     assert!(!dump.contains("13800138000") && !dump.contains("顾客"), "kept in the clear");
 
+    let nowhere = json!({"login": "other", "password": PASSWORD, "tenant_id": 99});
+    assert_error(app.post("/identity/register", nowhere).await, 404, "not_found", "tenant 99");
+
     // An account, its roles, and that somebody is left to administer.
     let account =
         json!({"person_id": person["person_id"], "login": "pharmacist", "roles": ["pharmacist"]});

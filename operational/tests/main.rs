@@ -22,7 +22,6 @@ macro_rules! on_both {
 mod access;
 mod chronic_care;
 mod configuration;
-mod description;
 mod distribution;
 mod distribution_ledger;
 mod distribution_programme;

@@ -72,13 +72,13 @@ pub async fn create_many(
     scope: Scope,
     new: &[NewPerson],
 ) -> Result<Vec<Person>, OperationalError> {
-    if new.iter().any(|person| person.phone.is_some()) {
-        // Two with one number must not both find that nobody has it.
+    // Two with one number must not both find that nobody has it: they come one after another.
+    let tenant: Option<(i64,)> =
         sql("select tenant_id from tenant where tenant_id = ?1 for update")
             .bind(scope.tenant_id)
-            .value::<i64>(tx)
+            .first(tx)
             .await?;
-    }
+    tenant.ok_or(OperationalError::not_found("tenant", scope.tenant_id))?;
     let ids = tx.ids::<Person>(new.iter().map(|_| None)).await?;
     let person =
         |person_id| Person { person_id, tenant_id: scope.tenant_id, created_at: Micros(scope.now) };
