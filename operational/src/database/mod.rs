@@ -275,6 +275,7 @@ impl Database {
             on_commit: None,
             began_at: 0,
             fills_outbox: false,
+            traceparent: None,
         })
     }
 
@@ -307,7 +308,7 @@ impl Database {
                 writer.size() as usize + readers.size() as usize,
                 writer.num_idle() + readers.num_idle(),
             ),
-            Store::MySql(pool) => (pool.size() as usize, pool.num_idle()),
+            Store::MySql { pool, .. } => (pool.size() as usize, pool.num_idle()),
         }
     }
 
