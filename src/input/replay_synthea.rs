@@ -20,7 +20,7 @@ use chrono::{DateTime, Days, NaiveDate, NaiveTime};
 use medlake_operational::{
     OperationalError, Scope, Services, WriteTransaction,
     chronic_care::{
-        conditions::{self, NewCondition, Resolution},
+        conditions::{self, ConditionEnd, NewCondition},
         dispensings::{self, DispensingSource, NewDispensing},
         follow_ups::{self, Method, NewFollowUp},
         medication_plans::{self, NewMedicationPlan},
@@ -202,7 +202,8 @@ async fn write(
                 if let Some(until) = until {
                     let scope = Scope::at(midnight(*until));
                     let id = made.patient_condition_id;
-                    conditions::resolve(tx, scope, id, Resolution { resolved_on: *until }).await?;
+                    conditions::resolve(tx, scope, id, ConditionEnd { resolved_on: *until })
+                        .await?;
                 }
             }
             // Diagnosed again while it lasted.

@@ -180,7 +180,7 @@ pub(crate) async fn raise(
 /// What was done about an alert.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Resolution {
+pub(crate) struct AlertResolution {
     /// For those who read it later.
     #[schema(min_length = 1, max_length = 500)]
     resolution: String,
@@ -342,13 +342,13 @@ pub(crate) async fn post_acknowledgement(
 
 /// End an alert.
 #[utoipa::path(post, path = "/chronic-care/alerts/{id}/resolution", tag = "chronic-care",
-    request_body = Resolution,
+    request_body = AlertResolution,
     params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = Alert), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post_resolution(
     State(services): State<Services>,
     Id(alert_id): Id,
-    command: Command<Resolution>,
+    command: Command<AlertResolution>,
 ) -> Result<Answer, Failure> {
     command
         .carry_out(services.chronic_care(), services.now(), StatusCode::OK, |tx, scope, body| {

@@ -30,7 +30,7 @@ pub struct NewCondition {
 /// The end of a condition.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Resolution {
+pub struct ConditionEnd {
     /// The day it was gone.
     pub resolved_on: NaiveDate,
 }
@@ -134,7 +134,7 @@ pub async fn resolve(
     tx: &mut WriteTransaction,
     scope: Scope,
     id: i64,
-    resolution: Resolution,
+    resolution: ConditionEnd,
 ) -> Result<PatientCondition, OperationalError> {
     check_day("resolved_on", Some(resolution.resolved_on))?;
     let mut condition: PatientCondition = sql("select * from patient_condition
@@ -205,13 +205,13 @@ pub(crate) async fn post(
 
 /// End a condition.
 #[utoipa::path(post, path = "/chronic-care/conditions/{id}/resolution", tag = "chronic-care",
-    request_body = Resolution,
+    request_body = ConditionEnd,
     params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = PatientCondition), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post_resolution(
     State(services): State<Services>,
     Id(id): Id,
-    command: Command<Resolution>,
+    command: Command<ConditionEnd>,
 ) -> Result<Answer, Failure> {
     command
         .carry_out(services.chronic_care(), services.now(), StatusCode::OK, |tx, scope, body| {

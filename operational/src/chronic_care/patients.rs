@@ -155,7 +155,7 @@ record! {
 
 record! {
     /// A change of a patient's status.
-    pub struct StatusChange in "patient_status_change" {
+    pub struct PatientStatusChange in "patient_status_change" {
         /// Its id.
         pub change_id: i64,
         /// The tenant.
@@ -373,8 +373,8 @@ pub(crate) async fn change_status(
         .bind(changed.version)
         .execute(tx)
         .await?;
-    let change = StatusChange {
-        change_id: tx.id::<StatusChange>(None).await?,
+    let change = PatientStatusChange {
+        change_id: tx.id::<PatientStatusChange>(None).await?,
         tenant_id: scope.tenant_id,
         patient_id: patient.patient_id,
         from_status: patient.status,

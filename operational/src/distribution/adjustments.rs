@@ -4,7 +4,7 @@ use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ledger::{self, Account, Entry, EventType};
+use super::ledger::{self, Entry, EventType, LedgerAccount};
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     database::{Micros, insert_one, record, sql},
@@ -89,8 +89,8 @@ pub async fn adjust(
         amount_fen: new.amount_fen,
         source_event_id: format!("adjustment:{}", adjustment.adjustment_id),
         occurred_at: Micros(scope.now),
-        from_account: Account::Granted,
-        to_account: Account::Available,
+        from_account: LedgerAccount::Granted,
+        to_account: LedgerAccount::Available,
     };
     ledger::post(tx, scope, vec![entry]).await?;
     Ok(adjustment)

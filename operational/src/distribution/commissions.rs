@@ -13,7 +13,7 @@ use super::{
     DAY_MICROS,
     commission_math::{Terms, cap},
     distributors::{self, Distributor},
-    ledger::{self, Account, Entry, EventType},
+    ledger::{self, Entry, EventType, LedgerAccount},
     rules,
     settings::{self, Settings},
 };
@@ -89,12 +89,12 @@ impl Commission {
     /// An entry of the ledger about it; its id is given when it is written.
     fn entry(&self, event: EventType, amount_fen: i64, source: String, at: Micros) -> Entry {
         let held = match self.released_at {
-            None => Account::Frozen,
-            Some(_) => Account::Available,
+            None => LedgerAccount::Frozen,
+            Some(_) => LedgerAccount::Available,
         };
         let (from_account, to_account) = match event {
-            EventType::Release => (Account::Frozen, Account::Available),
-            _ => (Account::Granted, held),
+            EventType::Release => (LedgerAccount::Frozen, LedgerAccount::Available),
+            _ => (LedgerAccount::Granted, held),
         };
         Entry {
             entry_id: 0,

@@ -38,7 +38,7 @@ words! {
 
 words! {
     /// Where an amount is.
-    pub enum Account {
+    pub enum LedgerAccount {
         /// With the programme: what it granted stands here with the other sign.
         Granted = "granted",
         /// Earned, and not to be had yet.
@@ -76,9 +76,9 @@ record! {
         /// Microseconds since 1970 (UTC).
         pub occurred_at: Micros,
         /// Where from.
-        pub from_account: Account,
+        pub from_account: LedgerAccount,
         /// Where to.
-        pub to_account: Account,
+        pub to_account: LedgerAccount,
     }
 }
 
@@ -156,11 +156,11 @@ pub(crate) async fn post(
             [(entry.from_account, -entry.amount_fen), (entry.to_account, entry.amount_fen)]
         {
             match account {
-                Account::Granted => {}
-                Account::Frozen => of[0] += change,
-                Account::Available => of[1] += change,
-                Account::Paid => of[2] += change,
-                Account::Tax => of[3] += change,
+                LedgerAccount::Granted => {}
+                LedgerAccount::Frozen => of[0] += change,
+                LedgerAccount::Available => of[1] += change,
+                LedgerAccount::Paid => of[2] += change,
+                LedgerAccount::Tax => of[3] += change,
             }
         }
     }

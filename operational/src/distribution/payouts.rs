@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     distributors::{self, Distributor, DistributorKind, TaxRegime},
-    ledger::{self, Account, Entry, EventType},
+    ledger::{self, Entry, EventType, LedgerAccount},
     settings::{self, PersonalTax},
     settlements::{self, Settlement, SettlementStatus},
     withholding,
@@ -364,12 +364,12 @@ async fn finish(
         amount_fen,
         source_event_id: format!("payout:{}", payout.payout_id),
         occurred_at: at,
-        from_account: Account::Available,
+        from_account: LedgerAccount::Available,
         to_account,
     };
-    let mut entries = vec![entry(EventType::Payout, Account::Paid, payout.net_fen)];
+    let mut entries = vec![entry(EventType::Payout, LedgerAccount::Paid, payout.net_fen)];
     if payout.tax_fen > 0 {
-        entries.push(entry(EventType::Tax, Account::Tax, payout.tax_fen));
+        entries.push(entry(EventType::Tax, LedgerAccount::Tax, payout.tax_fen));
     }
     ledger::post(tx, scope, entries).await
 }

@@ -15,7 +15,7 @@ const LISTED_MAX: usize = 100;
 
 words! {
     /// What does not agree.
-    pub enum ProblemKind {
+    pub enum DiscrepancyKind {
         /// The frozen amount of a beneficiary, with the ledger.
         FrozenBalance = "frozen_balance",
         /// The available amount of a beneficiary, with the ledger.
@@ -47,9 +47,9 @@ words! {
 
 /// Two amounts that should be the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Problem {
+pub struct Discrepancy {
     /// What does not agree.
-    pub kind: ProblemKind,
+    pub kind: DiscrepancyKind,
     /// The beneficiary; for `line_cap` the line of the order, for `unmatched_payout` the payout, for
     /// `unmatched_record` the record.
     pub id: i64,
@@ -88,7 +88,7 @@ pub struct Reconciliation {
     /// Payouts that no channel has spoken of yet. No problem in themselves.
     pub pending_payouts: i64,
     /// What does not agree, at most a hundred of a kind.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<Discrepancy>,
 }
 
 /// The balance of an account by the ledger.
@@ -100,7 +100,7 @@ fn of_ledger(account: &str) -> String {
 }
 
 /// Statements that give a thing's id, what its amount should be and what it is.
-fn checks() -> Vec<(ProblemKind, String)> {
+fn checks() -> Vec<(DiscrepancyKind, String)> {
     let balance = |kind, account: &str| {
         let expected = of_ledger(account);
         let text = format!(
@@ -123,49 +123,49 @@ fn checks() -> Vec<(ProblemKind, String)> {
         (kind, text)
     };
     vec![
-        balance(ProblemKind::FrozenBalance, "frozen"),
-        balance(ProblemKind::AvailableBalance, "available"),
-        balance(ProblemKind::PaidBalance, "paid"),
-        balance(ProblemKind::TaxBalance, "tax"),
+        balance(DiscrepancyKind::FrozenBalance, "frozen"),
+        balance(DiscrepancyKind::AvailableBalance, "available"),
+        balance(DiscrepancyKind::PaidBalance, "paid"),
+        balance(DiscrepancyKind::TaxBalance, "tax"),
         by_beneficiary(
-            ProblemKind::GrantedSum,
+            DiscrepancyKind::GrantedSum,
             "e.from_account = 'granted'",
             "t.frozen_fen + t.available_fen + t.paid_fen + t.tax_fen",
             "commission_balance t where t.beneficiary_id = b.beneficiary_id",
         ),
         by_beneficiary(
-            ProblemKind::Commissions,
+            DiscrepancyKind::Commissions,
             "e.event_type in ('accrue', 'reverse')",
             "c.booked_fen - c.reversed_fen",
             "commission c where c.beneficiary_id = b.beneficiary_id",
         ),
         by_beneficiary(
-            ProblemKind::FrozenCommissions,
+            DiscrepancyKind::FrozenCommissions,
             "e.event_type in ('accrue', 'reverse') and e.commission_id in
                  (select f.commission_id from commission f where f.released_at is null)",
             "c.booked_fen - c.reversed_fen",
             "commission c where c.beneficiary_id = b.beneficiary_id and c.status = 'frozen'",
         ),
         by_beneficiary(
-            ProblemKind::Adjustments,
+            DiscrepancyKind::Adjustments,
             "e.event_type = 'adjust'",
             "a.amount_fen",
             "adjustment a where a.beneficiary_id = b.beneficiary_id",
         ),
         by_beneficiary(
-            ProblemKind::Payouts,
+            DiscrepancyKind::Payouts,
             "e.event_type = 'payout'",
             "p.net_fen",
             "payout p where p.beneficiary_id = b.beneficiary_id and p.status = 'paid'",
         ),
         by_beneficiary(
-            ProblemKind::Withheld,
+            DiscrepancyKind::Withheld,
             "e.event_type = 'tax'",
             "p.tax_fen",
             "payout p where p.beneficiary_id = b.beneficiary_id and p.status = 'paid'",
         ),
         (
-            ProblemKind::UnmatchedPayout,
+            DiscrepancyKind::UnmatchedPayout,
             "select p.payout_id, p.net_fen,
                  cast(coalesce((select sum(r.amount_fen) from channel_record r
                      where r.payout_id = p.payout_id and r.outcome = 'succeeded'), 0) as signed)
@@ -173,7 +173,7 @@ fn checks() -> Vec<(ProblemKind, String)> {
                 .to_owned(),
         ),
         (
-            ProblemKind::UnmatchedRecord,
+            DiscrepancyKind::UnmatchedRecord,
             "select r.channel_record_id, 0, r.amount_fen from channel_record r
              where r.tenant_id = ?1 and r.payout_id is null and r.outcome = 'succeeded'"
                 .to_owned(),
@@ -198,7 +198,7 @@ pub async fn reconcile(
 ) -> Result<Reconciliation, OperationalError> {
     let mut problems = Vec::new();
     let mut checks = checks();
-    checks.push((ProblemKind::LineCap, OVER_CAP.to_owned()));
+    checks.push((DiscrepancyKind::LineCap, OVER_CAP.to_owned()));
     for (kind, text) in checks {
         let rows: Vec<(i64, i64, i64)> = sql(format!(
             "select id, expected, found from (select 0 as id, 0 as expected, 0 as found
@@ -208,7 +208,7 @@ pub async fn reconcile(
         .bind(i64::try_from(LISTED_MAX).unwrap_or(i64::MAX))
         .all(connection)
         .await?;
-        problems.extend(rows.into_iter().map(|(id, expected_fen, found_fen)| Problem {
+        problems.extend(rows.into_iter().map(|(id, expected_fen, found_fen)| Discrepancy {
             kind,
             id,
             expected_fen,

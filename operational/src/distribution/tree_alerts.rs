@@ -34,7 +34,7 @@ words! {
 
 words! {
     /// Whether somebody has looked at it.
-    pub enum AlertStatus {
+    pub enum TreeAlertStatus {
         /// Nobody has.
         Open = "open",
         /// Somebody has.
@@ -58,7 +58,7 @@ record! {
         /// People below the organiser when it was raised.
         pub people: i64,
         /// Whether somebody has looked at it.
-        pub status: AlertStatus,
+        pub status: TreeAlertStatus,
         /// What whoever looked at it says.
         pub note: String,
         /// Who looked at it.
@@ -131,7 +131,7 @@ async fn raise(
         reason,
         depth,
         people,
-        status: AlertStatus::Open,
+        status: TreeAlertStatus::Open,
         note: String::new(),
         resolved_by: None,
         raised_at: Micros(scope.now),
@@ -193,7 +193,7 @@ pub async fn resolve(
 #[serde(deny_unknown_fields)]
 pub(crate) struct Which {
     /// Of this state.
-    status: Option<AlertStatus>,
+    status: Option<TreeAlertStatus>,
     /// Only rows with a higher id.
     #[serde(default)]
     after_id: i64,
@@ -204,7 +204,7 @@ pub(crate) struct Which {
 /// What whoever looked at a tree says.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Resolution {
+pub(crate) struct TreeAlertResolution {
     #[schema(min_length = 1, max_length = 200)]
     note: String,
 }
@@ -237,13 +237,13 @@ pub(crate) async fn get_all(
 
 /// Note that somebody looked at a tree.
 #[utoipa::path(post, path = "/distribution/tree-alerts/{id}/resolve", tag = "distribution",
-    request_body = Resolution,
+    request_body = TreeAlertResolution,
     params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = TreeAlert), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post_resolve(
     State(services): State<Services>,
     Id(alert_id): Id,
-    command: Command<Resolution>,
+    command: Command<TreeAlertResolution>,
 ) -> Result<Answer, Failure> {
     command
         .carry_out(services.distribution(), services.now(), StatusCode::OK, |tx, scope, said| {

@@ -34,7 +34,7 @@ const ATTEMPTS: usize = 10;
 /// seconds since 1970 (UTC), and `Payment-Signature` the HMAC-SHA256, in hexadecimal, of that text, a
 /// full stop and the body, with the channel's secret.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
-pub(crate) struct Notification {
+pub(crate) struct ChannelNotification {
     /// The channel's name, such as `wechat_pay`.
     channel: String,
     /// What happened.
@@ -106,13 +106,13 @@ fn read(
     services: &Services,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<Notification, OperationalError> {
+) -> Result<ChannelNotification, OperationalError> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let (Some(sent), Some(signature)) = (header("payment-timestamp"), header("payment-signature"))
     else {
         return Err(OperationalError::denied("the notification is not signed"));
     };
-    let notification: Notification = serde_json::from_slice(body).map_err(|error| {
+    let notification: ChannelNotification = serde_json::from_slice(body).map_err(|error| {
         OperationalError::invalid(format!("the request body is not valid: {error}"))
     })?;
     let settings = services.mall_settings();
@@ -147,7 +147,7 @@ async fn act(
     tx: &mut WriteTransaction,
     now: i64,
     windows: Windows,
-    notification: &Notification,
+    notification: &ChannelNotification,
 ) -> Result<Acknowledged, OperationalError> {
     let channel = notification.channel.as_str();
     Ok(match &notification.event {
@@ -186,7 +186,7 @@ pub(crate) fn router() -> Router<Services> {
 
 /// Take a payment channel's notification.
 #[utoipa::path(post, path = "/mall/callbacks/payments", tag = "mall",
-    request_body = Notification,
+    request_body = ChannelNotification,
     params(("Payment-Timestamp" = String, Header), ("Payment-Signature" = String, Header)),
     responses((status = 200, body = Acknowledged), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post(
