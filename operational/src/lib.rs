@@ -27,6 +27,7 @@
 //! # Ok(()) }
 //! ```
 
+mod calendar;
 mod capture;
 pub mod chronic_care;
 pub mod configuration;
@@ -40,6 +41,7 @@ pub mod identifiers;
 pub mod identity;
 pub mod mall;
 mod migrate;
+mod names;
 pub mod notification;
 mod outbox;
 mod scope;

@@ -5,12 +5,10 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{
-    dispensings::business_day,
-    patients::{self, Condition},
-};
+use super::patients::{self, Condition};
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
+    calendar::business_day,
     database::{Connection, Micros, insert_one, record, sql},
     http::{Answer, Command, ErrorBody, Failure, Id, List},
     scope::check_day,

@@ -7,7 +7,6 @@ use utoipa::ToSchema;
 
 use super::{
     alerts::{self, AlertKind, Raise},
-    dispensings::business_day,
     measurement::{Flag, clock_offset, measured_at},
     patients,
     readings::{self, Meal, ReadingKind, Taken, measured},
@@ -15,6 +14,7 @@ use super::{
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
+    calendar::business_day,
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Page, Params},
     scope::{check_day, check_time},

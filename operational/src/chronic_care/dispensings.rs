@@ -1,13 +1,14 @@
 //! Dispensings: what medicine a patient got, from where, and how many days it lasts.
 
 use axum::{Router, extract::State, http::StatusCode, routing};
-use chrono::{DateTime, FixedOffset, NaiveDate};
+use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::patients;
 use crate::{
     OperationalError, OrderPaid, OrderRefunded, Scope, Services, WriteTransaction,
+    calendar::business_day,
     database::{Micros, insert_missing, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure},
     scope::check_day,
@@ -15,8 +16,6 @@ use crate::{
 
 /// The longest supply of one dispensing: ten years.
 const DAYS_SUPPLY_MAX: i64 = 3660;
-/// A business day is that of Asia/Shanghai: eight hours ahead, all year.
-pub(crate) const BUSINESS_DAY_OFFSET_SECONDS: i32 = 8 * 3600;
 
 words! {
     /// Where a medicine came from.
@@ -229,15 +228,6 @@ pub async fn from_refund(
         }
     }
     Ok(())
-}
-
-/// The business day of a time in microseconds since 1970 (UTC).
-pub(crate) fn business_day(at_micros: i64) -> Result<NaiveDate, OperationalError> {
-    let shanghai =
-        FixedOffset::east_opt(BUSINESS_DAY_OFFSET_SECONDS).expect("eight hours is a valid offset");
-    DateTime::from_timestamp_micros(at_micros)
-        .map(|at| at.with_timezone(&shanghai).date_naive())
-        .ok_or_else(|| OperationalError::invalid("the time is outside the calendar"))
 }
 
 pub(crate) fn router() -> Router<Services> {

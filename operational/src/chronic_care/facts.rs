@@ -3,16 +3,14 @@
 use chrono::{Datelike, NaiveDate};
 
 use super::{
-    dispensings::business_day,
     patients::Patient,
     templates::rule::{Fact, Facts},
 };
 use crate::{
     OperationalError,
+    calendar::{DAY_MICROS, business_day},
     database::{Connection, Micros, sql},
 };
-
-const DAY_MICROS: i64 = 86_400 * 1_000_000;
 
 /// What was measured at home.
 #[derive(Debug, sqlx::FromRow)]

@@ -8,7 +8,6 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
-    dispensings::business_day,
     facts::age_on,
     forms::{Answers, FollowUpAnswer},
     patients::{self, Condition, PatientStatus},
@@ -17,6 +16,7 @@ use super::{
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
+    calendar::business_day,
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List},
     scope::check_time,

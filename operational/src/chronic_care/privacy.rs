@@ -6,12 +6,10 @@ use chrono::{Months, NaiveDate};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    dispensings::business_day,
-    patients::{self, Patient, PatientStatus},
-};
+use super::patients::{self, Patient, PatientStatus};
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
+    calendar::business_day,
     database::{Connection, Micros, insert_one, record, sql},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Page, Params},
     identifiers::{self, Identifiers},

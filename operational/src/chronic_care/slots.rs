@@ -15,7 +15,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     alerts::{self, AlertKind, Raise},
-    dispensings::{BUSINESS_DAY_OFFSET_SECONDS, business_day},
     dose_events::{self, DoseEvent, DoseStatus},
     medication_plans::{self, ChangeKind, MedicationPlan, PlanStatus},
     patients,
@@ -23,6 +22,7 @@ use super::{
 };
 use crate::{
     NotificationRequested, OperationalError, Scope, Services, WriteTransaction,
+    calendar::{DAY_MICROS, business_day, shanghai},
     database::{Connection, Micros, insert, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
     outbox,
@@ -30,7 +30,6 @@ use crate::{
 };
 
 const HOUR_MICROS: i64 = 3600 * 1_000_000;
-const DAY_MICROS: i64 = 24 * HOUR_MICROS;
 /// How far from a slot a dose can be and still be its.
 const WINDOW_MICROS: i64 = 4 * HOUR_MICROS;
 /// How far ahead slots are made.
@@ -103,10 +102,6 @@ pub(super) fn check_times(
     }
     let texts: Vec<String> = parsed.iter().map(|time| time.format("%H:%M").to_string()).collect();
     Ok(texts.join(","))
-}
-
-fn shanghai() -> FixedOffset {
-    FixedOffset::east_opt(BUSINESS_DAY_OFFSET_SECONDS).expect("eight hours is a valid offset")
 }
 
 fn at(day: NaiveDate, time: NaiveTime) -> i64 {

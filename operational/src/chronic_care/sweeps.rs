@@ -8,7 +8,7 @@
 use futures::future::BoxFuture;
 
 use super::{devices, privacy, programmes, slots};
-use crate::{OperationalError, Services, WriteTransaction, identifiers};
+use crate::{OperationalError, Services, WriteTransaction, database::ATTEMPTS, identifiers};
 
 /// Does some of what is due at a time (microseconds since 1970, UTC), and says how much.
 type Sweep =
@@ -46,29 +46,23 @@ pub(crate) async fn run(services: &Services) -> Result<u64, OperationalError> {
 }
 
 async fn one(services: &Services, name: &str, sweep: Sweep) -> Result<u64, OperationalError> {
-    const ATTEMPTS: u32 = 10;
     let (mut total, mut attempt) = (0, 1);
     loop {
         let now = services.now();
         let mut tx = services.chronic_care().begin(now).await?;
-        match sweep(&mut tx, now).await {
-            Ok(0) => {
-                tx.rollback().await?;
-                return Ok(total);
-            }
+        let done = match sweep(&mut tx, now).await {
+            // Nothing was due, and nothing is to be read by others.
+            Ok(0) => tx.rollback().await.map(|()| 0),
+            done => tx.end(done).await,
+        };
+        match done {
+            Ok(0) => return Ok(total),
             Ok(done) => {
-                tx.commit().await?;
                 tracing::info!(sweep = name, done, "swept");
                 (total, attempt) = (total + done, 1);
             }
-            Err(OperationalError::Contended { .. }) if attempt < ATTEMPTS => {
-                tx.rollback().await?;
-                attempt += 1;
-            }
-            Err(error) => {
-                tx.rollback().await?;
-                return Err(error);
-            }
+            Err(OperationalError::Contended { .. }) if attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error),
         }
     }
 }

@@ -113,6 +113,23 @@ impl WriteTransaction {
         Ok(self.connection.rollback().await?)
     }
 
+    /// Commits when what was done in it went well, and undoes it otherwise.
+    ///
+    /// # Errors
+    /// What was done ended with; those of [`commit`](Self::commit) and [`rollback`](Self::rollback).
+    pub(crate) async fn end<T>(
+        self,
+        done: Result<T, OperationalError>,
+    ) -> Result<T, OperationalError> {
+        match done {
+            Ok(value) => self.commit().await.map(|()| value),
+            Err(error) => {
+                self.rollback().await?;
+                Err(error)
+            }
+        }
+    }
+
     /// The present, in microseconds since 1970 (UTC); also in a replay.
     pub(crate) const fn began_at(&self) -> i64 {
         self.began_at

@@ -36,7 +36,7 @@ pub(crate) use statement::sql;
 pub use value::Micros;
 pub(crate) use value::{Value, words};
 
-use crate::{MasterKeys, Migrations, OperationalError, capture, migrate};
+use crate::{MasterKeys, Migrations, OperationalError, capture, migrate, names::is_name};
 
 /// Called after each commit, on the task that committed: it must return at once.
 pub type OnCommit = Arc<dyn Fn() + Send + Sync>;
@@ -88,8 +88,7 @@ impl Storage {
     /// underscores, no more than 40.
     #[must_use]
     pub fn is_prefix(text: &str) -> bool {
-        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        text.chars().all(word) && text.len() <= 40
+        text.is_empty() || is_name(text, 40)
     }
 }
 
@@ -107,6 +106,8 @@ pub enum Durability {
 /// How long a statement waits for another writer before it is refused as busy.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 const READERS: u32 = 4;
+/// How often a transaction that meets another on a server is begun.
+pub(crate) const ATTEMPTS: usize = 10;
 /// Connections to a server, readers and writers together.
 const CONNECTIONS: u32 = 16;
 
@@ -237,29 +238,29 @@ impl Database {
                 .await?;
         }
         let on_commit = (self.capture == Capture::On).then(|| Arc::clone(&self.on_commit));
-        let database = self.clone();
-        Ok(WriteTransaction {
+        Ok(self.transaction(connection, on_commit, committed_at))
+    }
+
+    fn transaction(
+        &self,
+        connection: Connection,
+        on_commit: Option<OnCommit>,
+        began_at: i64,
+    ) -> WriteTransaction {
+        WriteTransaction {
             connection,
-            database,
+            database: self.clone(),
             on_commit,
-            began_at: committed_at,
+            began_at,
             fills_outbox: false,
             traceparent: None,
-        })
+        }
     }
 
     /// A transaction over tables that are not captured. Nobody is told of its commit.
     pub(crate) async fn begin_internal(&self) -> Result<WriteTransaction, OperationalError> {
         let connection = self.begin_connection().await?;
-        let database = self.clone();
-        Ok(WriteTransaction {
-            connection,
-            database,
-            on_commit: None,
-            began_at: 0,
-            fills_outbox: false,
-            traceparent: None,
-        })
+        Ok(self.transaction(connection, None, 0))
     }
 
     /// As [`begin_internal`](Self::begin_internal), beside the caller's own transaction and for a moment.
@@ -268,15 +269,7 @@ impl Database {
             Store::MySql { numbers, .. } => Connection::MySql(numbers.begin().await?),
             Store::Sqlite { .. } => self.begin_connection().await?,
         };
-        let database = self.clone();
-        Ok(WriteTransaction {
-            connection,
-            database,
-            on_commit: None,
-            began_at: 0,
-            fills_outbox: false,
-            traceparent: None,
-        })
+        Ok(self.transaction(connection, None, 0))
     }
 
     async fn begin_connection(&self) -> Result<Connection, OperationalError> {

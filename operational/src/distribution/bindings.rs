@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    DAY_MICROS,
     distributors::{self, Distributor},
     settings::{self, BindingMode, Settings},
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
+    calendar::DAY_MICROS,
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, List, Page, Params},
 };

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    DAY_MICROS,
     commission_math::{Terms, cap},
     distributors::{self, Distributor},
     ledger::{self, Entry, EventType, LedgerAccount},
@@ -20,6 +19,7 @@ use super::{
 use crate::{
     OperationalError, OrderPaid, OrderReceived, OrderRefunded, PaidLine, Scope, Services,
     WriteTransaction,
+    calendar::DAY_MICROS,
     database::{Connection, Micros, insert, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, List, Nothing, Page, Params},
 };
@@ -434,12 +434,12 @@ pub(super) async fn release_all(services: &Services) -> Result<(), OperationalEr
             return Ok(());
         }
         let mut tx = database.begin(now).await?;
-        match release_due(&mut tx, Scope::at(now)).await {
-            Ok(_) => tx.commit().await?,
+        let done = release_due(&mut tx, Scope::at(now)).await;
+        match tx.end(done).await {
             // What stood in the way is done by the next time.
-            Err(OperationalError::Contended { .. }) => tx.rollback().await?,
-            Err(error) => return Err(error),
-        }
+            Err(OperationalError::Contended { .. }) => return Ok(()),
+            done => done?,
+        };
     }
 }
 

@@ -27,9 +27,6 @@ use crate::{
     timers::Timer,
 };
 
-/// A day, in microseconds.
-const DAY_MICROS: i64 = 86_400 * 1_000_000;
-
 pub(crate) const NAME: &str = "distribution";
 
 pub(crate) const CONSUMER: Consumer = Consumer {

@@ -16,6 +16,7 @@ use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Page, Params},
+    names::is_name,
     scope::check_time,
 };
 
@@ -138,8 +139,7 @@ pub struct NewChannelRecord {
 }
 
 fn check_channel(channel: &str) -> Result<(), OperationalError> {
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if channel.is_empty() || channel.len() > CHANNEL_LENGTH_MAX || !channel.chars().all(word) {
+    if !is_name(channel, CHANNEL_LENGTH_MAX) {
         return Err(OperationalError::invalid(
             "channel must be a name of up to 32 lower-case letters, digits and underscores",
         ));

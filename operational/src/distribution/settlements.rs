@@ -6,17 +6,16 @@ use chrono::{Datelike, NaiveDate};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{DAY_MICROS, distributors, ledger, settings};
+use super::{distributors, ledger, settings};
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
+    calendar::{DAY_MICROS, SHANGHAI_MICROS},
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Page, Params},
 };
 
 /// The most beneficiaries that one request settles.
 const SETTLED_AT_ONCE: usize = 1_000;
-/// Shanghai is ahead of UTC by eight hours, all the year.
-const SHANGHAI_MICROS: i64 = 8 * 3_600_000_000;
 
 words! {
     /// Whether a settlement was paid out.

@@ -82,8 +82,8 @@ pub(crate) struct NewFile {
     pub(crate) content_type: String,
 }
 
-fn hex(bytes: &[u8]) -> String {
-    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(digest::digest(&digest::SHA256, bytes))
 }
 
 /// Where the bytes of this hash are.
@@ -135,7 +135,7 @@ pub(crate) async fn store(
         scope.check_person(person_id)?;
     }
     let person_id = new.person_id.or(scope.only_person());
-    let sha256 = hex(&bytes);
+    let sha256 = sha256(&bytes);
     let objects = services.files().objects()?;
     let place = place(scope.tenant_id, &sha256);
     let put = |bytes: bytes::Bytes| objects.put(&place, bytes.into());
@@ -188,7 +188,7 @@ pub(crate) async fn bytes_of(
     let got =
         objects.get(&place(file.tenant_id, &file.sha256)).await.map_err(OperationalError::files)?;
     let bytes = got.bytes().await.map_err(OperationalError::files)?;
-    if hex(&bytes) != file.sha256 {
+    if sha256(&bytes) != file.sha256 {
         return Err(OperationalError::Tampered { what: "file" });
     }
     Ok(bytes)

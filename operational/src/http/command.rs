@@ -12,14 +12,12 @@ use utoipa::ToSchema;
 use super::{Answer, Caller, Failure};
 use crate::{
     Database, OperationalError, Scope, WriteTransaction,
-    database::{Micros, sql},
+    database::{ATTEMPTS, Micros, sql},
 };
 
 /// How long a key is remembered.
 const KEY_LIFE_MICROS: i64 = 7 * 24 * 3600 * 1_000_000;
 const KEY_LENGTH_MAX: usize = 200;
-/// How often a transaction that meets another on a server is begun.
-const ATTEMPTS: usize = 10;
 
 /// A request that changes something: its body and, if the client gave one, its idempotency key.
 #[derive(Debug)]
@@ -141,12 +139,8 @@ impl<T> Command<T> {
                 Ok((answer, true))
             };
             let done = match answer.await {
-                Ok((answer, true)) => tx.commit().await.map(|()| answer),
                 Ok((answer, false)) => tx.rollback().await.map(|()| answer),
-                Err(error) => {
-                    tx.rollback().await?;
-                    Err(error)
-                }
+                answer => tx.end(answer.map(|(answer, _)| answer)).await,
             };
             match done {
                 Err(OperationalError::Contended { .. }) if attempt < ATTEMPTS => {}

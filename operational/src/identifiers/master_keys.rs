@@ -169,7 +169,7 @@ impl MasterKeys {
     pub(crate) fn tokens(&self, of: &[u8]) -> Vec<(String, String)> {
         let token = |key: MasterKey| {
             let secret = hmac::Key::new(hmac::HMAC_SHA256, &key.derived(TOKENS));
-            (key.id, hexadecimal(hmac::sign(&secret, of).as_ref()))
+            (key.id, hex::encode(hmac::sign(&secret, of)))
         };
         self.all().into_iter().map(token).collect()
     }
@@ -216,14 +216,6 @@ pub(crate) fn open(key: &[u8], bound_to: &[u8], sealed: &[u8]) -> Option<Vec<u8>
     let key = RandomizedNonceKey::new(&AES_256_GCM, key).ok()?;
     let mut text = sealed.to_vec();
     Some(key.open_in_place(nonce, Aad::from(bound_to), &mut text).ok()?.to_vec())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        use fmt::Write as _;
-        write!(text, "{byte:02x}").expect("a string takes all text");
-        text
-    })
 }
 
 fn failed(file: &Path, problem: &'static str, source: Option<io::Error>) -> OperationalError {

@@ -9,6 +9,7 @@ use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     database::{Micros, insert, insert_one, record, sql},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Page, Params},
+    names::is_name,
 };
 
 record! {
@@ -108,8 +109,7 @@ async fn create(
     scope: Scope,
     new: &NewRole,
 ) -> Result<Role, OperationalError> {
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if new.name.is_empty() || new.name.len() > 64 || !new.name.chars().all(word) {
+    if !is_name(&new.name, 64) {
         return Err(OperationalError::invalid(
             "name must be 1 to 64 lower-case letters, digits and underscores",
         ));

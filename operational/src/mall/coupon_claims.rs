@@ -8,11 +8,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::coupons::Coupon;
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
+    calendar::DAY_MICROS,
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
-
-const DAY_MICROS: i64 = 86_400_000_000;
 
 words! {
     /// How far a claimed coupon is.

@@ -16,12 +16,12 @@ use super::{
 };
 use crate::{
     OperationalError, OrderClosed, OrderReceived, ReceivedLine, Scope, Services, WriteTransaction,
+    calendar::DAY_MICROS,
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, Nothing},
     outbox,
 };
 
-const DAY_MICROS: i64 = 86_400_000_000;
 /// Orders looked for at once whose next step is due.
 const DUE_ORDERS: i64 = 500;
 
@@ -395,14 +395,11 @@ pub async fn sweep(services: &Services) -> Result<Swept, OperationalError> {
         for (order_id, tenant_id, _) in due {
             let mut tx = services.mall().begin(now).await?;
             let scope = Scope::of(tenant_id, now);
-            match step(&mut tx, scope, order_id, &mut swept).await {
-                Ok(()) => tx.commit().await?,
+            let done = step(&mut tx, scope, order_id, &mut swept).await;
+            match tx.end(done).await {
                 // Somebody else is at it; the next sweep looks again.
-                Err(OperationalError::Contended { .. }) => tx.rollback().await?,
-                Err(error) => {
-                    tx.rollback().await?;
-                    return Err(error);
-                }
+                Err(OperationalError::Contended { .. }) => {}
+                done => done?,
             }
         }
     }

@@ -22,13 +22,12 @@ use super::{
 };
 use crate::{
     OperationalError, Services, WriteTransaction,
+    database::ATTEMPTS,
     http::{ErrorBody, Failure},
 };
 
 /// How far the time of a notification may be from ours, in seconds.
 const CLOCK_DIFFERENCE_SECONDS_MAX: u64 = 300;
-/// How often a transaction that meets another on a server is begun.
-const ATTEMPTS: usize = 10;
 
 /// A notification of a payment channel. The header `Payment-Timestamp` is the time it was sent, in
 /// seconds since 1970 (UTC), and `Payment-Signature` the HMAC-SHA256, in hexadecimal, of that text, a
@@ -119,7 +118,7 @@ fn read(
     let signed = settings.payment_channels.secret(&notification.channel).is_some_and(|secret| {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let message = [sent.as_bytes(), b".", body].concat();
-        from_hex(signature).is_some_and(|tag| hmac::verify(&key, &message, &tag).is_ok())
+        hex::decode(signature).is_ok_and(|tag| hmac::verify(&key, &message, &tag).is_ok())
     });
     // An unknown channel is told as a wrong signature is: who asks learns nothing of either.
     if !signed {
@@ -132,15 +131,6 @@ fn read(
             "the notification was sent more than five minutes from now",
         )),
     }
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| {
-            u8::from_str_radix(str::from_utf8(pair).ok().filter(|p| p.len() == 2)?, 16).ok()
-        })
-        .collect()
 }
 
 async fn act(
@@ -200,14 +190,8 @@ pub(crate) async fn post(
     for attempt in 1.. {
         let now = services.now();
         let mut tx = services.mall().begin(now).await?;
-        let done = match act(&mut tx, now, windows, &notification).await {
-            Ok(done) => tx.commit().await.map(|()| done),
-            Err(error) => {
-                tx.rollback().await?;
-                Err(error)
-            }
-        };
-        match done {
+        let done = act(&mut tx, now, windows, &notification).await;
+        match tx.end(done).await {
             Err(OperationalError::Contended { .. }) if attempt < ATTEMPTS => {}
             done => return Ok(Json(done?)),
         }

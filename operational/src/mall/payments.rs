@@ -14,6 +14,7 @@ use crate::{
     OperationalError, OrderPaid, Page, PaidLine, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
+    names::is_name,
     outbox,
 };
 
@@ -111,8 +112,7 @@ pub(super) async fn settle(
     method: &str,
     windows: Option<Windows>,
 ) -> Result<PaidOrder, OperationalError> {
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if method.is_empty() || method.len() > METHOD_LENGTH_MAX || !method.chars().all(word) {
+    if !is_name(method, METHOD_LENGTH_MAX) {
         return Err(OperationalError::invalid(
             "method must be a name of up to 32 lower-case letters, digits and underscores",
         ));

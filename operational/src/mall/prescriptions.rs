@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
+    calendar::DAY_MICROS,
     database::{Connection, Micros, insert, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
     scope::check_time,
@@ -25,7 +26,7 @@ use crate::{
 /// The most medicines of a prescription.
 const ITEMS_MAX: usize = 20;
 /// A prescription is valid for 90 days at most: the longest supply a chronic patient is prescribed.
-const VALID_MICROS_MAX: i64 = 90 * 86_400_000_000;
+const VALID_MICROS_MAX: i64 = 90 * DAY_MICROS;
 
 words! {
     /// How far a prescription is.

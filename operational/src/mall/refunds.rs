@@ -21,14 +21,13 @@ use super::{
 };
 use crate::{
     OperationalError, OrderRefunded, RefundedLine, Scope, WriteTransaction,
+    calendar::DAY_MICROS,
     database::{Connection, Micros, insert, insert_one, record, sql, words},
     outbox,
 };
 
 pub use decisions::{Decision, approve, fail, reject, succeed};
 pub(super) use decisions::{fail_of_channel, succeed_of_channel};
-
-const DAY_MICROS: i64 = 86_400_000_000;
 
 words! {
     /// Why something is given back.

@@ -1,7 +1,7 @@
+use crate::{calendar::DAY_MICROS, names::is_name};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 const MINUTE_MICROS: i64 = 60_000_000;
-const DAY_MICROS: i64 = 86_400_000_000;
 
 /// What the mall goes by. The defaults are those of a small hospital.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,13 +58,12 @@ impl FromStr for PaymentChannels {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         text.split(',')
             .filter(|channel| !channel.trim().is_empty())
             .map(|channel| {
                 let (name, secret) =
                     channel.trim().split_once('=').ok_or("must be of the form name=secret,..")?;
-                if name.is_empty() || name.len() > 32 || !name.chars().all(word) {
+                if !is_name(name, 32) {
                     return Err("names channels by up to 32 lower-case letters, digits and _");
                 }
                 match secret.len() < SECRET_LENGTH_MIN {

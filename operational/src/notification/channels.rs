@@ -148,8 +148,7 @@ impl Channel for Webhook {
 pub(super) fn signature(secret: &[u8; 32], seconds: i64, body: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let tag = hmac::sign(&key, format!("{seconds}.{body}").as_bytes());
-    let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("t={seconds},v1={hex}")
+    format!("t={seconds},v1={}", hex::encode(tag))
 }
 
 const PRIVATE: &str = "the name is of a private network";

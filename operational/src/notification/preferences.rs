@@ -7,14 +7,14 @@ use utoipa::{OpenApi, ToSchema};
 use super::ChannelKind;
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
+    calendar::SHANGHAI_MICROS,
     database::{Connection, Micros, sql},
     http::{Answer, Command, ErrorBody, Failure, Id},
+    names::is_name,
 };
 
 const MINUTE_MICROS: i64 = 60 * 1_000_000;
 const DAY_MINUTES: i64 = 24 * 60;
-/// A person's day is that of Asia/Shanghai: eight hours ahead, all year.
-const OFFSET_MINUTES: i64 = 8 * 60;
 const MUTED_MAX: usize = 50;
 
 /// What a person wants to be told.
@@ -68,7 +68,8 @@ impl Preference {
         let (Some(from), Some(to)) = (self.quiet_from_minute, self.quiet_to_minute) else {
             return now;
         };
-        let minute = (now.div_euclid(MINUTE_MICROS) + OFFSET_MINUTES).rem_euclid(DAY_MINUTES);
+        let minute = (now.div_euclid(MINUTE_MICROS) + SHANGHAI_MICROS / MINUTE_MICROS)
+            .rem_euclid(DAY_MINUTES);
         let quiet =
             if from <= to { (from..to).contains(&minute) } else { minute >= from || minute < to };
         if !quiet {
@@ -129,9 +130,7 @@ async fn change(
             "quiet_from_minute and quiet_to_minute go together, each 0 to 1439",
         ));
     }
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let is_name = |name: &String| !name.is_empty() && name.len() <= 64 && name.chars().all(word);
-    if new.muted.len() > MUTED_MAX || !new.muted.iter().all(is_name) {
+    if new.muted.len() > MUTED_MAX || !new.muted.iter().all(|name| is_name(name, 64)) {
         return Err(OperationalError::invalid("muted must be at most 50 names of templates"));
     }
     // Whoever makes the row first keeps it to the end of its transaction.

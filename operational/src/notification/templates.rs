@@ -16,6 +16,7 @@ use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql},
     http::{Answer, Command, ErrorBody, Failure, List, Page, Params},
+    names::is_name,
 };
 
 const TITLE_LENGTH_MAX: usize = 200;
@@ -120,8 +121,7 @@ async fn change(
     name: &str,
     new: &NewNotificationTemplate,
 ) -> Result<NotificationTemplate, OperationalError> {
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if name.is_empty() || name.len() > 64 || !name.chars().all(word) {
+    if !is_name(name, 64) {
         return Err(OperationalError::invalid(
             "the name must be 1 to 64 lower-case letters, digits and underscores",
         ));

@@ -146,13 +146,14 @@ async fn deliver(
     messages: &[Message],
 ) -> Result<(), OperationalError> {
     let mut tx = (consumer.database)(services).begin(services.now()).await?;
+    let mut received = Ok(());
     for message in messages {
-        if let Err(error) = (consumer.receive)(&mut tx, message).await {
-            tx.rollback().await?;
-            return Err(error);
+        received = (consumer.receive)(&mut tx, message).await;
+        if received.is_err() {
+            break;
         }
     }
-    tx.commit().await?;
+    tx.end(received).await?;
     let mut tx = source.begin_internal().await?;
     sql("delete from outbox where outbox_id in {list}")
         .list(messages.iter().map(|message| message.outbox_id))

@@ -6,9 +6,7 @@
 //! always something that moves a programme on, until it ends.
 
 use super::super::templates::{Step, Template};
-use crate::OperationalError;
-
-const DAY_MICROS: i64 = 86_400 * 1_000_000;
+use crate::{OperationalError, calendar::DAY_MICROS};
 
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

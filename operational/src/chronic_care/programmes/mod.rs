@@ -21,12 +21,11 @@ use super::{
 };
 use crate::{
     NotificationRequested, OperationalError, Scope, WriteTransaction,
-    chronic_care::dispensings::business_day,
+    calendar::{DAY_MICROS, business_day},
     database::{Connection, Micros, insert_one, record, sql, words},
     outbox,
 };
 
-const DAY_MICROS: i64 = 86_400 * 1_000_000;
 /// Programmes that one run of the sweep moves on.
 const SWEEP_BATCH: i64 = 200;
 /// Timers of one programme that one run of the sweep fires: one that was left alone for years takes several.
