@@ -20,7 +20,10 @@ use medlake_operational::{
 use medlake_query_server::{Dashboard, QueryServer, QueryServerConfig};
 use medlake_semantic_layer::Model;
 use medlake_transforms::Transforms;
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,7 +34,7 @@ use crate::{
     input::{
         self,
         simulate::{
-            backfill::{self, BackfillConfig},
+            backfill::{self, BackfillConfig, Stage},
             live::{self, LiveConfig},
         },
     },
@@ -72,18 +75,24 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<Parts> {
     start_doors(&mut parts, server, http, postgres);
     parts.start("pipeline", |cancel| conductor.run(cancel));
     parts.start("control", |cancel| control.run(cancel));
-    let publishing = start_services(&mut parts, &config, services.clone(), listen).await?;
+    let simulated = simulated(&config, &services).await?;
+    let begun = simulated.as_ref().is_some_and(|simulated| simulated.history.days > 0);
+    let (stage, past) = watch::channel(if begun { Stage::Begun } else { Stage::Whole });
+    let publishing =
+        start_services(&mut parts, &config, services.clone(), listen, past.clone()).await?;
     pulse.publishes(publishing);
-    if config.simulate.enabled && config.operational.access == Access::Tokens {
-        say("no simulated traffic: the services want tokens, and it has none");
-    } else if config.simulate.enabled {
-        let simulated = simulated(&config, &services).await?;
+    if let Some(Simulated { history, live }) = simulated {
         parts.start("simulator", |cancel| async move {
-            if simulated.history.days > 0 {
-                let made = backfill::run(&services, simulated.history, &cancel).await?;
-                tracing::info!("{made}");
+            let traffic = live::run(live, past, cancel.clone());
+            if !begun {
+                return traffic.await;
             }
-            live::run(simulated.live, cancel).await
+            let history = async {
+                let made = backfill::run(&services, history, &stage, &cancel).await?;
+                tracing::info!("{made}");
+                anyhow::Ok(())
+            };
+            tokio::try_join!(history, traffic).map(|((), ())| ())
         });
     }
     say_where_to_look(&config, true);
@@ -96,7 +105,8 @@ pub(crate) async fn operational(config: Config) -> anyhow::Result<Parts> {
     let services = open_services(&config, Arc::new(Notify::new())).await?;
     let listen = bind(config.operational.listen, "operational.listen").await?;
     let mut parts = Parts::default();
-    start_services(&mut parts, &config, services, listen).await?;
+    let (_, past) = watch::channel(Stage::Whole);
+    start_services(&mut parts, &config, services, listen, past).await?;
     say(&format!("services  http://{}/openapi.json", config.operational.listen));
     Ok(parts)
 }
@@ -181,14 +191,16 @@ pub(crate) async fn simulate(
         None => None,
     };
     let live = live.map(|services| traffic(config, services));
+    let (stage, past) = watch::channel(Stage::Begun);
     parts.start("simulator", |cancel| async move {
         if let Some((services, history)) = history {
-            let made = backfill::run(&services, history, &cancel).await?;
+            let made = backfill::run(&services, history, &stage, &cancel).await?;
             services.close().await;
             say(&made.to_string());
         }
+        stage.send_replace(Stage::Whole);
         match live {
-            Some(live) => live::run(live, cancel).await,
+            Some(live) => live::run(live, past, cancel).await,
             None => Ok(()),
         }
     });
@@ -319,12 +331,14 @@ fn key_file(config: &Config) -> PathBuf {
 }
 
 /// The HTTP door of the services stops first; what it committed last is still delivered between
-/// them before their databases are closed.
+/// them before their databases are closed. What is due by the clock is done when the `past` is whole:
+/// until then it is the past's to do.
 async fn start_services(
     parts: &mut Parts,
     config: &Config,
     services: Services,
     listen: TcpListener,
+    mut past: watch::Receiver<Stage>,
 ) -> anyhow::Result<Publishing> {
     let publishing = publishing::start(parts, config, &services).await?;
     let shown = publishing.clone();
@@ -332,8 +346,13 @@ async fn start_services(
     greet_first_administrator(config, &services).await?;
     let router = services.router();
     parts.start("outbox", |cancel| async move {
-        let timers = services.run_timers(cancel.clone().cancelled_owned());
-        tokio::join!(services.run_dispatcher(cancel.cancelled_owned()), timers);
+        let timers = async {
+            let whole = past.wait_for(|stage| *stage == Stage::Whole);
+            if matches!(cancel.run_until_cancelled(whole).await, Some(Ok(_))) {
+                services.run_timers(cancel.clone().cancelled_owned()).await;
+            }
+        };
+        tokio::join!(services.run_dispatcher(cancel.clone().cancelled_owned()), timers);
         services.close().await;
         Ok(())
     });
@@ -451,12 +470,19 @@ struct Simulated {
 }
 
 /// The people of the history there is go on, whatever the settings say of others.
-async fn simulated(config: &Config, services: &Services) -> anyhow::Result<Simulated> {
+async fn simulated(config: &Config, services: &Services) -> anyhow::Result<Option<Simulated>> {
+    if !config.simulate.enabled {
+        return Ok(None);
+    }
+    if config.operational.access == Access::Tokens {
+        say("no simulated traffic: the services want tokens, and it has none");
+        return Ok(None);
+    }
     let SimulateSettings { seed, people, history_days, .. } = config.simulate;
     let wanted = BackfillConfig { seed, people, days: history_days };
     let history = backfill::of(services).await?.unwrap_or(wanted);
     let live = LiveConfig { seed: history.seed, people: history.people, ..traffic(config, None) };
-    Ok(Simulated { history, live })
+    Ok(Some(Simulated { history, live }))
 }
 
 fn traffic(config: &Config, services: Option<String>) -> LiveConfig {

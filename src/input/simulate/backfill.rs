@@ -1,8 +1,11 @@
-//! A history put into the databases: the services' own functions at past times, a day in one
-//! transaction of each database, and the three beside each other.
+//! A history put into the databases: the services' own functions at past times, a day or a piece of
+//! it in one transaction of each database, and the three beside each other.
 //!
-//! Each database notes with each day that it has it. A history that was cut short is drawn again
-//! from its beginning, which takes a second, and each database leaves out the days it has.
+//! Each database notes with each piece that it has it. A history that was cut short is drawn again
+//! from its beginning, which takes a second, and each database leaves out what it has.
+//!
+//! The traffic of today goes on beside it with those of whom the history has nothing but orders
+//! ([`Stage`]), so that it comes out the same with traffic and without.
 
 mod care;
 mod distribution;
@@ -13,7 +16,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use anyhow::Context;
 use medlake_operational::{Database, OperationalError, Scope, Services, WriteTransaction};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,6 +30,19 @@ const NAME: &str = "simulated history";
 /// Ids of a history's orders are above this one, so that they follow from the history itself.
 const ORDER_IDS: i64 = 20_000_000_000;
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// So many acts are one transaction, half a second's: who orders meanwhile waits for no more.
+const ACTS_AT_ONCE: usize = 2_000;
+
+/// How far a history is, to those who go on with its people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Nothing may be relied on.
+    Begun,
+    /// Pharmacies, products and coupons are there.
+    Goods,
+    /// All of it is there.
+    Whole,
+}
 
 /// Which history to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,13 +102,15 @@ impl fmt::Display for BackfillReport {
     }
 }
 
-/// Makes what is missing of a history, up to now or, if it was begun before, up to when it was begun.
+/// Makes what is missing of a history, up to now or, if it was begun before, up to when it was begun,
+/// and says in `stage` how far it is; one that is cancelled does not become whole.
 ///
 /// # Errors
 /// When the databases have another history, or fail.
 pub(crate) async fn run(
     services: &Services,
     config: BackfillConfig,
+    stage: &watch::Sender<Stage>,
     cancel: &CancellationToken,
 ) -> anyhow::Result<BackfillReport> {
     let started = Instant::now();
@@ -106,24 +124,27 @@ pub(crate) async fn run(
     };
     let mut mall = mall::Mall::open(services, &model, noted.from).await?;
     let mut distribution =
-        distribution::Distribution::open(services, &model, &mall.products, noted.from).await?;
+        distribution::Distribution::open(services, &model, &mall.products, noted).await?;
     let mut care = care::Care::open(&model);
+    stage.send_replace(Stage::Goods);
     let done = [
         position(services.mall(), noted).await?,
         position(services.distribution(), noted).await?,
         position(services.chronic_care(), noted).await?,
     ];
     let mut reported = started;
-    for chunk in History::new(Arc::clone(&model), noted.from, noted.until) {
+    let history = History::new(Arc::clone(&model), noted.from, noted.until);
+    for chunk in history.flat_map(|chunk| chunk.pieces(ACTS_AT_ONCE)) {
         if done.iter().all(|done| chunk.until <= *done) {
             continue;
         }
         if cancel.is_cancelled() {
-            break;
+            report.elapsed = started.elapsed();
+            return Ok(report);
         }
         report.there = false;
         let note = serde_json::to_string(&Noted { done: chunk.until, ..noted })?;
-        let missing = |database: usize| chunk.until > done[database];
+        let missing = |database: usize| (chunk.until > done[database]).then_some(done[database]);
         let now = services.now();
         // What the days before mean to the others comes before this day, which may build on it.
         if done.iter().all(|done| chunk.until > *done) {
@@ -156,6 +177,7 @@ pub(crate) async fn run(
         }
     }
     services.deliver_outbox().await?;
+    stage.send_replace(Stage::Whole);
     report.elapsed = started.elapsed();
     Ok(report)
 }
@@ -220,29 +242,39 @@ trait Part {
         step: &Step,
     ) -> Result<bool, OperationalError>;
 
+    /// Writes what it has kept back of the steps until now.
+    async fn end_of_piece(
+        &mut self,
+        _: &mut WriteTransaction,
+        _: Scope,
+    ) -> Result<(), OperationalError> {
+        Ok(())
+    }
+
     /// What the service does by itself at the end of a day.
     async fn end_of_day(
         &mut self,
-        tx: &mut WriteTransaction,
-        scope: Scope,
-    ) -> Result<(), OperationalError>;
+        _: &mut WriteTransaction,
+        _: Scope,
+    ) -> Result<(), OperationalError> {
+        Ok(())
+    }
 }
 
-/// Does a database's part of a chunk, if it is missing; it is there from the commit on.
+/// Does a database's part of a chunk that it does not have since `missing`, if there is one; it is
+/// there from the commit on.
 async fn carry_out(
     database: &Database,
     part: &mut impl Part,
     chunk: &Chunk,
     note: &str,
-    missing: bool,
+    missing: Option<i64>,
     now: i64,
 ) -> anyhow::Result<Option<(WriteTransaction, Tally)>> {
-    if !missing {
-        return Ok(None);
-    }
+    let Some(done) = missing else { return Ok(None) };
     let mut tally = Tally::default();
     let mut tx = database.begin(now).await?;
-    for step in &chunk.steps {
+    for step in chunk.steps.iter().filter(|step| step.at >= done) {
         // What is refused in the middle of it leaves nothing behind.
         let marked = matches!(step.act, Act::Place(_));
         if marked {
@@ -273,7 +305,10 @@ async fn carry_out(
             tx.keep().await?;
         }
     }
-    part.end_of_day(&mut tx, Scope::at(chunk.until)).await?;
+    part.end_of_piece(&mut tx, Scope::at(chunk.until)).await?;
+    if chunk.ends_day {
+        part.end_of_day(&mut tx, Scope::at(chunk.until)).await?;
+    }
     tx.set_progress(NAME, note).await?;
     Ok(Some((tx, tally)))
 }

@@ -44,11 +44,33 @@ pub(super) struct History {
     orders: i64,
 }
 
-/// What happens in `[from, until)`.
+/// What happens until a time, from where the one before it ended.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) until: i64,
+    /// Whether a day of the history ends with it.
+    pub(super) ends_day: bool,
     pub(super) steps: Vec<Step>,
+}
+
+impl Chunk {
+    /// The same in pieces of at most `steps`, or of as many as are at one time.
+    pub(super) fn pieces(mut self, steps: usize) -> Vec<Self> {
+        let mut pieces = Vec::new();
+        while self.steps.len() > steps.max(1) {
+            let until = self.steps[steps].at;
+            let mut end = self.steps.partition_point(|step| step.at < until);
+            if end == 0 {
+                end = self.steps.partition_point(|step| step.at <= until);
+            }
+            let Some(next) = self.steps.get(end) else { break };
+            let (until, rest) = (next.at, self.steps.split_off(end));
+            let steps = std::mem::replace(&mut self.steps, rest);
+            pieces.push(Self { until, ends_day: false, steps });
+        }
+        pieces.push(self);
+        pieces
+    }
 }
 
 /// How a patient's treatment goes. Days are counted from the first of the history.
@@ -254,7 +276,8 @@ impl Iterator for History {
         // Stable: what is drawn first comes first where times are the same.
         steps.sort_by_key(|step| step.at);
         self.day += 1;
-        Some(Chunk { until: self.midnight(self.day).min(self.until), steps })
+        let until = self.midnight(self.day).min(self.until);
+        Some(Chunk { until, ends_day: true, steps })
     }
 }
 

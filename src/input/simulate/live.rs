@@ -4,6 +4,7 @@ mod people;
 mod session;
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,14 +15,16 @@ use std::{
 use anyhow::Context;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rand_distr::{Distribution, Exp};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    backfill::Stage,
     behaviour::{self, Model},
     client::{Client, Refused},
 };
 use crate::clock::{self, Clock};
+use people::World;
 use session::Session;
 
 /// Visits to the mall, dose events, readings and follow-ups for each order.
@@ -75,19 +78,28 @@ const ARRIVALS: [(Arrival, f64); 4] = [
     (Arrival::FollowUp, FOLLOW_UPS_PER_ORDER),
 ];
 
-/// Makes traffic until `cancel` is cancelled.
+/// Makes traffic until `cancel` is cancelled: as far as the `past` is, until that is whole, with those
+/// of its people alone who are nothing but buyers. What the past has still to make is not made here.
 ///
 /// # Errors
 /// When the configuration cannot be used, or the services refuse what the traffic needs.
-pub(crate) async fn run(config: LiveConfig, cancel: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    config: LiveConfig,
+    past: watch::Receiver<Stage>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
     tokio::select! {
         biased;
         () = cancel.cancelled() => Ok(()),
-        ended = traffic(config, clock::machine()) => ended,
+        ended = traffic(config, past, clock::machine()) => ended,
     }
 }
 
-async fn traffic(config: LiveConfig, clock: Clock) -> anyhow::Result<()> {
+async fn traffic(
+    config: LiveConfig,
+    mut past: watch::Receiver<Stage>,
+    clock: Clock,
+) -> anyhow::Result<()> {
     let LiveConfig { services, orders_per_second, seed, people } = config;
     anyhow::ensure!(
         orders_per_second.is_finite() && orders_per_second > 0.0,
@@ -97,10 +109,23 @@ async fn traffic(config: LiveConfig, clock: Clock) -> anyhow::Result<()> {
     // Keys must not be those of an earlier run, whose answers the services still remember.
     let run = clock();
     let model = Arc::new(Model::new(seed, people));
-    let world = people::set_up(&client, model, run)
+    reached(&mut past, Stage::Goods).await;
+    let is_whole = *past.borrow() == Stage::Whole;
+    let shops = people::Shops::set_up(&client, Arc::clone(&model))
         .await
-        .context("could not set up the pharmacies, products and people of the simulation")?;
-    let world = Arc::new(world);
+        .context("could not set up the pharmacies and products of the simulation")?;
+    // Not in the queue of the traffic.
+    let setting_up = Client::new(&services)?;
+    let mut whole = pin!(async {
+        reached(&mut past, Stage::Whole).await;
+        let world = World::set_up(&setting_up, shops.clone(), clock()).await;
+        world.map(Arc::new).context("could not set up the people of the simulation")
+    });
+    let mut all_are_there = is_whole;
+    let mut world = match is_whole {
+        true => whole.as_mut().await?,
+        false => Arc::new(World::of_passers_by(shops.clone())),
+    };
     tracing::info!(orders_per_second, seed, people, "traffic begins");
     let tally = Arc::new(Tally::default());
     let mut random = StdRng::seed_from_u64(seed);
@@ -115,25 +140,36 @@ async fn traffic(config: LiveConfig, clock: Clock) -> anyhow::Result<()> {
         due = (due + Duration::from_secs_f64(gaps.sample(&mut random)))
             .max(Instant::now().checked_sub(BEHIND_MAX).unwrap_or(due));
         let arrival = draw(&mut random, per_order);
+        let seed = random.random();
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = sessions.join_next() => ended.context("a session stopped")?,
+                made = &mut whole, if !all_are_there => {
+                    (world, all_are_there) = (made?, true);
+                }
+                _ = report.tick() => tally.report(sessions.len()),
+                () = tokio::time::sleep_until(due), if sessions.len() < SESSIONS_MAX => break,
+            }
+        }
         let session = Session {
             client: Arc::clone(&client),
             world: Arc::clone(&world),
             tally: Arc::clone(&tally),
             clock: Arc::clone(&clock),
-            random: StdRng::seed_from_u64(random.random()),
+            random: StdRng::seed_from_u64(seed),
             key: format!("{run:x}-{number}"),
         };
-        loop {
-            tokio::select! {
-                biased;
-                Some(ended) = sessions.join_next() => ended.context("a session stopped")?,
-                _ = report.tick() => tally.report(sessions.len()),
-                () = tokio::time::sleep_until(due), if sessions.len() < SESSIONS_MAX => break,
-            }
-        }
         sessions.spawn(session.run(arrival));
     }
     Ok(())
+}
+
+/// Waits until the past is so far; for good if it stops before.
+async fn reached(past: &mut watch::Receiver<Stage>, stage: Stage) {
+    if past.wait_for(|at| *at >= stage).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Merged Poisson processes: each arrival is of one kind, in proportion to the rates.

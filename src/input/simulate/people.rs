@@ -141,6 +141,13 @@ impl Population {
         self.activity.draw(random)
     }
 
+    /// Whether they are neither patient nor distributor, and nobody referred them.
+    pub(super) fn is_buyer_alone(&self, place: usize) -> bool {
+        let person = &self.people[place];
+        let distributor = place >= self.people.len() - self.members.len();
+        person.patient.is_none() && person.promoter.is_none() && !distributor
+    }
+
     /// A patient, all as likely.
     pub(super) fn any_patient(&self, random: &mut StdRng) -> usize {
         random.random_range(0..self.patients)

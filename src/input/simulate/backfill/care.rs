@@ -146,12 +146,4 @@ impl Part for Care {
         }
         Ok(true)
     }
-
-    async fn end_of_day(
-        &mut self,
-        _: &mut WriteTransaction,
-        _: Scope,
-    ) -> Result<(), OperationalError> {
-        Ok(())
-    }
 }

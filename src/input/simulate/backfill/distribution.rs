@@ -14,7 +14,7 @@ use medlake_operational::{
     },
 };
 
-use super::Part;
+use super::{Noted, Part};
 use crate::input::simulate::{
     DAY_MICROS, SHANGHAI_MICROS,
     behaviour::{Act, Model, Step},
@@ -43,13 +43,15 @@ impl Distribution {
         services: &Services,
         model: &Arc<Model>,
         products: &[i64],
-        from: i64,
-    ) -> Result<Self, OperationalError> {
+        noted: Noted,
+    ) -> anyhow::Result<Self> {
         let mut tx = services.distribution().begin(services.now()).await?;
         if tx.progress(super::NAME).await?.is_none() {
             for rule in catalogue::rules(products) {
-                rules::create(&mut tx, Scope::at(from), rule).await?;
+                rules::create(&mut tx, Scope::at(noted.from), rule).await?;
             }
+            // From here on they are there.
+            tx.set_progress(super::NAME, &serde_json::to_string(&noted)?).await?;
         }
         tx.commit().await?;
         Ok(Self { model: Arc::clone(model), codes: HashMap::new() })

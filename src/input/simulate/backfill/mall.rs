@@ -244,7 +244,7 @@ impl Part for Mall {
         Ok(true)
     }
 
-    async fn end_of_day(
+    async fn end_of_piece(
         &mut self,
         tx: &mut WriteTransaction,
         scope: Scope,

@@ -80,7 +80,9 @@ async fn a_history_that_was_cut_short_goes_on_and_nothing_is_doubled() {
     let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let never = CancellationToken::new();
     let services_whole = services(whole.path()).await;
-    let report = run(&services_whole, CONFIG, &never).await.unwrap();
+    let (stage, mut past) = watch::channel(Stage::Begun);
+    let report = run(&services_whole, CONFIG, &stage, &never).await.unwrap();
+    assert_eq!(*past.borrow_and_update(), Stage::Whole);
     assert_eq!((report.days, report.people, report.refused), (40, 200, 0));
     assert!(report.acts > 2_000 && report.orders > 200, "{report}");
     let expected = content(&services_whole).await;
@@ -91,7 +93,7 @@ async fn a_history_that_was_cut_short_goes_on_and_nothing_is_doubled() {
     let noted = begin(&services_cut, CONFIG).await.unwrap();
     let mut mall = mall::Mall::open(&services_cut, &model, noted.from).await.unwrap();
     let mut distribution =
-        distribution::Distribution::open(&services_cut, &model, &mall.products, noted.from)
+        distribution::Distribution::open(&services_cut, &model, &mall.products, noted)
             .await
             .unwrap();
     let mut care = care::Care::open(&model);
@@ -100,10 +102,12 @@ async fn a_history_that_was_cut_short_goes_on_and_nothing_is_doubled() {
         let note = serde_json::to_string(&Noted { done: chunk.until, ..noted }).unwrap();
         let (s, n) = (&services_cut, &note);
         s.deliver_outbox().await.unwrap();
+        let days = |days| (day < days).then_some(noted.from);
         let of_distribution =
-            carry_out(s.distribution(), &mut distribution, &chunk, n, day < 16, NOW).await.unwrap();
-        let of_care = carry_out(s.chronic_care(), &mut care, &chunk, n, true, NOW).await.unwrap();
-        let of_mall = carry_out(s.mall(), &mut mall, &chunk, n, day < 15, NOW).await.unwrap();
+            carry_out(s.distribution(), &mut distribution, &chunk, n, days(16), NOW).await.unwrap();
+        let of_care =
+            carry_out(s.chronic_care(), &mut care, &chunk, n, days(17), NOW).await.unwrap();
+        let of_mall = carry_out(s.mall(), &mut mall, &chunk, n, days(15), NOW).await.unwrap();
         for (tx, _) in [of_distribution, of_care, of_mall].into_iter().flatten() {
             tx.commit().await.unwrap();
         }
@@ -111,16 +115,21 @@ async fn a_history_that_was_cut_short_goes_on_and_nothing_is_doubled() {
     drop((mall, distribution, care));
     services_cut.close().await;
     let services_cut = services(cut.path()).await;
-    let rest = run(&services_cut, CONFIG, &never).await.unwrap();
+    let stopped = CancellationToken::new();
+    stopped.cancel();
+    let (stage, past) = watch::channel(Stage::Begun);
+    assert_eq!(run(&services_cut, CONFIG, &stage, &stopped).await.unwrap().acts, 0);
+    assert_eq!(*past.borrow(), Stage::Goods);
+    let rest = run(&services_cut, CONFIG, &stage, &never).await.unwrap();
     assert_eq!(rest.refused, 0);
     assert!(rest.acts < report.acts && !rest.there);
     same(&content(&services_cut).await, &expected);
 
     // Again: nothing to do. Another history: refused, with what to do.
-    let again = run(&services_cut, CONFIG, &never).await.unwrap();
+    let again = run(&services_cut, CONFIG, &stage, &never).await.unwrap();
     assert!(again.there && again.acts == 0);
     same(&content(&services_cut).await, &expected);
     let other = BackfillConfig { people: 300, ..CONFIG };
-    let error = run(&services_cut, other, &never).await.unwrap_err().to_string();
+    let error = run(&services_cut, other, &stage, &never).await.unwrap_err().to_string();
     assert!(error.contains("40 days, 200 people and seed 7"), "{error}");
 }

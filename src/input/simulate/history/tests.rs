@@ -65,6 +65,35 @@ fn a_history_is_in_order_and_follows_from_the_seed() {
 }
 
 #[test]
+fn pieces_of_a_day_are_the_day() {
+    let model = Arc::new(Model::new(7, 400));
+    let chunks = || History::new(Arc::clone(&model), FROM, FROM + 2 * DAY_MICROS);
+    for most in [1, 7, 100_000] {
+        for chunk in chunks() {
+            let (until, steps) = (chunk.until, chunk.steps.clone());
+            let mut from = chunk.until - DAY_MICROS;
+            let pieces = chunk.pieces(most);
+            assert_eq!(pieces.len() == 1, most > steps.len());
+            assert!(pieces.iter().rev().skip(1).all(|piece| !piece.ends_day));
+            let last = pieces.last().unwrap();
+            assert!(last.ends_day && last.until == until);
+            let mut all = Vec::new();
+            for piece in pieces {
+                // Whoever has the pieces before has none of this one.
+                assert!(piece.steps.iter().all(|step| (from..piece.until).contains(&step.at)));
+                let one_time = piece.steps.iter().all(|step| step.at == piece.steps[0].at);
+                assert!(piece.steps.len() <= most || one_time);
+                from = piece.until;
+                all.extend(piece.steps);
+            }
+            assert_eq!(all, steps);
+        }
+    }
+    // Sixteen acts at the midnight that it begins at are one piece.
+    assert!(chunks().next().unwrap().pieces(1).len() > 100);
+}
+
+#[test]
 fn as_much_happens_as_is_said() {
     let (model, steps) = history(1, 2_000, 90);
     let count = |wanted: fn(&Act) -> bool| {

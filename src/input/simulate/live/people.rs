@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use rand::rngs::StdRng;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -13,20 +14,28 @@ use super::{Client, Refused};
 use crate::input::simulate::{
     DAY_MICROS, SHANGHAI_MICROS,
     behaviour::Model,
-    catalogue::{self, PRODUCTS},
+    catalogue::{self, COUPONS, PRODUCTS},
     history::KNOWN_AFTER_MICROS,
-    people::Patient,
+    people::{Patient, Population},
 };
 
 /// Rows of one page of a list.
 const LIST_ROWS: usize = 1_000;
 
-/// What the model's people and things are to the services.
-pub(super) struct World {
+/// What the model's shops and goods are to the services.
+#[derive(Clone)]
+pub(super) struct Shops {
     pub(super) model: Arc<Model>,
     pub(super) pharmacies: Vec<i64>,
     pub(super) products: Vec<i64>,
     pub(super) coupons: Vec<i64>,
+}
+
+/// The same, and what its people are.
+pub(super) struct World {
+    pub(super) shops: Shops,
+    /// Whether some of the people have still to become what they are.
+    partly: bool,
     /// The codes of the links of the distributors.
     pub(super) codes: Vec<String>,
     /// By the place of the person.
@@ -58,35 +67,74 @@ impl Enrolled {
     }
 }
 
+impl Shops {
+    /// Finds or makes them.
+    pub(super) async fn set_up(client: &Client, model: Arc<Model>) -> anyhow::Result<Self> {
+        let pharmacies = catalogue::pharmacies().into_iter().map(|p| (p.name.clone(), p));
+        let pharmacies = named(client, "/mall/pharmacies", "pharmacy_id", pharmacies)
+            .await
+            .context("pharmacies")?;
+        let products = catalogue::products().into_iter().map(|p| (p.name.clone(), p));
+        let products =
+            named(client, "/mall/products", "product_id", products).await.context("products")?;
+        let coupons = catalogue::coupons().into_iter().map(|c| (c.name.clone(), c));
+        let coupons =
+            named(client, "/mall/coupons", "coupon_id", coupons).await.context("coupons")?;
+        Ok(Self { model, pharmacies, products, coupons })
+    }
+}
+
 impl World {
+    /// Of those alone who are buyers and nothing else.
+    pub(super) fn of_passers_by(shops: Shops) -> Self {
+        let (codes, enrolled, bound) = (Vec::new(), Vec::new(), Mutex::default());
+        Self { shops, partly: true, codes, enrolled, bound }
+    }
+
+    /// Of all; finds or makes them at `now` (microseconds since 1970, UTC).
+    pub(super) async fn set_up(client: &Client, shops: Shops, now: i64) -> anyhow::Result<Self> {
+        let Shops { model, products, .. } = &shops;
+        let distributors = distributors(client, model, products).await.context("distributors")?;
+        let codes = codes(client, &distributors).await.context("links of distributors")?;
+        let enrolled = patients(client, model, now).await.context("patients")?;
+        Ok(Self { partly: false, codes, enrolled, bound: Mutex::default(), shops })
+    }
+
+    pub(super) fn population(&self) -> &Population {
+        &self.shops.model.population
+    }
+
+    /// Somebody who may come now, if there is anybody.
+    pub(super) fn visitor(&self, random: &mut StdRng) -> Option<usize> {
+        let person = self.population().anybody(random);
+        (!self.partly || self.population().is_buyer_alone(person)).then_some(person)
+    }
+
+    /// A patient with what the service calls them, if there is one.
+    pub(super) fn any_patient(&self, random: &mut StdRng) -> Option<(&Patient, &Enrolled)> {
+        if self.partly {
+            return None;
+        }
+        let place = self.population().any_patient(random);
+        self.population().people[place].patient.as_ref().zip(self.enrolled.get(place))
+    }
+
+    /// Whether this coupon may be claimed and used now: claims may be those of a past that is made.
+    pub(super) fn takes(&self, coupon: usize) -> bool {
+        !self.partly || !COUPONS[coupon].claimed
+    }
+
     /// The code of the link that somebody comes by, if by one and not done yet.
     pub(super) fn code(&self, person: usize) -> Option<&str> {
-        let member = self.model.population.people[person].promoter?;
+        let member = self.population().people[person].promoter?;
         // Poisoned or not, a set of places is whole.
         let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        (!bound.contains(&person)).then(|| &*self.codes[member])
+        (!bound.contains(&person)).then(|| self.codes.get(member).map(String::as_str)).flatten()
     }
 
     pub(super) fn note_bound(&self, person: usize) {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner).insert(person);
     }
-}
-
-/// Finds or makes what the traffic needs, at `now` (microseconds since 1970, UTC).
-pub(super) async fn set_up(client: &Client, model: Arc<Model>, now: i64) -> anyhow::Result<World> {
-    let pharmacies = catalogue::pharmacies().into_iter().map(|p| (p.name.clone(), p));
-    let pharmacies =
-        named(client, "/mall/pharmacies", "pharmacy_id", pharmacies).await.context("pharmacies")?;
-    let products = catalogue::products().into_iter().map(|p| (p.name.clone(), p));
-    let products =
-        named(client, "/mall/products", "product_id", products).await.context("products")?;
-    let coupons = catalogue::coupons().into_iter().map(|c| (c.name.clone(), c));
-    let coupons = named(client, "/mall/coupons", "coupon_id", coupons).await.context("coupons")?;
-    let distributors = distributors(client, &model, &products).await.context("distributors")?;
-    let codes = codes(client, &distributors).await.context("links of distributors")?;
-    let enrolled = patients(client, &model, now).await.context("patients")?;
-    let bound = Mutex::default();
-    Ok(World { model, pharmacies, products, coupons, codes, enrolled, bound })
 }
 
 /// Ids of all rows of a list, by what tells them apart; the oldest of several.

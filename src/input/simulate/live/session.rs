@@ -49,11 +49,11 @@ impl Session {
     }
 
     async fn visit(&mut self, world: &World) -> Result<(), Refused> {
+        let Some(person) = world.visitor(&mut self.random) else { return Ok(()) };
         Tally::add(&self.tally.visits);
-        let person = world.model.population.anybody(&mut self.random);
         if let Some(code) = world.code(person) {
             // Whoever is bound already stays so; that they came is noted.
-            let person_id = world.model.population.people[person].person_id;
+            let person_id = world.population().people[person].person_id;
             let body = json!({ "code": code, "person_id": person_id });
             match self.post("/distribution/touches", "follow", &body).await {
                 Err(refused) if !refused.is_conflict() && !refused.is_not_found() => {
@@ -63,7 +63,7 @@ impl Session {
             }
         }
         let started = Instant::now();
-        let acts = world.model.visit(person, 0, Pace::LIVE, &mut self.random);
+        let acts = world.shops.model.visit(person, 0, Pace::LIVE, &mut self.random);
         let mut order = Value::Null;
         // Completing is the mall's own to do.
         let acts = acts.iter().filter(|(_, act)| !matches!(act, Act::Complete));
@@ -97,9 +97,9 @@ impl Session {
                 Tally::add(&self.tally.paid);
             }
             Act::Visit(visit) => self.look(world, person, visit, step).await?,
-            Act::Claim { coupon } => {
-                let person_id = world.model.population.people[person].person_id;
-                let path = format!("/mall/coupons/{}/claims", world.coupons[*coupon]);
+            Act::Claim { coupon } if world.takes(*coupon) => {
+                let person_id = world.population().people[person].person_id;
+                let path = format!("/mall/coupons/{}/claims", world.shops.coupons[*coupon]);
                 self.post(&path, step, &json!({ "person_id": person_id })).await?;
             }
             Act::Ship => {
@@ -149,7 +149,7 @@ impl Session {
         let items: Vec<Value> = catalogue::prescribed(&basket.lines)
             .into_iter()
             .map(|(product, quantity)| {
-                json!({ "product_id": world.products[product], "quantity": quantity })
+                json!({ "product_id": world.shops.products[product], "quantity": quantity })
             })
             .collect();
         if items.is_empty() {
@@ -178,7 +178,7 @@ impl Session {
         visit: &Visit,
         step: &str,
     ) -> Result<(), Refused> {
-        let person_id = world.model.population.people[person].person_id;
+        let person_id = world.population().people[person].person_id;
         let body = json!({
             "visitor_key": format!("person-{person_id}"),
             "person_id": person_id,
@@ -191,7 +191,7 @@ impl Session {
                 (0, _) => json!({ "page": "home" }),
                 (_, None) => json!({ "page": "list" }),
                 (_, Some(product)) => {
-                    json!({ "page": "product", "product_id": world.products[*product] })
+                    json!({ "page": "product", "product_id": world.shops.products[*product] })
                 }
             };
             self.post(&path, &format!("{step}-page-{place}"), &body).await?;
@@ -200,9 +200,9 @@ impl Session {
     }
 
     async fn health(&mut self, world: &World, arrival: Arrival) -> Result<(), Refused> {
-        let place = world.model.population.any_patient(&mut self.random);
-        let Some(patient) = &world.model.population.people[place].patient else { return Ok(()) };
-        let enrolled = &world.enrolled[place];
+        let Some((patient, enrolled)) = world.any_patient(&mut self.random) else {
+            return Ok(());
+        };
         let (patient_id, now) = (enrolled.patient_id, (self.clock)());
         let random = &mut self.random;
         let act = match arrival {
@@ -262,14 +262,15 @@ fn order_body(world: &World, person: usize, basket: &Basket) -> Value {
         .lines
         .iter()
         .map(|(product, quantity)| {
-            json!({ "product_id": world.products[*product], "quantity": quantity })
+            json!({ "product_id": world.shops.products[*product], "quantity": quantity })
         })
         .collect();
+    let coupon = basket.coupon.filter(|coupon| world.takes(*coupon));
     json!({
-        "person_id": world.model.population.people[person].person_id,
-        "pharmacy_id": world.pharmacies[basket.pharmacy],
+        "person_id": world.population().people[person].person_id,
+        "pharmacy_id": world.shops.pharmacies[basket.pharmacy],
         "channel": basket.channel,
-        "coupon_id": basket.coupon.map(|coupon| world.coupons[coupon]),
+        "coupon_id": coupon.map(|coupon| world.shops.coupons[coupon]),
         "shipping_fen": basket.shipping_fen,
         "lines": lines,
     })

@@ -1,9 +1,11 @@
 use std::path::Path;
 
 use medlake_operational::{Services, Storage};
+use sqlx::AssertSqlSafe;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::input::simulate::backfill::{self, BackfillConfig};
 
 /// The services on a port of their own, until it is dropped.
 struct Served {
@@ -13,8 +15,11 @@ struct Served {
 }
 
 async fn serve(folder: &Path, address: &str) -> Served {
-    let services =
-        Services::open(&Storage::files(folder), clock::machine(), Arc::new(|| ())).await.unwrap();
+    serve_at(folder, address, clock::machine()).await
+}
+
+async fn serve_at(folder: &Path, address: &str, clock: Clock) -> Served {
+    let services = Services::open(&Storage::files(folder), clock, Arc::new(|| ())).await.unwrap();
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut tasks = JoinSet::new();
@@ -26,18 +31,21 @@ async fn serve(folder: &Path, address: &str) -> Served {
 }
 
 impl Served {
-    async fn count(&self, database: &str, sql: &'static str) -> i64 {
+    async fn count(&self, database: &str, sql: &str) -> i64 {
         let database = match database {
             "mall" => self.services.mall(),
             "distribution" => self.services.distribution(),
             _ => self.services.chronic_care(),
         };
         let mut connection = database.read().await.unwrap();
-        sqlx::query_scalar(sql).fetch_one(connection.sqlite().unwrap()).await.unwrap()
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(connection.sqlite().unwrap())
+            .await
+            .unwrap()
     }
 
     /// Waits until a count is above `floor`.
-    async fn until(&self, database: &str, sql: &'static str, floor: i64) {
+    async fn until(&self, database: &str, sql: &str, floor: i64) {
         let waiting = async {
             while self.count(database, sql).await <= floor {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -53,6 +61,11 @@ impl Served {
     }
 }
 
+/// A past that nobody makes.
+fn whole() -> watch::Receiver<Stage> {
+    watch::channel(Stage::Whole).1
+}
+
 fn config(address: &str) -> LiveConfig {
     let services = format!("http://{address}");
     LiveConfig { services, orders_per_second: 60.0, seed: 5, people: 2_000 }
@@ -65,7 +78,7 @@ async fn every_flow_happens_and_a_restart_of_the_services_is_survived() {
     let address = served.address.clone();
     let cancel = CancellationToken::new();
     let mut traffic = JoinSet::new();
-    traffic.spawn(run(config(&address), cancel.clone()));
+    traffic.spawn(run(config(&address), whole(), cancel.clone()));
     for (database, sql) in [
         ("mall", "select count(*) from orders where status = 'paid'"),
         ("mall", "select count(*) from orders where status = 'closed'"),
@@ -107,7 +120,11 @@ async fn what_the_traffic_needs_is_made_once() {
     let client = Arc::new(client);
     let now = clock::machine()();
     let model = |seed| Arc::new(Model::new(seed, 2_000));
-    let first = people::set_up(&client, model(1), now).await.unwrap();
+    let set_up = async |seed| {
+        let shops = people::Shops::set_up(&client, model(seed)).await.unwrap();
+        World::set_up(&client, shops, now).await.unwrap()
+    };
+    let first = set_up(1).await;
     assert_eq!((first.enrolled.len(), first.codes.len()), (300, 80));
     let counts = async || {
         let mut counts = Vec::new();
@@ -125,7 +142,7 @@ async fn what_the_traffic_needs_is_made_once() {
     };
     let made = counts().await;
     // What became of a day's reminders is reported, each once.
-    let patient = first.model.population.people[0].patient.as_ref().unwrap();
+    let patient = first.population().people[0].patient.as_ref().unwrap();
     let reminders = || first.enrolled[0].take_reminder(patient, now);
     let day: Vec<i64> = std::iter::from_fn(reminders).collect();
     assert_eq!(day.len(), usize::try_from(patient.doses_per_day).unwrap());
@@ -141,14 +158,85 @@ async fn what_the_traffic_needs_is_made_once() {
         sqlx::query(sql).execute(tx.sqlite().unwrap()).await.unwrap();
         tx.commit().await.unwrap();
     }
-    let second = people::set_up(&client, model(2), now).await.unwrap();
+    let second = set_up(2).await;
     assert_eq!(counts().await, made);
-    let ids = |world: &people::World| {
+    let ids = |world: &World| {
         let enrolled: Vec<_> = world.enrolled.iter().map(|e| (e.patient_id, e.plan_id)).collect();
-        let places = (world.pharmacies.clone(), world.products.clone(), world.coupons.clone());
+        let people::Shops { pharmacies, products, coupons, .. } = world.shops.clone();
+        let places = (pharmacies, products, coupons);
         (places, world.codes.clone(), enrolled)
     };
     assert_eq!(ids(&second), ids(&first));
+    served.stop().await;
+}
+
+/// 2026-11-21, 22:00 in Asia/Shanghai.
+const NOW: i64 = 1_795_269_600_000_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_past_is_the_same_with_traffic_beside_it_and_its_people_come_when_it_is_whole() {
+    let history = BackfillConfig { seed: 5, people: 2_000, days: 8 };
+    // Bindings, patients and what of the orders and visits is before the time it is now.
+    let of_past = [
+        (
+            "mall",
+            "select count(*) * 1000003 + sum(person_id + payable_fen + refunded_fen + created_at)
+                 + coalesce(sum(closed_at + paid_at), 0) from orders where created_at < 1795269600000000",
+        ),
+        ("mall", "select sum(visit_id > 0) from visit where started_at < 1795269600000000"),
+        ("mall", "select sum(person_id) from coupon_claim where claimed_at < 1795269600000000"),
+        ("distribution", "select sum(person_id * 7 + bound_at) from binding"),
+        ("distribution", "select sum(person_id * distributor_id + created_at) from distributor"),
+        ("distribution", "select sum(booked_fen * 7 + reversed_fen) from commission"),
+        ("chronic_care", "select sum(person_id * 7 + enrolled_at) from patient"),
+        ("chronic_care", "select count(*) * 1000003 + sum(days_supply) from dispensing"),
+        ("chronic_care", "select sum(scheduled_at % 1000003 + plan_id) from dose_event"),
+    ];
+    let content = async |served: &Served| {
+        let mut content = Vec::new();
+        for (database, sql) in of_past {
+            content.push(served.count(database, sql).await);
+        }
+        content
+    };
+    let never = CancellationToken::new();
+    let alone = tempfile::tempdir().unwrap();
+    let served = serve_at(alone.path(), "127.0.0.1:0", Arc::new(|| NOW)).await;
+    let (stage, _past) = watch::channel(Stage::Begun);
+    backfill::run(&served.services, history, &stage, &never).await.unwrap();
+    let expected = content(&served).await;
+    served.stop().await;
+
+    let beside = tempfile::tempdir().unwrap();
+    let served = serve_at(beside.path(), "127.0.0.1:0", Arc::new(|| NOW)).await;
+    let mut traffic = JoinSet::new();
+    // The traffic hears later that it is whole, so that there is some before.
+    let (heard, hears) = watch::channel(Stage::Begun);
+    let cancel = CancellationToken::new();
+    let config = LiveConfig { people: history.people, ..config(&served.address) };
+    traffic.spawn(run(config, hears, cancel.clone()));
+    let (stage, mut past) = watch::channel(Stage::Begun);
+    let of_now = "select count(*) from orders where created_at >= 1795269600000000";
+    let beside = async {
+        past.wait_for(|stage| *stage >= Stage::Goods).await.unwrap();
+        heard.send_replace(Stage::Goods);
+        served.until("mall", of_now, 20).await;
+    };
+    let made = backfill::run(&served.services, history, &stage, &never);
+    let (made, ()) = tokio::join!(made, beside);
+    assert_eq!(made.unwrap().refused, 0);
+    assert_eq!(content(&served).await, expected);
+    assert_eq!(served.count("mall", "select count(*) from product").await, 40);
+    heard.send_replace(Stage::Whole);
+    let of_now = "select count(*) from touch where touched_at >= 1795269600000000";
+    served.until("distribution", of_now, 0).await;
+    let of_now = "select count(*) from reading where recorded_at >= 1795269600000000";
+    served.until("chronic_care", of_now, 0).await;
+    cancel.cancel();
+    traffic.join_next().await.unwrap().unwrap().unwrap();
+    let people = "select count(*) * 1000 + count(distinct person_id) from";
+    assert_eq!(served.count("distribution", &format!("{people} distributor")).await, 80_080);
+    assert_eq!(served.count("chronic_care", &format!("{people} patient")).await, 300_300);
     served.stop().await;
 }
 
@@ -156,7 +244,7 @@ async fn what_the_traffic_needs_is_made_once() {
 async fn a_rate_that_is_no_rate_is_refused() {
     for orders_per_second in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let config = LiveConfig { orders_per_second, ..config("127.0.0.1:1") };
-        let error = run(config, CancellationToken::new()).await.unwrap_err();
+        let error = run(config, whole(), CancellationToken::new()).await.unwrap_err();
         assert!(error.to_string().contains("positive"), "{error}");
     }
 }
