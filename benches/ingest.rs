@@ -26,6 +26,8 @@ mod line;
 #[path = "../tests/platform.rs"]
 #[expect(dead_code, reason = "a measurement needs less of it than the tests")]
 mod platform;
+#[path = "../lake/tests/ports.rs"]
+mod ports;
 #[path = "../lake/tests/s3_server.rs"]
 mod s3_server;
 #[path = "../lake/tests/servers.rs"]

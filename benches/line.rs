@@ -13,6 +13,8 @@
 #[path = "../tests/platform.rs"]
 #[expect(dead_code, reason = "a measurement needs less of it than the tests")]
 mod platform;
+#[path = "../lake/tests/ports.rs"]
+mod ports;
 #[path = "../tests/sources.rs"]
 #[expect(dead_code, reason = "a measurement needs less of it than the tests")]
 mod sources;

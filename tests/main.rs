@@ -6,6 +6,8 @@
 #[expect(dead_code, reason = "ingest's tests need more of it")]
 mod broker;
 mod platform;
+#[path = "../lake/tests/ports.rs"]
+mod ports;
 #[path = "../lake/tests/s3_server.rs"]
 mod s3_server;
 #[path = "../lake/tests/servers.rs"]

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
+
+use crate::ports::free_port;
 
 /// One running `medlake`, killed when dropped.
 pub(crate) struct Platform {
@@ -39,10 +40,7 @@ pub(crate) struct Ports {
 
 impl Ports {
     pub(crate) fn free() -> Self {
-        // All three are held at once, so that they differ.
-        let held: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let port = |i: usize| held[i].local_addr().unwrap().port();
-        Self { services: port(0), http: port(1), postgres: port(2) }
+        Self { services: free_port(), http: free_port(), postgres: free_port() }
     }
 }
 
@@ -123,6 +121,15 @@ impl Platform {
     /// Starts the doors alone, over what is committed, and waits until they answer.
     pub(crate) async fn doors(data: &Path, ports: Ports) -> Self {
         let mut platform = Self::around(spawn(data, ports, &["serve"], &[]), vec![], data, ports);
+        platform.wait_until_healthy().await;
+        platform
+    }
+
+    /// Starts the services alone and waits until they answer.
+    pub(crate) async fn services(data: &Path, ports: Ports) -> Self {
+        let services = spawn(data, ports, &["operational"], &[]);
+        let mut platform = Self::around(services, vec![], data, ports);
+        platform.http = platform.services.clone();
         platform.wait_until_healthy().await;
         platform
     }
@@ -214,6 +221,12 @@ impl Platform {
         let json = serde_json::from_str(&text)
             .unwrap_or_else(|_| panic!("{url} answered {status} without JSON: {text}"));
         (status, json)
+    }
+
+    /// What the services answer to a GET; nothing when they refuse.
+    pub(crate) async fn get(&self, path: &str) -> String {
+        let answer = self.client.get(format!("{}{path}", self.services)).send().await.unwrap();
+        if answer.status().is_success() { answer.text().await.unwrap() } else { String::new() }
     }
 
     /// A call to the services that must succeed.

@@ -7,6 +7,7 @@ mod engine_process;
 mod fixtures;
 mod histories;
 mod parts;
+mod ports;
 mod s3_server;
 mod servers;
 

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use crate::{
     fixtures::{clock, orders, upserts, write},
     parts,
-    servers::{Cut, Proxy, Server, free_port},
+    ports::free_port,
+    servers::{Cut, Proxy, Server},
 };
 
 /// The server and the lake's folder.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -11,6 +11,8 @@ use std::{
 
 use object_store::{ObjectStoreExt, aws::AmazonS3Builder};
 use tempfile::TempDir;
+
+use super::ports::free_port;
 
 /// How long it may take to answer for the first time.
 const READY: Duration = Duration::from_secs(90);
@@ -33,11 +35,7 @@ impl S3Server {
         );
         std::fs::write(folder.path().join("s3.json"), identity).unwrap();
         std::fs::create_dir(folder.path().join("data")).unwrap();
-        // Held together, so that they are different ones.
-        let held: Vec<TcpListener> =
-            (0..8).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = held.iter().map(|l| l.local_addr().unwrap().port()).collect();
-        drop(held);
+        let ports: Vec<u16> = (0..8).map(|_| free_port()).collect();
         let child = spawn(folder.path(), &ports);
         let mut server = Self { port: ports[0], folder, ports, child };
         server.wait();

@@ -15,13 +15,10 @@ use std::{
 
 use tempfile::TempDir;
 
+use super::ports::free_port;
+
 /// How long a server may take to answer for the first time.
 const READY: Duration = Duration::from_secs(90);
-
-/// A port nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// A process that ends with the value.
 pub(crate) struct Server {

@@ -37,6 +37,8 @@ mod migrations;
 mod notification;
 mod oracles;
 mod outbox;
+#[path = "../../lake/tests/ports.rs"]
+mod ports;
 mod privacy;
 mod programmes;
 mod qr_reader;

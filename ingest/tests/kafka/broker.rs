@@ -1,7 +1,6 @@
 //! A Kafka broker on 127.0.0.1 in a folder of its own, which ends with the value.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -15,6 +14,8 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use tempfile::TempDir;
+
+use super::ports::free_port;
 
 /// How long the broker may take to answer for the first time.
 const READY: Duration = Duration::from_secs(60);
@@ -32,10 +33,6 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     /// The listener with encryption, for the user alone.
     secured: String,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The folder of the broker's jars.

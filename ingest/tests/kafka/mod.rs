@@ -1,6 +1,8 @@
 //! [`KafkaSource`] with a real broker.
 
 mod broker;
+#[path = "../../../lake/tests/ports.rs"]
+mod ports;
 mod publish;
 
 use std::{

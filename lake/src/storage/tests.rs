@@ -6,6 +6,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::{S3Credentials, config::Secret};
 
+#[path = "../../tests/ports.rs"]
+mod ports;
 #[path = "../../tests/s3_server.rs"]
 mod s3_server;
 

@@ -7,6 +7,8 @@ mod empty;
 mod filled;
 mod keys;
 mod played;
+#[path = "../../../../lake/tests/ports.rs"]
+mod ports;
 mod prepared;
 mod server;
 mod stream;

@@ -1,5 +1,4 @@
 use std::{
-    net::TcpListener,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -7,6 +6,7 @@ use std::{
 use mysql_async::{Conn, Opts, prelude::Queryable as _};
 use tempfile::TempDir;
 
+use super::ports::free_port;
 use crate::mysql::MysqlConfig;
 
 /// How long a server may take to answer for the first time.
@@ -57,7 +57,7 @@ impl Server {
                     create user cdc@'127.0.0.1' identified by 'geheim';\n\
                     grant all on *.* to cdc@'127.0.0.1';\n";
         std::fs::write(folder.path().join("init.sql"), init).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
         let child = spawn(&folder, port, &options, true);
         let mut server = Self { child, folder, port, options };
