@@ -18,6 +18,7 @@ mod sources;
 mod bad_input;
 mod consistency;
 mod crash;
+mod description;
 mod house;
 mod ingest;
 mod lifecycle;

@@ -58,7 +58,7 @@ pub use events::{
     AlertRaised, NotificationRequested, OrderClosed, OrderPaid, OrderReceived, OrderRefunded,
     PaidLine, ReceivedLine, RefundedLine,
 };
-pub use http::{Page, openapi};
+pub use http::{Limit, Page, openapi};
 pub use identifiers::master_keys::MasterKeys;
 pub use migrate::{Migration, Migrations};
 pub use outbox::Delivered;

@@ -281,8 +281,8 @@ pub(crate) struct Filter {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "crate::Page::default_limit")]
-    limit: u16,
+    #[serde(default)]
+    limit: crate::Limit,
     /// Only those of this status.
     status: Option<AlertStatus>,
     /// Only those about this patient.
@@ -317,7 +317,7 @@ pub(crate) async fn get_all(
     .bind(filter.after_id)
     .bind(filter.status)
     .bind(filter.patient_id)
-    .bind(i64::from(filter.limit.clamp(1, 1000)))
+    .bind(filter.limit.rows())
     .bind(scope.only_person())
     .all(&mut tx)
     .await?;

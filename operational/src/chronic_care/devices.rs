@@ -507,7 +507,7 @@ pub(crate) async fn get_all(
          order by d.device_id limit ?3")
     .bind(scope.tenant_id)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .bind(scope.only_person())
     .all(&mut *services.chronic_care().read().await?)
     .await?;

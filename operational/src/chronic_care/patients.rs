@@ -508,8 +508,8 @@ pub(crate) struct Filter {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "crate::Page::default_limit")]
-    limit: u16,
+    #[serde(default)]
+    limit: crate::Limit,
     /// Only those of this status.
     status: Option<PatientStatus>,
     /// Only those with this condition.
@@ -559,7 +559,7 @@ pub(crate) async fn get_all(
     .bind(filter.after_id)
     .bind(filter.status)
     .bind(filter.condition)
-    .bind(i64::from(filter.limit.clamp(1, 1000)))
+    .bind(filter.limit.rows())
     .bind(scope.only_person())
     .all(&mut *services.chronic_care().read().await?)
     .await?;

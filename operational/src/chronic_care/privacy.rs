@@ -226,7 +226,7 @@ pub(crate) async fn get_accesses(
          order by access_id limit ?3")
     .bind(patient_id)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(&mut tx)
     .await?;
     Ok(Json(List { items }))

@@ -437,8 +437,8 @@ pub(crate) struct Filter {
     #[serde(default)]
     after: i64,
     /// At most this many, up to 1000.
-    #[serde(default = "crate::Page::default_limit")]
-    limit: u16,
+    #[serde(default)]
+    limit: crate::Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -466,7 +466,7 @@ pub(crate) async fn get_all(
          order by scheduled_at limit ?3")
     .bind(plan_id)
     .bind(Micros(filter.after))
-    .bind(i64::from(filter.limit.clamp(1, 1000)))
+    .bind(filter.limit.rows())
     .all(&mut tx)
     .await?;
     Ok(Json(List { items }))

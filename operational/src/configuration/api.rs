@@ -107,7 +107,11 @@ pub(crate) async fn get_all(
 ) -> Result<Response, Failure> {
     let changes = match asked.since {
         Some(since) => {
-            let wait = Duration::from_secs(asked.wait_seconds.min(WAIT_SECONDS_MAX));
+            if asked.wait_seconds > WAIT_SECONDS_MAX {
+                let most = format!("wait_seconds must be at most {WAIT_SECONDS_MAX}");
+                return Err(OperationalError::invalid(most).into());
+            }
+            let wait = Duration::from_secs(asked.wait_seconds);
             more_than(&services, scope.tenant_id, since, wait).await?
         }
         None => super::changes(&mut *services.support().read().await?, scope.tenant_id).await?,
@@ -214,7 +218,7 @@ pub(crate) async fn get_history(
     .bind(scope.tenant_id)
     .bind(key)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(&mut *services.support().read().await?)
     .await?;
     Ok(Json(List { items }))

@@ -115,7 +115,7 @@ pub(crate) async fn get_all(
     .bind(scope.tenant_id)
     .bind(page.after_id)
     .bind(scope.only_person())
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(&mut *services.distribution().read().await?)
     .await?;
     Ok(Json(List { items }))

@@ -9,10 +9,10 @@ use super::{
     settings::{self, BindingMode, Settings},
 };
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     calendar::DAY_MICROS,
     database::{Connection, Micros, insert_one, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, List, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, List, Params},
 };
 
 words! {
@@ -246,7 +246,8 @@ pub(crate) struct Which {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -269,7 +270,7 @@ pub(crate) async fn get_all(
     .bind(which.after_id)
     .bind(scope.only_person().or(which.person_id))
     .bind(which.distributor_id)
-    .bind(Page::of(which.after_id, which.limit).rows())
+    .bind(which.limit.rows())
     .all(&mut *services.distribution().read().await?)
     .await?;
     Ok(Json(List { items }))

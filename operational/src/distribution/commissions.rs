@@ -17,11 +17,11 @@ use super::{
     settings::{self, Settings},
 };
 use crate::{
-    OperationalError, OrderPaid, OrderReceived, OrderRefunded, PaidLine, Scope, Services,
+    Limit, OperationalError, OrderPaid, OrderReceived, OrderRefunded, PaidLine, Scope, Services,
     WriteTransaction,
     calendar::DAY_MICROS,
     database::{Connection, Micros, insert, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, List, Nothing, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, List, Nothing, Params},
 };
 
 /// The most that one transaction releases.
@@ -457,7 +457,8 @@ pub(crate) struct Which {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 /// What was released.
@@ -497,7 +498,7 @@ pub(crate) async fn get_all(
     .bind(which.beneficiary_id)
     .bind(which.status)
     .bind(scope.only_person())
-    .bind(Page::of(which.after_id, which.limit).rows())
+    .bind(which.limit.rows())
     .all(&mut *services.distribution().read().await?)
     .await?;
     Ok(Json(List { items }))

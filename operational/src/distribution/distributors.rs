@@ -7,9 +7,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{ledger, tree_alerts};
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, Id, List, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
 
 /// The longest name, and the longest reason, in characters.
@@ -412,7 +412,8 @@ pub(crate) struct Which {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 /// Why a distributor's state is changed.
@@ -454,7 +455,7 @@ pub(crate) async fn get_all(
     .bind(which.status)
     .bind(which.parent_id)
     .bind(scope.only_person())
-    .bind(Page::of(which.after_id, which.limit).rows())
+    .bind(which.limit.rows())
     .all(&mut *services.distribution().read().await?)
     .await?;
     Ok(Json(List { items }))

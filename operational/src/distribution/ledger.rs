@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 
 use super::distributors;
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Micros, insert, insert_one, record, sql, words},
     http::{ErrorBody, Failure, Id, List, Page, Params},
 };
@@ -191,7 +191,8 @@ pub(crate) struct OfBeneficiary {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -216,7 +217,7 @@ pub(crate) async fn get_balances(
     .bind(scope.tenant_id)
     .bind(page.after_id)
     .bind(scope.only_person())
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(&mut *services.distribution().read().await?)
     .await?;
     Ok(Json(List { items }))
@@ -256,7 +257,7 @@ pub(crate) async fn get_entries(
          order by entry_id limit ?3")
     .bind(of.beneficiary_id)
     .bind(of.after_id)
-    .bind(Page::of(of.after_id, of.limit).rows())
+    .bind(of.limit.rows())
     .all(&mut connection)
     .await?;
     Ok(Json(List { items }))

@@ -13,9 +13,9 @@ use super::{
     withholding,
 };
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, Id, List, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
     names::is_name,
     scope::check_time,
 };
@@ -386,7 +386,8 @@ pub(crate) struct Which {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 /// Which records.
@@ -399,7 +400,8 @@ pub(crate) struct WhichRecords {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -427,7 +429,7 @@ pub(crate) async fn get_all(
     .bind(which.beneficiary_id)
     .bind(which.status)
     .bind(scope.only_person())
-    .bind(Page::of(which.after_id, which.limit).rows())
+    .bind(which.limit.rows())
     .all(&mut *services.distribution().read().await?)
     .await?;
     Ok(Json(List { items }))
@@ -468,7 +470,7 @@ pub(crate) async fn get_records(
     .bind(scope.tenant_id)
     .bind(which.after_id)
     .bind(which.matched)
-    .bind(Page::of(which.after_id, which.limit).rows())
+    .bind(which.limit.rows())
     .all(&mut *services.distribution().read().await?)
     .await?;
     Ok(Json(List { items }))

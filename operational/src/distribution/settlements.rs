@@ -8,10 +8,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{distributors, ledger, settings};
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     calendar::{DAY_MICROS, SHANGHAI_MICROS},
     database::{Connection, Micros, insert_one, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, Id, List, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
 
 /// The most beneficiaries that one request settles.
@@ -220,7 +220,8 @@ pub(crate) struct Which {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -249,7 +250,7 @@ pub(crate) async fn get_all(
     .bind(which.beneficiary_id)
     .bind(which.status)
     .bind(scope.only_person())
-    .bind(Page::of(which.after_id, which.limit).rows())
+    .bind(which.limit.rows())
     .all(&mut *services.distribution().read().await?)
     .await?;
     Ok(Json(List { items }))

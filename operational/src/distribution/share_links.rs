@@ -13,9 +13,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{distributors, qr_code, settings, touches};
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql},
-    http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Params},
 };
 
 const PAGE_LENGTH_MAX: usize = 200;
@@ -250,7 +250,8 @@ pub(crate) struct OfDistributor {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 /// How large a picture.
@@ -296,7 +297,7 @@ pub(crate) async fn get_all(
          where distributor_id = ?1 and link_id > ?2 order by link_id limit ?3")
     .bind(of.distributor_id)
     .bind(of.after_id)
-    .bind(Page::of(of.after_id, of.limit).rows())
+    .bind(of.limit.rows())
     .all(&mut connection)
     .await?;
     let shared = |link: ShareLink| SharedLink { address: link.address(&base), link };

@@ -9,9 +9,9 @@ use super::{
     share_links::{self, ShareLink},
 };
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Micros, insert_one, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, List, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, List, Params},
 };
 
 const VISITOR_LENGTH_MAX: usize = 64;
@@ -156,7 +156,8 @@ pub(crate) struct OfLink {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -177,7 +178,7 @@ pub(crate) async fn get_all(
          order by touch_id limit ?3")
     .bind(link.link_id)
     .bind(of.after_id)
-    .bind(Page::of(of.after_id, of.limit).rows())
+    .bind(of.limit.rows())
     .all(&mut connection)
     .await?;
     // A distributor learns how many came, not who.

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    AlertRaised, OperationalError, Scope, Services, WriteTransaction,
+    AlertRaised, Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Micros, insert_one, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, Id, List, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
     outbox,
 };
 
@@ -198,7 +198,8 @@ pub(crate) struct Which {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 /// What whoever looked at a tree says.
@@ -229,7 +230,7 @@ pub(crate) async fn get_all(
     .bind(scope.tenant_id)
     .bind(which.after_id)
     .bind(which.status)
-    .bind(Page::of(which.after_id, which.limit).rows())
+    .bind(which.limit.rows())
     .all(&mut *services.distribution().read().await?)
     .await?;
     Ok(Json(List { items }))

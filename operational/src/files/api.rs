@@ -13,9 +13,9 @@ use utoipa::{IntoParams, OpenApi};
 
 use super::{BYTES_MAX, NewFile, StoredFile};
 use crate::{
-    OperationalError, Scope, Services,
+    Limit, OperationalError, Scope, Services,
     database::{Micros, sql},
-    http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Params},
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -38,7 +38,8 @@ pub(crate) struct Filter {
     after_id: i64,
     /// At most this many rows, up to 1000.
     #[param(minimum = 0, maximum = 65535)]
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(super) fn router() -> Router<Services> {
@@ -98,7 +99,6 @@ pub(crate) async fn get_all(
     scope: Scope,
     Params(filter): Params<Filter>,
 ) -> Result<Json<List<StoredFile>>, Failure> {
-    let page = Page { after_id: filter.after_id, limit: filter.limit.unwrap_or(100) };
     if let Some(person_id) = filter.person_id {
         scope.check_person(person_id)?;
     }
@@ -107,9 +107,9 @@ pub(crate) async fn get_all(
              and (?3 is null or person_id = ?3)
          order by file_id limit ?4")
     .bind(scope.tenant_id)
-    .bind(page.after_id)
+    .bind(filter.after_id)
     .bind(scope.only_person().or(filter.person_id))
-    .bind(page.rows())
+    .bind(filter.limit.rows())
     .all(&mut *services.support().read().await?)
     .await?;
     Ok(Json(List { items }))

@@ -15,8 +15,8 @@ use utoipa::OpenApi;
 pub(crate) use answer::{Answer, ErrorBody, Failure};
 pub(crate) use caller::Caller;
 pub(crate) use command::{Command, Nothing};
-pub use read::Page;
 pub(crate) use read::{Id, List, Params};
+pub use read::{Limit, Page};
 
 use crate::database::sql;
 use crate::{
@@ -36,7 +36,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
                 key and body get the same answer, another body is refused with 409."
         ),
         paths(health, ready, metrics::get),
-        components(schemas(ErrorBody, Health, Readiness))
+        components(schemas(ErrorBody, Health, Limit, Readiness))
     )]
     struct Description;
 

@@ -3,7 +3,10 @@ use axum::{
     http::request::Parts,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 use super::Failure;
 use crate::OperationalError;
@@ -39,37 +42,59 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
 }
 
 /// Which part of a list.
-#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+#[derive(Debug, Default, Clone, Copy, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct Page {
     /// Only rows with a higher id.
     #[serde(default)]
     pub after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "Page::default_limit")]
-    pub limit: u16,
+    #[serde(default)]
+    pub limit: Limit,
 }
 
-impl Page {
-    pub(crate) fn default_limit() -> u16 {
-        100
-    }
+/// How many rows of a list are asked for at most: 1 to 1000, and 100 when nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u16")]
+pub struct Limit(u16);
 
-    /// The part that a list with filters of its own is asked for.
-    pub(crate) fn of(after_id: i64, limit: Option<u16>) -> Self {
-        Self { after_id, limit: limit.unwrap_or_else(Self::default_limit) }
-    }
+impl Limit {
+    pub const MAX: Self = Self(1000);
 
-    /// The limit as it is applied.
+    /// As a statement takes it.
     #[must_use]
     pub fn rows(self) -> i64 {
-        i64::from(self.limit.clamp(1, 1000))
+        i64::from(self.0)
     }
 }
 
-impl Default for Page {
+impl Default for Limit {
     fn default() -> Self {
-        Self { after_id: 0, limit: Self::default_limit() }
+        Self(100)
+    }
+}
+
+impl PartialSchema for Limit {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(1000))
+            .default(Some(100.into()))
+            .into()
+    }
+}
+
+impl ToSchema for Limit {}
+
+impl TryFrom<u16> for Limit {
+    type Error = &'static str;
+
+    fn try_from(rows: u16) -> Result<Self, Self::Error> {
+        match rows {
+            1..=1000 => Ok(Self(rows)),
+            _ => Err("limit must be between 1 and 1000"),
+        }
     }
 }
 

@@ -367,7 +367,7 @@ pub(crate) async fn get_all(
          order by account_id limit ?3")
         .bind(scope.tenant_id)
         .bind(page.after_id)
-        .bind(page.rows())
+        .bind(page.limit.rows())
         .all(&mut on)
         .await?;
     let mut items = Vec::with_capacity(rows.len());

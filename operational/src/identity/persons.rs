@@ -179,7 +179,7 @@ pub(crate) async fn get_all(
          order by person_id limit ?3")
     .bind(scope.tenant_id)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(&mut *services.identity().read().await?)
     .await?;
     Ok(Json(List { items }))

@@ -138,7 +138,7 @@ pub(crate) async fn get_all(
     check_first(scope)?;
     let items = sql("select * from tenant where tenant_id > ?1 order by tenant_id limit ?2")
         .bind(page.after_id)
-        .bind(page.rows())
+        .bind(page.limit.rows())
         .all(&mut *services.identity().read().await?)
         .await?;
     Ok(Json(List { items }))

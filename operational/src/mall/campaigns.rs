@@ -493,7 +493,7 @@ pub(crate) async fn get_all(
          order by campaign_id limit ?3")
     .bind(scope.tenant_id)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))

@@ -10,7 +10,7 @@ use super::{
     pharmacies, variants,
 };
 use crate::{
-    OperationalError, Page, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql},
     http::{Answer, Command, ErrorBody, Failure, List, Params},
 };
@@ -301,8 +301,8 @@ pub(crate) struct CartFilter {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "Page::default_limit")]
-    limit: u16,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -337,13 +337,12 @@ pub(crate) async fn get(
     Params(filter): Params<CartFilter>,
 ) -> Result<Json<List<CartLine>>, Failure> {
     scope.check_person(filter.person_id)?;
-    let page = Page { after_id: filter.after_id, limit: filter.limit };
     let items = sql("select * from cart_line where tenant_id = ?1 and person_id = ?2
              and cart_line_id > ?3 order by cart_line_id limit ?4")
     .bind(scope.tenant_id)
     .bind(filter.person_id)
-    .bind(page.after_id)
-    .bind(page.rows())
+    .bind(filter.after_id)
+    .bind(filter.limit.rows())
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))

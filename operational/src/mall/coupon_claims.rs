@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::coupons::Coupon;
 use crate::{
-    OperationalError, Page, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Page, Scope, Services, WriteTransaction,
     calendar::DAY_MICROS,
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
@@ -173,8 +173,8 @@ pub(crate) struct ClaimFilter {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "Page::default_limit")]
-    limit: u16,
+    #[serde(default)]
+    limit: Limit,
 }
 
 /// A person's claims by id.
@@ -192,7 +192,7 @@ pub async fn of_person(
     .bind(tenant_id)
     .bind(person_id)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(connection)
     .await
 }
@@ -235,7 +235,7 @@ pub(crate) async fn get_all(
     Params(filter): Params<ClaimFilter>,
 ) -> Result<Json<List<CouponClaim>>, Failure> {
     scope.check_person(filter.person_id)?;
-    let page = Page { after_id: filter.after_id, limit: filter.limit };
     let mut tx = services.mall().read().await?;
+    let page = Page { after_id: filter.after_id, limit: filter.limit };
     Ok(Json(List { items: of_person(&mut tx, scope.tenant_id, filter.person_id, page).await? }))
 }

@@ -254,7 +254,7 @@ pub async fn list(
     sql("select * from coupon where tenant_id = ?1 and coupon_id > ?2 order by coupon_id limit ?3")
         .bind(tenant_id)
         .bind(page.after_id)
-        .bind(page.rows())
+        .bind(page.limit.rows())
         .all(connection)
         .await
 }

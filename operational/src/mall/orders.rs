@@ -19,7 +19,7 @@ use super::{
     visits::TouchKind,
 };
 use crate::{
-    OperationalError, Page, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert, insert_one, record, sql, words},
     distribution::bindings,
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
@@ -594,8 +594,8 @@ pub(crate) struct OrderFilter {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "Page::default_limit")]
-    limit: u16,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -643,7 +643,6 @@ pub(crate) async fn get_all(
     scope: Scope,
     Params(filter): Params<OrderFilter>,
 ) -> Result<Json<List<Order>>, Failure> {
-    let page = Page { after_id: filter.after_id, limit: filter.limit };
     let items = sql("select * from orders where tenant_id = ?1
              and (?2 is null or person_id = ?2) and (?3 is null or pharmacy_id = ?3)
              and (?4 is null or status = ?4) and order_id > ?5 order by order_id limit ?6")
@@ -651,8 +650,8 @@ pub(crate) async fn get_all(
     .bind(scope.only_person().or(filter.person_id))
     .bind(filter.pharmacy_id)
     .bind(filter.status)
-    .bind(page.after_id)
-    .bind(page.rows())
+    .bind(filter.after_id)
+    .bind(filter.limit.rows())
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))

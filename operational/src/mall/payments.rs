@@ -11,7 +11,7 @@ use super::{
     visits::{self, Windows},
 };
 use crate::{
-    OperationalError, OrderPaid, Page, PaidLine, Scope, Services, WriteTransaction,
+    Limit, OperationalError, OrderPaid, PaidLine, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
     names::is_name,
@@ -369,8 +369,8 @@ pub(crate) struct PaymentFilter {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "Page::default_limit")]
-    limit: u16,
+    #[serde(default)]
+    limit: Limit,
 }
 
 /// Payments by id.
@@ -379,7 +379,6 @@ async fn list(
     scope: Scope,
     filter: PaymentFilter,
 ) -> Result<Vec<Payment>, OperationalError> {
-    let page = Page { after_id: filter.after_id, limit: filter.limit };
     sql("select p.* from payment p join orders o on o.order_id = p.order_id
          where p.tenant_id = ?1 and (?2 is null or p.order_id = ?2)
              and (?3 is null or p.status = ?3) and p.payment_id > ?4
@@ -388,8 +387,8 @@ async fn list(
     .bind(scope.tenant_id)
     .bind(filter.order_id)
     .bind(filter.status)
-    .bind(page.after_id)
-    .bind(page.rows())
+    .bind(filter.after_id)
+    .bind(filter.limit.rows())
     .bind(scope.only_person())
     .all(connection)
     .await

@@ -159,7 +159,7 @@ pub async fn list(
     )
     .bind(tenant_id)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(connection)
     .await
 }

@@ -16,7 +16,7 @@ use super::{
     products::{self, ProductKind},
 };
 use crate::{
-    OperationalError, Page, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     calendar::DAY_MICROS,
     database::{Connection, Micros, insert, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
@@ -395,8 +395,8 @@ pub(crate) struct PrescriptionFilter {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "Page::default_limit")]
-    limit: u16,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -429,15 +429,14 @@ pub(crate) async fn get_all(
     scope: Scope,
     Params(filter): Params<PrescriptionFilter>,
 ) -> Result<Json<List<Prescription>>, Failure> {
-    let page = Page { after_id: filter.after_id, limit: filter.limit };
     let items = sql("select * from prescription where tenant_id = ?1
              and (?2 is null or person_id = ?2) and (?3 is null or status = ?3)
              and prescription_id > ?4 order by prescription_id limit ?5")
     .bind(scope.tenant_id)
     .bind(scope.only_person().or(filter.person_id))
     .bind(filter.status)
-    .bind(page.after_id)
-    .bind(page.rows())
+    .bind(filter.after_id)
+    .bind(filter.limit.rows())
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))

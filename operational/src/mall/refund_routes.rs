@@ -10,7 +10,7 @@ use super::{
     refunds::{self, Decision, NewRefund, Refund, RefundRow, RefundStatus},
 };
 use crate::{
-    Page, Scope, Services,
+    Limit, Scope, Services,
     database::sql,
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
@@ -41,8 +41,8 @@ pub(crate) struct RefundFilter {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "Page::default_limit")]
-    limit: u16,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -98,15 +98,14 @@ pub(crate) async fn get_all(
     scope: Scope,
     Params(filter): Params<RefundFilter>,
 ) -> Result<Json<List<RefundRow>>, Failure> {
-    let page = Page { after_id: filter.after_id, limit: filter.limit };
     let items = sql("select r.* from refund r join orders o on o.order_id = r.order_id
          where r.tenant_id = ?1 and (?2 is null or r.status = ?2) and r.refund_id > ?3
              and (?5 is null or o.person_id = ?5)
          order by r.refund_id limit ?4")
     .bind(scope.tenant_id)
     .bind(filter.status)
-    .bind(page.after_id)
-    .bind(page.rows())
+    .bind(filter.after_id)
+    .bind(filter.limit.rows())
     .bind(scope.only_person())
     .all(&mut *services.mall().read().await?)
     .await?;

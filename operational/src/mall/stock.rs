@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{limits::check_note, orders::OrderLine, pharmacies, variants};
 use crate::{
-    OperationalError, Page, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, List, Params},
 };
@@ -373,14 +373,8 @@ pub(crate) struct StockFilter {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "Page::default_limit")]
-    limit: u16,
-}
-
-impl StockFilter {
-    const fn rows(self) -> Page {
-        Page { after_id: self.after_id, limit: self.limit }
-    }
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -418,7 +412,7 @@ pub(crate) async fn get_all(
     .bind(filter.pharmacy_id)
     .bind(filter.variant_id)
     .bind(filter.after_id)
-    .bind(filter.rows().rows())
+    .bind(filter.limit.rows())
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))
@@ -439,7 +433,7 @@ pub(crate) async fn get_movements(
     .bind(filter.pharmacy_id)
     .bind(filter.variant_id)
     .bind(filter.after_id)
-    .bind(filter.rows().rows())
+    .bind(filter.limit.rows())
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))

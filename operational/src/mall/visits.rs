@@ -16,7 +16,7 @@ use super::{
     products,
 };
 use crate::{
-    OperationalError, Page, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
@@ -369,8 +369,8 @@ pub(crate) struct VisitFilter {
     #[serde(default)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "Page::default_limit")]
-    limit: u16,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -403,13 +403,12 @@ pub(crate) async fn get_all(
     scope: Scope,
     Params(filter): Params<VisitFilter>,
 ) -> Result<Json<List<Visit>>, Failure> {
-    let page = Page { after_id: filter.after_id, limit: filter.limit };
     let items = sql("select * from visit where tenant_id = ?1 and (?2 is null or person_id = ?2)
              and visit_id > ?3 order by visit_id limit ?4")
     .bind(scope.tenant_id)
     .bind(scope.only_person().or(filter.person_id))
-    .bind(page.after_id)
-    .bind(page.rows())
+    .bind(filter.after_id)
+    .bind(filter.limit.rows())
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))

@@ -6,9 +6,9 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use super::{Delivery, DeliveryState, NewNotification, Notification};
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, sql},
-    http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Params},
 };
 
 /// A notification with its deliveries.
@@ -30,7 +30,8 @@ pub(crate) struct Filter {
     after_id: i64,
     /// At most this many rows, up to 1000.
     #[param(minimum = 0, maximum = 65535)]
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(super) fn router() -> Router<Services> {
@@ -73,7 +74,6 @@ pub(crate) async fn get_all(
     scope: Scope,
     Params(filter): Params<Filter>,
 ) -> Result<Json<List<Notification>>, Failure> {
-    let page = Page { after_id: filter.after_id, limit: filter.limit.unwrap_or(100) };
     let person_id = match (scope.only_person(), filter.person_id) {
         (Some(own), Some(other)) if own != other => {
             scope.check_person(other)?;
@@ -85,9 +85,9 @@ pub(crate) async fn get_all(
          where tenant_id = ?1 and notification_id > ?2 and (?3 is null or person_id = ?3)
          order by notification_id limit ?4")
     .bind(scope.tenant_id)
-    .bind(page.after_id)
+    .bind(filter.after_id)
     .bind(person_id)
-    .bind(page.rows())
+    .bind(filter.limit.rows())
     .all(&mut *services.support().read().await?)
     .await?;
     Ok(Json(List { items }))

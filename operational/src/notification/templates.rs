@@ -205,7 +205,7 @@ async fn get_all(
          order by template_id limit ?3")
     .bind(scope.tenant_id)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(&mut *services.support().read().await?)
     .await?;
     Ok(Json(List { items }))

@@ -177,7 +177,7 @@ async fn get_all(
          where tenant_id = ?1 and webhook_id > ?2 order by webhook_id limit ?3")
     .bind(scope.tenant_id)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(&mut *services.support().read().await?)
     .await?;
     Ok(Json(List { items: rows.into_iter().map(Webhook::from).collect() }))

@@ -11,9 +11,9 @@ use sqlx::FromRow;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use crate::{
-    Database, OperationalError, Scope, Services, WriteTransaction,
+    Database, Limit, OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, Value, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, List, Nothing, Page, Params},
+    http::{Answer, Command, ErrorBody, Failure, List, Nothing, Params},
 };
 
 words! {
@@ -79,7 +79,8 @@ pub(crate) struct Filter {
     after_id: i64,
     /// At most this many rows, up to 1000.
     #[param(minimum = 0, maximum = 65535)]
-    limit: Option<u16>,
+    #[serde(default)]
+    limit: Limit,
 }
 
 /// A message in a path: the service that wrote it and its number there.
@@ -123,16 +124,15 @@ async fn get_all(
     scope: Scope,
     Params(filter): Params<Filter>,
 ) -> Result<Json<List<Waiting>>, Failure> {
-    let page = Page { after_id: filter.after_id, limit: filter.limit.unwrap_or(100) };
     let items = sql(
         "select outbox_id, tenant_id, consumer, event_type, aggregate_key, created_at, failed_at, error
          from outbox where tenant_id = ?1 and outbox_id > ?2 and (failed_at is not null or ?3 = 0)
          order by outbox_id limit ?4",
     )
     .bind(scope.tenant_id)
-    .bind(page.after_id)
+    .bind(filter.after_id)
     .bind(Value::Int(i64::from(filter.refused)))
-    .bind(page.rows())
+    .bind(filter.limit.rows())
     .all(&mut *filter.service.database(&services).read().await?)
     .await?;
     Ok(Json(List { items }))

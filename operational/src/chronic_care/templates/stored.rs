@@ -211,7 +211,7 @@ pub(crate) async fn get_all(
          order by template_id limit ?3")
     .bind(scope.tenant_id)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(&mut *services.chronic_care().read().await?)
     .await?;
     let shipped = SHIPPED.iter().map(|&(name, source)| Shipped { name, source }).collect();

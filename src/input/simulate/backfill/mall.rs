@@ -1,7 +1,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use medlake_operational::{
-    Connection, OperationalError, Page, Scope, Services, WriteTransaction,
+    Connection, Limit, OperationalError, Page, Scope, Services, WriteTransaction,
     mall::{
         CatalogueLine, Pricing, coupon_claims, coupons,
         order_states::{self, Shipment, Swept},
@@ -21,7 +21,6 @@ use crate::input::simulate::{
     catalogue,
 };
 
-const PAGE_ROWS: u16 = 1_000;
 const CARRIER: &str = "simulated carrier";
 /// When a parcel of which nobody says so counts as received.
 const RECEIVED_AFTER_MICROS: i64 = 15 * DAY_MICROS;
@@ -260,10 +259,10 @@ async fn named<T>(
     name_and_id: fn(T) -> (String, i64),
 ) -> Result<HashMap<String, i64>, OperationalError> {
     let mut found = HashMap::new();
-    let mut page = Page { after_id: 0, limit: PAGE_ROWS };
+    let mut page = Page { after_id: 0, limit: Limit::MAX };
     loop {
         let rows = list(on, page).await?;
-        let last = rows.len() < usize::from(PAGE_ROWS);
+        let last = rows.is_empty();
         for (name, id) in rows.into_iter().map(name_and_id) {
             page.after_id = page.after_id.max(id);
             found.entry(name).or_insert(id);
