@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::Context;
 use medlake_ingest::{Budget, CutLimits, Wake};
-use medlake_lake::{Follower, Lake, LakeConfig, S3Config, S3Credentials};
+use medlake_lake::{Follower, Lake, LakeConfig, S3Config, S3Credentials, Secret};
 use medlake_operational::{
-    Access, MasterKeys, Options, Services, Storage,
+    Access, Options, Services, Storage,
     files::FileStore,
     identity::{self, NewClient, Permission, Permissions},
     mall,
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Dataset, IdentityRequest, clock,
     conductor::{Conductor, Pace},
-    config::{Config, DatabaseServer, SERVICES, SimulateSettings, SourceConfig},
+    config::{ClientCredentials, Config, DatabaseServer, SERVICES, SimulateSettings, SourceConfig},
     control::Control,
     input::{
         self,
@@ -244,7 +244,7 @@ async fn open_services(config: &Config, committed: Arc<Notify>) -> anyhow::Resul
     let services = Services::open_without_keys(&storage, clock::machine(), on_commit)
         .await
         .with_context(|| format!("could not open the services in {place}"))?;
-    services.use_master_keys(MasterKeys::open(&key_file(config))?).await?;
+    services.use_key_file(&key_file(config)?).await?;
     services.use_mall_settings(mall::Settings {
         payment_channels: config.operational.payment_channels.clone(),
         ..mall::Settings::default()
@@ -321,13 +321,18 @@ async fn greet_first_administrator(config: &Config, services: &Services) -> anyh
     Ok(())
 }
 
-/// Beside the files of the services; with a server, at the top of the data folder.
-fn key_file(config: &Config) -> PathBuf {
-    let operational = &config.operational;
-    operational.key_file.clone().unwrap_or_else(|| match operational.server {
-        Some(_) => config.data.join("master.keys"),
-        None => config.data.join("operational/master.keys"),
-    })
+/// Beside the files of the services. On a server it must be said: a file that each machine made for itself
+/// would open nothing of what the others write, and be lost with the machine.
+fn key_file(config: &Config) -> anyhow::Result<PathBuf> {
+    match (&config.operational.key_file, &config.operational.server) {
+        (Some(file), _) => Ok(file.clone()),
+        (None, None) => Ok(config.data.join("operational/master.keys")),
+        (None, Some(_)) => anyhow::bail!(
+            "operational.key_file is not set, and must be with operational.url: the file of master keys that \
+             names and secrets are encrypted under, the same one on each machine that runs the services. \
+             Set it to a path outside of the data folder (the first start makes the file), and keep a copy"
+        ),
+    }
 }
 
 /// The HTTP door of the services stops first; what it committed last is still delivered between
@@ -474,15 +479,38 @@ async fn simulated(config: &Config, services: &Services) -> anyhow::Result<Optio
     if !config.simulate.enabled {
         return Ok(None);
     }
-    if config.operational.access == Access::Tokens {
-        say("no simulated traffic: the services want tokens, and it has none");
-        return Ok(None);
-    }
     let SimulateSettings { seed, people, history_days, .. } = config.simulate;
     let wanted = BackfillConfig { seed, people, days: history_days };
     let history = backfill::of(services).await?.unwrap_or(wanted);
-    let live = LiveConfig { seed: history.seed, people: history.people, ..traffic(config, None) };
+    let mut live =
+        LiveConfig { seed: history.seed, people: history.people, ..traffic(config, None) };
+    if config.operational.access == Access::Tokens && live.access.is_none() {
+        live.access = Some(own_client(services).await?);
+    }
     Ok(Some(Simulated { history, live }))
+}
+
+/// The client that `up` is when it simulates: those who order, are cared for and recommend, and the staff
+/// who serve them. Its secret is another at each start.
+async fn own_client(services: &Services) -> anyhow::Result<ClientCredentials> {
+    use Permission::{
+        CareRead, CareWrite, DistributionRead, DistributionWrite, MallRead, MallWrite,
+    };
+    let new = NewClient {
+        name: "medlake simulate".to_owned(),
+        confidential: true,
+        redirect_uris: Vec::new(),
+        permissions: vec![
+            MallRead,
+            MallWrite,
+            DistributionRead,
+            DistributionWrite,
+            CareRead,
+            CareWrite,
+        ],
+    };
+    let (client, secret) = identity::client_of_this_process(services, &new).await?;
+    Ok(ClientCredentials { client_id: client.client_key, client_secret: Secret::new(secret) })
 }
 
 fn traffic(config: &Config, services: Option<String>) -> LiveConfig {
@@ -491,6 +519,7 @@ fn traffic(config: &Config, services: Option<String>) -> LiveConfig {
         orders_per_second: config.simulate.orders_per_second,
         seed: config.simulate.seed,
         people: config.simulate.people,
+        access: config.simulate.client.clone(),
     }
 }
 

@@ -236,5 +236,6 @@ async fn orders_on_a_server_survive_a_kill() {
     let more = [&binlog[..], &["--binlog-row-metadata=full"]].concat();
     let server = DatabaseServer::start_with(Kind::MariaDb, &more).await;
     let url = server.url_of(server.port, "").trim_end_matches('/').to_owned();
-    killed(&[("MEDLAKE__OPERATIONAL__URL".to_owned(), url)]).await;
+    let keys = tempfile::tempdir().unwrap();
+    killed(&platform::on_server(url, keys.path())).await;
 }

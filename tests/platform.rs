@@ -61,6 +61,15 @@ pub(crate) fn said(data: &Path, arguments: &[&str]) -> (bool, String) {
 /// Settings as environment variables.
 pub(crate) type Settings = [(String, String)];
 
+/// Settings of services on a server, whose file of master keys is in a folder.
+pub(crate) fn on_server(url: String, keys: &Path) -> [(String, String); 2] {
+    let file = keys.join("master.keys").display().to_string();
+    [
+        ("MEDLAKE__OPERATIONAL__URL".to_owned(), url),
+        ("MEDLAKE__OPERATIONAL__KEY_FILE".to_owned(), file),
+    ]
+}
+
 /// A process of the platform on this data folder; what it says goes to `up.log` there.
 fn spawn(data: &Path, ports: Ports, arguments: &[&str], settings: &Settings) -> Child {
     std::fs::create_dir_all(data).unwrap();

@@ -25,7 +25,18 @@ async fn on_a_server_they_have_the_same_marts_as_in_files() {
     let server = DatabaseServer::start_with(Kind::MariaDb, &more).await;
     let url = server.url_of(server.port, "").trim_end_matches('/').to_owned();
     let mut answers = Vec::new();
-    for settings in [vec![], vec![("MEDLAKE__OPERATIONAL__URL".to_owned(), url)]] {
+    let keys = tempfile::tempdir().unwrap();
+    let on_server = platform::on_server(url, keys.path()).to_vec();
+
+    // Keys that each machine makes for itself are asked for instead.
+    let dir = tempfile::tempdir().unwrap();
+    let mut keyless =
+        Platform::launch(dir.path(), Ports::free(), &["--no-simulate"], &on_server[..1]);
+    assert!(!keyless.child.wait().unwrap().success());
+    assert!(keyless.log().contains("operational.key_file is not set"), "{}", keyless.log());
+    assert!(!dir.path().join("master.keys").exists());
+
+    for settings in [vec![], on_server] {
         let dir = tempfile::tempdir().unwrap();
         let mut platform =
             Platform::launch(dir.path(), Ports::free(), &["--no-simulate"], &settings);

@@ -187,6 +187,15 @@ impl OperationalError {
         Self::Unknown { what, name: name.to_owned() }
     }
 
+    /// That of an owner who is not there or another one, told of what was asked for itself: nobody learns
+    /// that it is there, nor whose it is.
+    pub(crate) fn of(self, what: &'static str, id: i64) -> Self {
+        match self {
+            Self::NotFound { .. } => Self::not_found(what, id),
+            other => other,
+        }
+    }
+
     /// That of a row that is there already, told in the caller's words.
     pub(crate) fn or_taken(self, message: impl FnOnce() -> String) -> Self {
         match self {

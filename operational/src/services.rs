@@ -1,5 +1,6 @@
 use std::{
     future::Future,
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -105,7 +106,7 @@ impl Services {
     ) -> Result<Self, OperationalError> {
         let services = Self::open_without_keys(storage, clock, on_commit).await?;
         if let Storage::Folder { folder, .. } = storage {
-            services.use_master_keys(MasterKeys::open(&folder.join("master.keys"))?).await?;
+            services.use_key_file(&folder.join("master.keys")).await?;
         }
         Ok(services)
     }
@@ -197,13 +198,23 @@ impl Services {
         self.inner.password_turns.acquire().await.ok()
     }
 
-    /// What identifiers of persons are encrypted with, from now on.
+    /// As [`use_master_keys`](Self::use_master_keys), with those of a file, which is made if there is
+    /// none and the databases were never opened with one.
     ///
     /// # Errors
-    /// `Key` when the file lacks a key that wraps what is there already: then it is another file.
+    /// `Key` when the file is missing, or cannot be used, or is not the one of these databases.
+    pub async fn use_key_file(&self, file: &Path) -> Result<(), OperationalError> {
+        self.use_master_keys(identifiers::rotation::open(self, file).await?).await
+    }
+
+    /// What identifiers of persons, keys of tokens and secrets of webhooks are encrypted with, from now
+    /// on.
+    ///
+    /// # Errors
+    /// `Key` when the file lacks a key that something is kept under, or has another of the same id: then
+    /// it is another file.
     pub async fn use_master_keys(&self, keys: MasterKeys) -> Result<(), OperationalError> {
-        identifiers::check_keys(&mut *self.chronic_care().read().await?, &keys).await?;
-        identifiers::check_keys(&mut *self.identity().read().await?, &keys).await?;
+        identifiers::rotation::register(self, &keys).await?;
         for database in self.databases() {
             database.use_master_keys(keys.clone());
         }

@@ -4,7 +4,10 @@ use std::{future::Future, time::Duration};
 
 use futures::future::BoxFuture;
 
-use crate::{OperationalError, Services, chronic_care, distribution, files, mall, notification};
+use crate::{
+    OperationalError, Services, chronic_care, distribution, files, identifiers::rotation, mall,
+    notification,
+};
 
 /// How often it is looked whether something is due.
 const EVERY: Duration = Duration::from_secs(60);
@@ -18,8 +21,14 @@ pub(crate) struct Timer {
 }
 
 /// All of them. They come one after another, and one that fails holds up no other.
-const TIMERS: &[Timer] =
-    &[mall::SWEEP, distribution::RELEASE, chronic_care::SWEEP, notification::RETRIES, files::SWEEP];
+const TIMERS: &[Timer] = &[
+    mall::SWEEP,
+    distribution::RELEASE,
+    chronic_care::SWEEP,
+    notification::RETRIES,
+    files::SWEEP,
+    rotation::REWRAP,
+];
 
 /// Does what is due now. The error is the first of those there were.
 pub(crate) async fn run_due(services: &Services) -> Result<(), OperationalError> {

@@ -20,6 +20,7 @@ macro_rules! on_both {
 }
 
 mod access;
+mod care_access;
 mod chronic_care;
 mod configuration;
 mod distribution;
@@ -33,6 +34,7 @@ mod mall_orders;
 mod mall_promotions;
 mod mall_stock;
 mod mall_visits;
+mod master_keys;
 mod migrations;
 mod notification;
 mod oracles;

@@ -16,13 +16,13 @@ on_both! {
 
 /// An address that takes note of what it is told, and answers as it is told to.
 #[derive(Clone, Default)]
-struct Receiver {
-    heard: Arc<Mutex<Vec<(HeaderMap, String)>>>,
+pub(crate) struct Receiver {
+    pub(crate) heard: Arc<Mutex<Vec<(HeaderMap, String)>>>,
     answers: Arc<Mutex<Vec<u16>>>,
 }
 
 impl Receiver {
-    async fn start(&self) -> (String, tokio::task::JoinSet<()>) {
+    pub(crate) async fn start(&self) -> (String, tokio::task::JoinSet<()>) {
         async fn hear(
             State(this): State<Receiver>,
             headers: HeaderMap,
@@ -40,6 +40,18 @@ impl Receiver {
         tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
         (address, tasks)
     }
+}
+
+/// Checks a request's signature over its time and its body, as a receiver does; gives the time.
+pub(crate) fn is_signed((headers, body): &(HeaderMap, String), secret: &str) -> String {
+    let signature = headers["medlake-signature"].to_str().unwrap();
+    let (time, tag) = signature.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
+    let key = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, secret).unwrap();
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &key);
+    let tag: Vec<u8> =
+        (0..64).step_by(2).map(|at| u8::from_str_radix(&tag[at..at + 2], 16).unwrap()).collect();
+    aws_lc_rs::hmac::verify(&key, format!("{time}.{body}").as_bytes(), &tag).unwrap();
+    time.to_owned()
 }
 
 async fn deliveries(app: &App, id: i64) -> Vec<Value> {
@@ -89,18 +101,7 @@ async fn a_webhook_hears_of_it_until_it_answers_well(on: On) {
     assert_eq!(known, after[1]["delivery_id"].to_string());
     let said: Value = serde_json::from_str(body).unwrap();
     assert_eq!((&said["person_id"], &said["template"]), (&json!(7), &json!("order_shipped")));
-    // Signed over the time and the body, as a receiver checks it.
-    let signature = headers["medlake-signature"].to_str().unwrap();
-    let (time, tag) = signature.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
-    let key = base64::Engine::decode(
-        &base64::engine::general_purpose::STANDARD,
-        hook["secret"].as_str().unwrap(),
-    )
-    .unwrap();
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &key);
-    let tag: Vec<u8> =
-        (0..64).step_by(2).map(|at| u8::from_str_radix(&tag[at..at + 2], 16).unwrap()).collect();
-    aws_lc_rs::hmac::verify(&key, format!("{time}.{body}").as_bytes(), &tag).unwrap();
+    let time = is_signed(&heard[2], hook["secret"].as_str().unwrap());
     assert_eq!(time, ((crate::START + 90 * SECOND) / SECOND).to_string());
     drop(heard);
 

@@ -1,8 +1,6 @@
 //! Who patients are: encrypted, masked, found by token, shown with a reason, restricted, erased.
 
-use std::os::unix::fs::PermissionsExt as _;
-
-use medlake_operational::{Connection, MasterKeys, identifiers::Identifiers};
+use medlake_operational::identifiers::Identifiers;
 use serde_json::{Value, json};
 
 use crate::{App, DAY, On, assert_error, rows};
@@ -10,15 +8,14 @@ use crate::{App, DAY, On, assert_error, rows};
 on_both! {
     identifiers_are_kept_encrypted_and_found_by_token,
     a_patient_is_restricted_and_erased,
-    a_master_key_is_rotated_without_touching_identifiers,
 }
 
-const NAME: &str = "段正淳";
-const PHONE: &str = "18049531999";
-const ID_CARD: &str = "11010519491231002X";
+pub(crate) const NAME: &str = "段正淳";
+pub(crate) const PHONE: &str = "18049531999";
+pub(crate) const ID_CARD: &str = "11010519491231002X";
 const ADDRESS: &str = "北京市海淀区马连洼街道289号";
 
-async fn enrol(app: &App, person_id: i64) -> Value {
+pub(crate) async fn enrol(app: &App, person_id: i64) -> Value {
     let body = json!({"person_id": person_id, "name": NAME, "phone": "+86 180-4953-1999",
         "id_card": "11010519491231002x", "address": ADDRESS, "sex": "male",
         "birth_date": "1949-12-31", "condition": "hypertension"});
@@ -32,7 +29,7 @@ async fn enrol(app: &App, person_id: i64) -> Value {
     patient
 }
 
-async fn found(app: &App, body: Value) -> usize {
+pub(crate) async fn found(app: &App, body: Value) -> usize {
     let answer = app.made("/chronic-care/patients/lookup", body).await;
     answer["items"].as_array().unwrap().len()
 }
@@ -180,50 +177,6 @@ async fn a_patient_is_restricted_and_erased(on: On) {
     assert_eq!(listed["items"][0]["patient_id"], 1);
     let (_, listed) = app.get("/chronic-care/patients?status=erased&after_id=1").await;
     assert_eq!(listed["items"].as_array().unwrap().len(), 1);
-}
-
-async fn a_master_key_is_rotated_without_touching_identifiers(on: On) {
-    let mut app = App::start(on).await;
-    for person in 1..=3 {
-        enrol(&app, person).await;
-    }
-    let texts = "select person_id, field, ciphertext from _identifier order by 1, 2";
-    let read = |app: &App| {
-        let database = app.services.chronic_care().clone();
-        async move {
-            let mut on: medlake_operational::ReadTransaction = database.read().await.unwrap();
-            let on: &mut Connection = &mut on;
-            rows::<(i64, String, Vec<u8>)>(on, texts).await
-        }
-    };
-    let before = read(&app).await;
-    let file = app.folder().join("master.keys");
-    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    let old = std::fs::read(&file).unwrap();
-
-    let rotated = app.made("/chronic-care/master-keys/rotation", json!({})).await;
-    assert_eq!(
-        rotated["items"],
-        json!([{"key_id": "k1", "in_use": false, "persons": 3},
-            {"key_id": "k2", "in_use": true, "persons": 0}])
-    );
-    assert_eq!(found(&app, json!({"phone": PHONE})).await, 3, "by the older key's tokens");
-    let remove = app.delete("/chronic-care/master-keys/k1").await;
-    assert_error(remove, 409, "conflict", "still wraps 3");
-    assert_eq!(app.services.sweep_chronic_care().await.unwrap(), 3);
-    let left = app.delete("/chronic-care/master-keys/k1").await.1;
-    assert_eq!(left["items"], json!([{"key_id": "k2", "in_use": true, "persons": 3}]));
-    assert_error(app.delete("/chronic-care/master-keys/k2").await, 409, "conflict", "wraps 3");
-    assert_eq!(read(&app).await, before);
-    assert_eq!(found(&app, json!({"id_card": ID_CARD})).await, 3);
-
-    app.reopen().await;
-    let (_, clear) = app.get("/chronic-care/patients/3/identifiers?purpose=call").await;
-    assert_eq!(clear["name"], NAME);
-    // With another file of keys the services do not start, rather than lose what is there.
-    std::fs::write(&file, old).unwrap();
-    let refused = app.services.use_master_keys(MasterKeys::open(&file).unwrap()).await;
-    assert!(refused.unwrap_err().to_string().contains("put it back"));
 }
 
 #[test]

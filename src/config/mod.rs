@@ -136,6 +136,15 @@ pub(crate) struct SimulateSettings {
     pub(crate) people: usize,
     /// How many days of history `up` makes on a data folder that has none; 0 for none.
     pub(crate) history_days: u32,
+    /// Which client of services that want tokens it is; `up` makes one for itself when it is not said.
+    pub(crate) client: Option<ClientCredentials>,
+}
+
+/// What a program shows to get tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ClientCredentials {
+    pub(crate) client_id: String,
+    pub(crate) client_secret: Secret,
 }
 
 impl Default for Config {
@@ -180,6 +189,7 @@ impl Default for Config {
                 seed: 1,
                 people: 500,
                 history_days: 180,
+                client: None,
             },
         }
     }
@@ -201,7 +211,13 @@ impl fmt::Display for Config {
             Access::Tokens => "tokens",
         };
         writeln!(f, "  access: {access}\n  private_webhooks: {}", operational.private_webhooks)?;
-        for (key, value) in [("issuer", &operational.issuer), ("files", &operational.files)] {
+        let key_file = operational.key_file.as_ref().map(|file| file.display().to_string());
+        let said = [
+            ("issuer", &operational.issuer),
+            ("files", &operational.files),
+            ("key_file", &key_file),
+        ];
+        for (key, value) in said {
             if let Some(value) = value {
                 writeln!(f, "  {key}: {value}")?;
             }
@@ -225,8 +241,25 @@ impl fmt::Display for Config {
             f,
             "  orders_per_second: {}\n  seed: {}\n  people: {}\n  history_days: {}",
             simulate.orders_per_second, simulate.seed, simulate.people, simulate.history_days
-        )
+        )?;
+        match &simulate.client {
+            Some(client) => {
+                writeln!(f, "  client_id: {}\n  client_secret: \"***\"", client.client_id)
+            }
+            None => Ok(()),
+        }
     }
+}
+
+fn client(t: &mut Taker<'_>) -> Option<ClientCredentials> {
+    let client_id: String = t.take("simulate.client_id", String::new(), |_| None);
+    let client_secret: String = t.secret("simulate.client_secret", String::new());
+    if client_id.is_empty() != client_secret.is_empty() {
+        let problem = "must be set together with simulate.client_id";
+        t.wrong("simulate.client_secret", "not said", problem);
+    }
+    let client_secret = Secret::new(client_secret);
+    (!client_id.is_empty()).then_some(ClientCredentials { client_id, client_secret })
 }
 
 fn write_s3(f: &mut fmt::Formatter<'_>, s3: &S3Config) -> fmt::Result {
@@ -321,6 +354,7 @@ impl Config {
                 history_days: t.take("simulate.history_days", d.simulate.history_days, |days| {
                     (*days > 3650).then(|| "must be at most 3650".to_owned())
                 }),
+                client: client(&mut t),
             },
         };
         t.finish();

@@ -65,6 +65,14 @@ create table if not exists consent (
     index consent_patient (patient_id, purpose)
 );
 
+-- The master keys that rows here are kept under, without their bytes: what tells another key of the same
+-- name. A key that holds a row cannot be taken away.
+create table if not exists _master_key (
+    key_id varchar(32) not null primary key,
+    fingerprint varchar(64) not null,
+    created_at datetime(6) not null
+);
+
 -- Who a person is, encrypted. A data key a person, wrapped by a master key; without it nothing opens.
 create table if not exists _person_key (
     tenant_id bigint not null,
@@ -76,7 +84,8 @@ create table if not exists _person_key (
     primary key (tenant_id, person_id),
     check ((wrapped_key is null) = (destroyed_at is not null)),
     check ((wrapped_key is null) = (master_key_id is null)),
-    index _person_key_master (master_key_id)
+    index _person_key_master (master_key_id),
+    foreign key (master_key_id) references _master_key (key_id)
 );
 
 create table if not exists _identifier (
@@ -99,7 +108,8 @@ create table if not exists _identifier_token (
     master_key_id varchar(32) not null,
     check (field in ('phone', 'id_card')),
     primary key (tenant_id, field, token, person_id),
-    index _identifier_token_person (tenant_id, person_id)
+    index _identifier_token_person (tenant_id, person_id),
+    foreign key (master_key_id) references _master_key (key_id)
 );
 
 -- Who saw identifiers in the clear, and what for.

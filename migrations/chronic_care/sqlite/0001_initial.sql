@@ -57,11 +57,19 @@ create table consent (
 
 create index consent_patient on consent (patient_id, purpose);
 
+-- The master keys that rows here are kept under, without their bytes: what tells another key of the same
+-- name. A key that holds a row cannot be taken away.
+create table _master_key (
+    key_id TEXT not null primary key,
+    fingerprint TEXT not null,
+    created_at TIMESTAMP not null
+);
+
 -- Who a person is, encrypted. A data key a person, wrapped by a master key; without it nothing opens.
 create table _person_key (
     tenant_id INTEGER not null,
     person_id INTEGER not null,
-    master_key_id TEXT,
+    master_key_id TEXT references _master_key (key_id),
     wrapped_key BLOB,
     created_at TIMESTAMP not null,
     destroyed_at TIMESTAMP,
@@ -88,7 +96,7 @@ create table _identifier_token (
     field TEXT not null check (field in ('phone', 'id_card')),
     token TEXT not null,
     person_id INTEGER not null,
-    master_key_id TEXT not null,
+    master_key_id TEXT not null references _master_key (key_id),
     primary key (tenant_id, field, token, person_id)
 );
 

@@ -17,6 +17,14 @@ create table if not exists person (
     index person_tenant (tenant_id, person_id)
 );
 
+-- The master keys that rows here are kept under, without their bytes: what tells another key of the same
+-- name. A key that holds a row cannot be taken away.
+create table if not exists _master_key (
+    key_id varchar(32) not null primary key,
+    fingerprint varchar(64) not null,
+    created_at datetime(6) not null
+);
+
 -- Who a person is, encrypted. A data key a person, wrapped by a master key; without it nothing opens.
 create table if not exists _person_key (
     tenant_id bigint not null,
@@ -28,7 +36,8 @@ create table if not exists _person_key (
     primary key (tenant_id, person_id),
     check ((wrapped_key is null) = (destroyed_at is not null)),
     check ((wrapped_key is null) = (master_key_id is null)),
-    index _person_key_master (master_key_id)
+    index _person_key_master (master_key_id),
+    foreign key (master_key_id) references _master_key (key_id)
 );
 
 create table if not exists _identifier (
@@ -51,7 +60,8 @@ create table if not exists _identifier_token (
     master_key_id varchar(32) not null,
     check (field in ('phone', 'id_card')),
     primary key (tenant_id, field, token, person_id),
-    index _identifier_token_person (tenant_id, person_id)
+    index _identifier_token_person (tenant_id, person_id),
+    foreign key (master_key_id) references _master_key (key_id)
 );
 
 -- How a person signs in. The hash of the password says by which parameters it was made.
@@ -179,7 +189,7 @@ create table if not exists revoked_token (
 create table if not exists signing_key (
     signing_key_id bigint primary key,
     key_id varchar(64) not null,
-    master_key_id varchar(64) not null,
+    master_key_id varchar(32) not null,
     wrapped_key longblob not null,
     private_key longblob not null,
     x varchar(64) not null,
@@ -188,7 +198,8 @@ create table if not exists signing_key (
     state varchar(32) not null,
     retired_at datetime(6),
     unique (key_id),
-    check (state in ('next', 'current', 'retired'))
+    check (state in ('next', 'current', 'retired')),
+    foreign key (master_key_id) references _master_key (key_id)
 );
 
 insert ignore into tenant (tenant_id, name, created_at) values (1, 'default', '1970-01-01');

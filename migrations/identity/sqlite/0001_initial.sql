@@ -17,11 +17,19 @@ create table person (
 
 create index person_tenant on person (tenant_id, person_id);
 
+-- The master keys that rows here are kept under, without their bytes: what tells another key of the same
+-- name. A key that holds a row cannot be taken away.
+create table _master_key (
+    key_id TEXT not null primary key,
+    fingerprint TEXT not null,
+    created_at TIMESTAMP not null
+);
+
 -- Who a person is, encrypted. A data key a person, wrapped by a master key; without it nothing opens.
 create table _person_key (
     tenant_id INTEGER not null,
     person_id INTEGER not null,
-    master_key_id TEXT,
+    master_key_id TEXT references _master_key (key_id),
     wrapped_key BLOB,
     created_at TIMESTAMP not null,
     destroyed_at TIMESTAMP,
@@ -46,7 +54,7 @@ create table _identifier_token (
     field TEXT not null check (field in ('phone', 'id_card')),
     token TEXT not null,
     person_id INTEGER not null,
-    master_key_id TEXT not null,
+    master_key_id TEXT not null references _master_key (key_id),
     primary key (tenant_id, field, token, person_id)
 );
 
@@ -168,7 +176,7 @@ create index revoked_token_expires on revoked_token (expires_at);
 create table signing_key (
     signing_key_id INTEGER primary key,
     key_id TEXT not null,
-    master_key_id TEXT not null,
+    master_key_id TEXT not null references _master_key (key_id),
     wrapped_key BLOB not null,
     private_key BLOB not null,
     x TEXT not null,

@@ -14,16 +14,25 @@ create table if not exists notification (
     index notification_person (tenant_id, person_id)
 );
 
+-- The master keys that rows here are kept under, without their bytes: what tells another key of the same
+-- name. A key that holds a row cannot be taken away.
+create table if not exists _master_key (
+    key_id varchar(32) not null primary key,
+    fingerprint varchar(64) not null,
+    created_at datetime(6) not null
+);
+
 -- Addresses that are told; their secrets are wrapped by a master key.
 create table if not exists webhook (
     webhook_id bigint primary key,
     tenant_id bigint not null,
     url longtext not null,
     state varchar(32) not null check (state in ('active', 'disabled')),
-    master_key_id varchar(64) not null,
+    master_key_id varchar(32) not null,
     wrapped_secret longblob not null,
     created_at datetime(6) not null,
-    index webhook_tenant (tenant_id)
+    index webhook_tenant (tenant_id),
+    foreign key (master_key_id) references _master_key (key_id)
 );
 
 -- A notification on its way by one channel.

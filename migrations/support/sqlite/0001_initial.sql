@@ -15,13 +15,21 @@ create table notification (
 
 create index notification_person on notification (tenant_id, person_id);
 
+-- The master keys that rows here are kept under, without their bytes: what tells another key of the same
+-- name. A key that holds a row cannot be taken away.
+create table _master_key (
+    key_id TEXT not null primary key,
+    fingerprint TEXT not null,
+    created_at TIMESTAMP not null
+);
+
 -- Addresses that are told; their secrets are wrapped by a master key.
 create table webhook (
     webhook_id INTEGER primary key,
     tenant_id INTEGER not null,
     url TEXT not null,
     state TEXT not null check (state in ('active', 'disabled')),
-    master_key_id TEXT not null,
+    master_key_id TEXT not null references _master_key (key_id),
     wrapped_secret BLOB not null,
     created_at TIMESTAMP not null
 );

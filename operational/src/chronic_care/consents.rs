@@ -134,6 +134,9 @@ pub async fn withdraw(
             .first(tx)
             .await?
             .ok_or(OperationalError::not_found("consent", consent_id))?;
+    let patient = patients::lock(tx, scope, consent.patient_id)
+        .await
+        .map_err(|error| error.of("consent", consent_id))?;
     if consent.withdrawn_at.is_some() {
         return Err(OperationalError::conflict(format!(
             "consent {consent_id} is withdrawn already"
@@ -145,7 +148,6 @@ pub async fn withdraw(
         .bind(Micros(scope.now))
         .execute(tx)
         .await?;
-    let patient = patients::lock(tx, scope, consent.patient_id).await?;
     if consent.purpose == Purpose::Care && patient.status.in_use() {
         patients::change_status(
             tx,

@@ -331,6 +331,19 @@ async fn retire(
     Ok(device)
 }
 
+/// That a customer has a device now; for everybody else it is another's, and not there.
+async fn own(
+    on: &mut Connection,
+    scope: Scope,
+    device_id: i64,
+) -> Result<Assignment, OperationalError> {
+    let hidden = OperationalError::not_found("device", device_id);
+    let with = with_whom(on, device_id, None).await?.ok_or(hidden)?;
+    let patient = patients::find(on, scope, with.patient_id).await;
+    patient.map_err(|error| error.of("device", device_id))?;
+    Ok(with)
+}
+
 /// Takes in the readings of a device, each for the patient who had it when it was measured.
 async fn upload(
     tx: &mut WriteTransaction,
@@ -350,6 +363,9 @@ async fn upload(
             .first(tx)
             .await?;
     let device = device.ok_or(OperationalError::not_found("device", device_id))?;
+    if scope.only_person().is_some() {
+        own(tx, scope, device_id).await?;
+    }
     if device.status == DeviceStatus::Retired {
         return Err(OperationalError::conflict(format!("device {device_id} is retired")));
     }
@@ -389,9 +405,12 @@ async fn upload(
         if held.as_ref().is_none_or(|patient| patient.patient_id != with.patient_id) {
             match patients::lock_in_use(tx, scope, with.patient_id).await {
                 Ok(patient) => held = Some(patient),
-                Err(
-                    error @ (OperationalError::Conflict { .. } | OperationalError::NotFound { .. }),
-                ) => {
+                // Of another who had it then, a customer does not learn that they had.
+                Err(OperationalError::NotFound { .. }) => {
+                    refuse("nobody had the device when it was measured".to_owned());
+                    continue;
+                }
+                Err(error @ OperationalError::Conflict { .. }) => {
                     refuse(error.to_string());
                     continue;
                 }
@@ -538,12 +557,7 @@ pub(crate) async fn get_one(
         .all(&mut tx)
         .await?;
     if scope.only_person().is_some() {
-        let with = assignments.pop().filter(|with| with.returned_at.is_none());
-        let with = with.ok_or(OperationalError::not_found("device", device_id))?;
-        patients::find(&mut tx, scope, with.patient_id)
-            .await
-            .map_err(|_| OperationalError::not_found("device", device_id))?;
-        assignments = vec![with];
+        assignments = vec![own(&mut tx, scope, device_id).await?];
     }
     Ok(Json(DeviceDetail { device, assignments }))
 }

@@ -288,7 +288,9 @@ pub(crate) async fn get_answers(
             .first(&mut tx)
             .await?;
     let found = found.ok_or(OperationalError::not_found("follow_up", follow_up_id))?;
-    patients::find(&mut tx, scope, found.patient_id).await?;
+    patients::find(&mut tx, scope, found.patient_id)
+        .await
+        .map_err(|error| error.of("follow_up", follow_up_id))?;
     let items = sql("select * from follow_up_answer where follow_up_id = ?1
          order by answer_id limit 10000")
     .bind(follow_up_id)

@@ -474,7 +474,9 @@ pub(crate) async fn get_changes(
 ) -> Result<Json<List<PlanChange>>, Failure> {
     let mut tx = services.chronic_care().read().await?;
     let plan = find(&mut tx, scope.tenant_id, plan_id).await?;
-    patients::find(&mut tx, scope, plan.patient_id).await?;
+    patients::find(&mut tx, scope, plan.patient_id)
+        .await
+        .map_err(|error| error.of("medication_plan", plan_id))?;
     let items = sql("select * from medication_plan_change where plan_id = ?1
          order by effective_at, change_id limit 1000")
     .bind(plan_id)

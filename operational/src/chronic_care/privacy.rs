@@ -1,10 +1,9 @@
-//! Rights of patients over what identifies them: who saw it and why, erasure, and the rotation of master
-//! keys.
+//! Rights of patients over what identifies them: who saw it and why, and erasure.
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use chrono::{Months, NaiveDate};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::patients::{self, Patient, PatientStatus};
 use crate::{
@@ -161,37 +160,11 @@ pub(crate) async fn sweep(tx: &mut WriteTransaction, now: i64) -> Result<u64, Op
     Ok(count)
 }
 
-/// A master key and how much it wraps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct MasterKeyUse {
-    /// Its id.
-    key_id: String,
-    /// Whether new data keys are wrapped with it.
-    in_use: bool,
-    /// Persons whose data keys it wraps.
-    persons: i64,
-}
-
-async fn uses(services: &Services) -> Result<Vec<MasterKeyUse>, OperationalError> {
-    let keys = services.chronic_care().master_keys()?;
-    let wrapped = identifiers::wrapped_by(&mut *services.chronic_care().read().await?).await?;
-    let current = keys.current();
-    let of = |key_id: String| MasterKeyUse {
-        in_use: key_id == current,
-        persons: wrapped.get(&key_id).copied().unwrap_or(0),
-        key_id,
-    };
-    Ok(keys.ids().into_iter().map(of).collect())
-}
-
 pub(crate) fn router() -> Router<Services> {
     Router::new()
         .route("/chronic-care/patients/{id}/identifiers", routing::get(get_identifiers))
         .route("/chronic-care/patients/{id}/accesses", routing::get(get_accesses))
         .route("/chronic-care/patients/{id}/erasure", routing::post(post_erasure))
-        .route("/chronic-care/master-keys", routing::get(get_keys))
-        .route("/chronic-care/master-keys/rotation", routing::post(post_rotation))
-        .route("/chronic-care/master-keys/{key_id}", routing::delete(delete_key))
 }
 
 /// Who a patient is, in the clear. That it was asked for is kept.
@@ -246,44 +219,4 @@ pub(crate) async fn post_erasure(
             Box::pin(erase(tx, scope, patient_id))
         })
         .await
-}
-
-/// The master keys, without their bytes.
-#[utoipa::path(get, path = "/chronic-care/master-keys", tag = "chronic-care",
-    responses((status = 200, body = List<MasterKeyUse>), (status = "default", body = ErrorBody)))]
-pub(crate) async fn get_keys(
-    State(services): State<Services>,
-) -> Result<Json<List<MasterKeyUse>>, Failure> {
-    Ok(Json(List { items: uses(&services).await? }))
-}
-
-/// Put a new master key in use. Data keys are wrapped anew by and by; identifiers are not touched.
-#[utoipa::path(post, path = "/chronic-care/master-keys/rotation", tag = "chronic-care",
-    responses((status = 200, body = List<MasterKeyUse>), (status = "default", body = ErrorBody)))]
-pub(crate) async fn post_rotation(
-    State(services): State<Services>,
-    _: Command<Nothing>,
-) -> Result<Json<List<MasterKeyUse>>, Failure> {
-    services.chronic_care().master_keys()?.rotate()?;
-    Ok(Json(List { items: uses(&services).await? }))
-}
-
-/// Take a master key away that wraps nothing any more.
-#[utoipa::path(delete, path = "/chronic-care/master-keys/{key_id}", tag = "chronic-care",
-    params(("key_id" = String, Path)),
-    responses((status = 200, body = List<MasterKeyUse>), (status = "default", body = ErrorBody)))]
-pub(crate) async fn delete_key(
-    State(services): State<Services>,
-    axum::extract::Path(key_id): axum::extract::Path<String>,
-) -> Result<Json<List<MasterKeyUse>>, Failure> {
-    let known = uses(&services).await?;
-    match known.iter().find(|key| key.key_id == key_id) {
-        None => return Err(OperationalError::invalid("there is no master key of this id").into()),
-        Some(key) if key.persons > 0 => {
-            let message = format!("master key {key_id} still wraps {} data keys", key.persons);
-            return Err(OperationalError::conflict(message).into());
-        }
-        Some(_) => services.chronic_care().master_keys()?.remove(&key_id)?,
-    }
-    Ok(Json(List { items: uses(&services).await? }))
 }

@@ -276,7 +276,9 @@ pub async fn confirm(
         return Err(OperationalError::invalid("taken_at must not be in the future"));
     }
     let plan = medication_plans::find(tx, scope.tenant_id, plan_id).await?;
-    patients::lock_in_use(tx, scope, plan.patient_id).await?;
+    patients::lock_in_use(tx, scope, plan.patient_id)
+        .await
+        .map_err(|error| error.of("medication_plan", plan_id))?;
     let near: Vec<ReminderSlot> = sql("select * from reminder_slot
          where plan_id = ?1 and scheduled_at between ?2 and ?3 and status <> 'cancelled'
          order by scheduled_at")
@@ -461,7 +463,9 @@ pub(crate) async fn get_all(
     check_time("after", Some(filter.after))?;
     let mut tx = services.chronic_care().read().await?;
     let plan = medication_plans::find(&mut tx, scope.tenant_id, plan_id).await?;
-    patients::find(&mut tx, scope, plan.patient_id).await?;
+    patients::find(&mut tx, scope, plan.patient_id)
+        .await
+        .map_err(|error| error.of("medication_plan", plan_id))?;
     let items = sql("select * from reminder_slot where plan_id = ?1 and scheduled_at > ?2
          order by scheduled_at limit ?3")
     .bind(plan_id)

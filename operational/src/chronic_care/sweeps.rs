@@ -1,6 +1,5 @@
 //! What time brings about by itself: steps of programmes are due and overdue, slots of medication come and
-//! are missed, devices expire, identifiers whose time is over are destroyed, data keys are wrapped
-//! with the master key in use.
+//! are missed, devices expire, identifiers whose time is over are destroyed.
 //!
 //! Each sweep does some of what is due in a transaction and says how much; it is run again until nothing
 //! is due. One that was stopped in the middle, or runs in two processes, does nothing twice.
@@ -8,7 +7,7 @@
 use futures::future::BoxFuture;
 
 use super::{devices, privacy, programmes, slots};
-use crate::{OperationalError, Services, WriteTransaction, database::ATTEMPTS, identifiers};
+use crate::{OperationalError, Services, WriteTransaction, database::ATTEMPTS};
 
 /// Does some of what is due at a time (microseconds since 1970, UTC), and says how much.
 type Sweep =
@@ -21,7 +20,6 @@ const SWEEPS: &[(&str, Sweep)] = &[
     ("missed doses", |tx, now| Box::pin(slots::miss(tx, now))),
     ("devices", |tx, now| Box::pin(devices::sweep(tx, now))),
     ("erasures", |tx, now| Box::pin(privacy::sweep(tx, now))),
-    ("data keys", |tx, _| Box::pin(identifiers::rewrap(tx))),
 ];
 
 /// Does all that is due now; gives how much that was. A sweep that fails holds up no other.
@@ -29,7 +27,6 @@ const SWEEPS: &[(&str, Sweep)] = &[
 /// # Errors
 /// The first one there was. What was done before stays done.
 pub(crate) async fn run(services: &Services) -> Result<u64, OperationalError> {
-    services.chronic_care().master_keys()?.refresh()?;
     let mut total = Ok(0);
     for (name, sweep) in SWEEPS {
         let done = one(services, name, *sweep).await;

@@ -11,12 +11,16 @@
 //! ```
 //!
 //! A master key itself encrypts nothing. Two keys are derived from each by HMAC-SHA256 with a label: one
-//! for AES-256-GCM, which wraps, one for HMAC-SHA256, which makes tokens.
+//! for AES-256-GCM, which wraps, one for HMAC-SHA256, which makes tokens. So is its fingerprint, which is
+//! stored beside what it wraps and tells another key of the same id.
+//!
+//! Several processes may go by one file. Whoever uses a key looks first whether the file is another than
+//! it was when it was read, and whoever changes it locks its folder.
 
 use std::{
     fmt, fs,
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
@@ -34,15 +38,30 @@ pub(crate) const KEY_BYTES: usize = 32;
 const FIRST_LINE: &str = "medlake-master-keys 1";
 const WRAPPING: &[u8] = b"medlake wrapping of person keys v1";
 const TOKENS: &[u8] = b"medlake lookup tokens v1";
+const FINGERPRINT: &[u8] = b"medlake fingerprint v1";
 
 /// A key as it is in memory. Never shown.
 #[derive(Clone)]
-struct MasterKey {
+pub(crate) struct MasterKey {
     id: String,
     bytes: [u8; KEY_BYTES],
 }
 
 impl MasterKey {
+    /// A new key of this id, which is in no file yet.
+    pub(crate) fn random(id: String) -> Result<Self, OperationalError> {
+        Ok(Self { id, bytes: random_key()? })
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What tells it from another key, and nothing else of it.
+    pub(crate) fn fingerprint(&self) -> String {
+        hex::encode(self.derived(FINGERPRINT))
+    }
+
     fn derived(&self, label: &[u8]) -> Vec<u8> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.bytes);
         hmac::sign(&key, label).as_ref().to_vec()
@@ -53,7 +72,14 @@ impl MasterKey {
 #[derive(Clone)]
 pub struct MasterKeys {
     file: PathBuf,
-    keys: Arc<RwLock<Vec<MasterKey>>>,
+    read: Arc<RwLock<File>>,
+}
+
+/// A file as it was read.
+struct File {
+    /// Which file it is, and when it was written: each change makes another one.
+    version: (u64, i64, i64),
+    keys: Vec<MasterKey>,
 }
 
 impl fmt::Debug for MasterKeys {
@@ -69,31 +95,25 @@ impl MasterKeys {
     /// `Key` when it cannot be read or made, when others may read it, or when it is no such file.
     pub fn open(file: &Path) -> Result<Self, OperationalError> {
         if !file.exists() {
-            let key = MasterKey { id: "k1".to_owned(), bytes: random_key()? };
-            write(file, &[key])?;
+            let key = MasterKey::random("k1".to_owned())?;
+            let _alone = lock(file)?;
+            // Another process may have been first.
+            if !file.exists() {
+                write(file, &[key])?;
+            }
         }
-        let keys = read(file)?;
-        Ok(Self { file: file.to_path_buf(), keys: Arc::new(RwLock::new(keys)) })
+        Ok(Self { file: file.to_path_buf(), read: Arc::new(RwLock::new(read(file)?)) })
     }
 
-    /// Reads the file again, for what another process added.
+    /// Reads the file again, for what another process did to it.
     pub(crate) fn refresh(&self) -> Result<(), OperationalError> {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        *keys = read(&self.file)?;
+        *self.read.write().unwrap_or_else(PoisonError::into_inner) = read(&self.file)?;
         Ok(())
     }
 
-    /// Refuses when the file has no key of this id.
-    pub(crate) fn check(&self, id: &str) -> Result<(), OperationalError> {
-        if self.known(id).is_some() {
-            return Ok(());
-        }
-        self.refresh()?;
-        if self.known(id).is_some() {
-            return Ok(());
-        }
-        let problem = "lacks a master key that identifiers are kept under; put it back";
-        Err(failed(&self.file, problem, None))
+    /// The failure of these keys to be what is needed.
+    pub(crate) fn unfit(&self, problem: &'static str) -> OperationalError {
+        failed(&self.file, problem, None)
     }
 
     /// The id of the key in use.
@@ -108,20 +128,18 @@ impl MasterKeys {
         self.all().into_iter().map(|key| key.id).collect()
     }
 
-    /// Adds a key, which is the one in use from now on. What older keys wrapped is wrapped anew by the
-    /// sweep; until then they stay.
+    /// Adds a key, which is the one in use from now on; one that is there already stays where it is. What
+    /// older keys wrapped opens as before.
     ///
     /// # Errors
     /// `Key` when the file cannot be written.
-    pub fn rotate(&self) -> Result<String, OperationalError> {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next = read(&self.file)?;
-        let numbers = next.iter().filter_map(|key| key.id.strip_prefix('k')?.parse::<u64>().ok());
-        let id = format!("k{}", numbers.max().unwrap_or(0) + 1);
-        next.push(MasterKey { id: id.clone(), bytes: random_key()? });
-        write(&self.file, &next)?;
-        *keys = next;
-        Ok(id)
+    pub(crate) fn add(&self, key: &MasterKey) -> Result<(), OperationalError> {
+        self.change(|keys| {
+            if !keys.iter().any(|known| known.id == key.id) {
+                keys.push(key.clone());
+            }
+            Ok(())
+        })
     }
 
     /// Takes a key that is not in use out of the file: what it still wraps is lost.
@@ -129,15 +147,24 @@ impl MasterKeys {
     /// # Errors
     /// `Conflict` for the key in use, `Key` when the file cannot be written.
     pub(crate) fn remove(&self, id: &str) -> Result<(), OperationalError> {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next = read(&self.file)?;
-        if next.last().is_some_and(|key| key.id == id) {
-            return Err(OperationalError::conflict(format!("master key {id} is in use")));
-        }
-        next.retain(|key| key.id != id);
-        write(&self.file, &next)?;
-        *keys = next;
-        Ok(())
+        self.change(|keys| {
+            if keys.last().is_some_and(|key| key.id == id) {
+                return Err(OperationalError::conflict(format!("master key {id} is in use")));
+            }
+            keys.retain(|key| key.id != id);
+            Ok(())
+        })
+    }
+
+    fn change(
+        &self,
+        act: impl FnOnce(&mut Vec<MasterKey>) -> Result<(), OperationalError>,
+    ) -> Result<(), OperationalError> {
+        let _alone = lock(&self.file)?;
+        let mut keys = read(&self.file)?.keys;
+        act(&mut keys)?;
+        write(&self.file, &keys)?;
+        self.refresh()
     }
 
     /// Wraps a data key with the key in use; gives that key's id.
@@ -157,11 +184,20 @@ impl MasterKeys {
         of: &[u8],
         wrapped: &[u8],
     ) -> Result<[u8; KEY_BYTES], OperationalError> {
-        self.check(id)?;
-        let key = self.known(id).ok_or(OperationalError::Tampered { what: "person key" })?;
+        let key = self.known(id).ok_or_else(|| self.unfit(LACKS))?;
         open(&key.derived(WRAPPING), &bound(of, id), wrapped)
             .and_then(|bytes| bytes.try_into().ok())
-            .ok_or(OperationalError::Tampered { what: "person key" })
+            .ok_or(OperationalError::Tampered { what: "data key" })
+    }
+
+    /// What some master key wrapped, wrapped with the key in use.
+    pub(crate) fn rewrap(
+        &self,
+        id: &str,
+        of: &[u8],
+        wrapped: &[u8],
+    ) -> Result<(String, Vec<u8>), OperationalError> {
+        self.wrap(of, &self.unwrap(id, of, wrapped)?)
     }
 
     /// What stands for a value under each key, the one in use last: the same value gives the same token,
@@ -174,8 +210,15 @@ impl MasterKeys {
         self.all().into_iter().map(token).collect()
     }
 
-    fn all(&self) -> Vec<MasterKey> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// All keys, the one in use last. A file that cannot be read is told of by `refresh`; meanwhile what
+    /// was read before serves.
+    pub(crate) fn all(&self) -> Vec<MasterKey> {
+        let known = |file: &File| (file.version, file.keys.clone());
+        let (version, keys) = known(&self.read.read().unwrap_or_else(PoisonError::into_inner));
+        if self::version(&self.file).is_ok_and(|now| now != version) && self.refresh().is_ok() {
+            return known(&self.read.read().unwrap_or_else(PoisonError::into_inner)).1;
+        }
+        keys
     }
 
     fn in_use(&self) -> MasterKey {
@@ -186,6 +229,10 @@ impl MasterKeys {
         self.all().into_iter().find(|key| key.id == id)
     }
 }
+
+/// What is wrong with a file of keys that does not open what is there.
+pub(crate) const LACKS: &str = "lacks a master key that rows of the databases are kept under; put that file \
+     back, or its line";
 
 /// The bytes that a wrapped key is bound to: whose it is, and under which key.
 fn bound(of: &[u8], id: &str) -> Vec<u8> {
@@ -222,39 +269,65 @@ fn failed(file: &Path, problem: &'static str, source: Option<io::Error>) -> Oper
     OperationalError::Key { file: file.to_path_buf(), problem, source }
 }
 
-fn read(file: &Path) -> Result<Vec<MasterKey>, OperationalError> {
+fn version(file: &Path) -> io::Result<(u64, i64, i64)> {
+    let of = fs::metadata(file)?;
+    Ok((of.ino(), of.mtime(), of.mtime_nsec()))
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Whoever has it may change the file; others wait.
+fn lock(file: &Path) -> Result<fs::File, OperationalError> {
+    let cannot = |source| failed(file, "cannot be written", Some(source));
+    // The folder, because the file is replaced when it changes.
+    let folder = folder(file);
+    fs::create_dir_all(folder).map_err(cannot)?;
+    let folder = fs::File::open(folder).map_err(cannot)?;
+    folder.lock().map_err(cannot)?;
+    Ok(folder)
+}
+
+fn read(file: &Path) -> Result<File, OperationalError> {
     let cannot = |source| failed(file, "cannot be read", Some(source));
     let mode = fs::metadata(file).map_err(cannot)?.permissions().mode();
     if mode & 0o077 != 0 {
-        return Err(failed(
-            file,
-            "may be read by others; take their rights away (chmod 600)",
-            None,
-        ));
+        let problem = "may be read by others; take their rights away (chmod 600)";
+        return Err(failed(file, problem, None));
     }
+    // Before the text: when the file changes in between, it is read once more than it had to be.
+    let version = version(file).map_err(cannot)?;
     let text = fs::read_to_string(file).map_err(cannot)?;
-    let wrong = || failed(file, "is not a file of master keys", None);
-    let mut lines = text.lines();
-    if lines.next() != Some(FIRST_LINE) {
-        return Err(wrong());
-    }
-    let keys = lines
-        .map(|line| {
-            let (id, key) = line.split_once(' ')?;
-            let bytes = BASE64.decode(key).ok()?.try_into().ok()?;
-            (!id.is_empty() && id.len() <= 32).then(|| MasterKey { id: id.to_owned(), bytes })
-        })
-        .collect::<Option<Vec<_>>>()
-        .filter(|keys| !keys.is_empty());
-    keys.ok_or_else(wrong)
+    let keys = parse(&text).ok_or_else(|| {
+        failed(file, "is not a file of master keys, or not a whole one; put a copy back", None)
+    })?;
+    Ok(File { version, keys })
 }
 
-/// Whole or not at all: the file is written beside and then takes the place of the old one.
+fn parse(text: &str) -> Option<Vec<MasterKey>> {
+    // The last line is whole, too: a file that was cut off must not lose the key in use.
+    let mut lines = text.strip_suffix('\n')?.lines();
+    if lines.next() != Some(FIRST_LINE) {
+        return None;
+    }
+    let mut keys: Vec<MasterKey> = Vec::new();
+    for line in lines {
+        let (id, key) = line.split_once(' ')?;
+        let bytes = BASE64.decode(key).ok()?.try_into().ok()?;
+        let new = !keys.iter().any(|known| known.id == id);
+        if id.is_empty() || id.len() > 32 || !new {
+            return None;
+        }
+        keys.push(MasterKey { id: id.to_owned(), bytes });
+    }
+    (!keys.is_empty()).then_some(keys)
+}
+
+/// Whole or not at all: the file is written beside and then takes the place of the old one. Only with the
+/// lock.
 fn write(file: &Path, keys: &[MasterKey]) -> Result<(), OperationalError> {
     let cannot = |source| failed(file, "cannot be written", Some(source));
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder).map_err(cannot)?;
-    }
     let mut text = format!("{FIRST_LINE}\n");
     for key in keys {
         text.push_str(&format!("{} {}\n", key.id, BASE64.encode(key.bytes)));
@@ -264,7 +337,9 @@ fn write(file: &Path, keys: &[MasterKey]) -> Result<(), OperationalError> {
     let mut options = fs::OpenOptions::new();
     let mut new = options.write(true).create_new(true).mode(0o600).open(&beside).map_err(cannot)?;
     new.write_all(text.as_bytes()).and_then(|()| new.sync_all()).map_err(cannot)?;
-    fs::rename(&beside, file).map_err(cannot)
+    fs::rename(&beside, file).map_err(cannot)?;
+    // The name, too, before anything is wrapped by a key that is only there.
+    fs::File::open(folder(file)).and_then(|folder| folder.sync_all()).map_err(cannot)
 }
 
 #[cfg(test)]
@@ -315,7 +390,9 @@ mod tests {
         ));
 
         let tokens = keys.tokens(b"13800138000");
-        assert_eq!(keys.rotate().unwrap(), "k2");
+        let second = MasterKey::random("k2".to_owned()).unwrap();
+        keys.add(&second).unwrap();
+        keys.add(&second).unwrap();
         assert_eq!(
             (keys.ids(), keys.current()),
             (vec!["k1".to_owned(), "k2".to_owned()], "k2".to_owned())
@@ -323,7 +400,8 @@ mod tests {
         assert_eq!(keys.tokens(b"13800138000")[..1], tokens);
         let (id, wrapped) = keys.wrap(b"1/7", &data_key).unwrap();
         assert_eq!(id, "k2");
-        // The process beside finds the key that was added.
+        // The process beside finds the key that was added, and goes by it.
+        assert_eq!(beside.current(), "k2");
         assert_eq!(beside.unwrap("k2", b"1/7", &wrapped).unwrap(), data_key);
         assert!(keys.remove("k2").is_err());
         keys.remove("k1").unwrap();
@@ -333,10 +411,39 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(MasterKeys::open(&file).unwrap_err().to_string().contains("chmod 600"));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let whole = fs::read_to_string(&file).unwrap();
+        let twice = format!("{whole}{}\n", whole.lines().last().unwrap());
+        let cut = &whole[..whole.len() - 1];
         for text in ["", "k1 AAAA\n", "medlake-master-keys 1\n", "medlake-master-keys 1\nk1 AAAA\n"]
+            .into_iter()
+            .chain([&*twice, cut])
         {
             fs::write(&file, text).unwrap();
-            assert!(MasterKeys::open(&file).is_err(), "{text}");
+            let refused = MasterKeys::open(&file).unwrap_err().to_string();
+            assert!(refused.contains("not a file of master keys"), "{text}: {refused}");
+            // What was read before serves until the file is whole again, and nothing writes over it.
+            assert_eq!(keys.ids(), ["k2"]);
+            assert!(keys.add(&MasterKey::random("k3".to_owned()).unwrap()).is_err());
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
         }
+        fs::write(&file, &whole).unwrap();
+        keys.add(&MasterKey::random("k3".to_owned()).unwrap()).unwrap();
+        assert_eq!(beside.current(), "k3");
+    }
+
+    #[test]
+    fn keys_that_many_add_at_once_are_all_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("master.keys");
+        std::thread::scope(|scope| {
+            for number in 2..10 {
+                let file = &file;
+                scope.spawn(move || {
+                    let keys = MasterKeys::open(file).unwrap();
+                    keys.add(&MasterKey::random(format!("k{number}")).unwrap()).unwrap();
+                });
+            }
+        });
+        assert_eq!(MasterKeys::open(&file).unwrap().ids().len(), 9);
     }
 }

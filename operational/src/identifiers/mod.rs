@@ -9,6 +9,7 @@
 //! for each person. None of them is captured: the lake sees neither identifiers nor ciphertexts.
 
 pub(crate) mod master_keys;
+pub(crate) mod rotation;
 
 use std::collections::HashMap;
 
@@ -397,26 +398,36 @@ pub(crate) async fn shred(
     Ok(())
 }
 
-/// Wraps some keys that older master keys wrapped with the one in use, and makes their tokens anew; gives
-/// how many. The rows of identifiers stay as they are.
+/// Wraps the keys of some persons whom older master keys hold with the one in use, and makes their tokens
+/// anew; gives how many. The rows of identifiers stay as they are.
 ///
 /// # Errors
 /// `Tampered` for a key that does not open; `Key` when its master key is missing.
 pub(crate) async fn rewrap(tx: &mut WriteTransaction) -> Result<u64, OperationalError> {
     let keys = tx.master_keys()?;
-    let current = keys.current();
-    let older: Vec<(i64, i64, String, Vec<u8>)> =
-        sql("select tenant_id, person_id, master_key_id, wrapped_key from _person_key
+    let older: Vec<(i64, i64)> = sql("select tenant_id, person_id from _person_key
              where wrapped_key is not null and master_key_id <> ?1
-             order by tenant_id, person_id limit ?2 for update")
-        .bind(&current)
-        .bind(REWRAP_BATCH)
-        .all(tx)
-        .await?;
-    let mut done = 0;
-    for (tenant_id, person_id, id, wrapped) in older {
-        let of = person(tenant_id, person_id);
-        let (id, wrapped) = keys.wrap(&of, &keys.unwrap(&id, &of, &wrapped)?)?;
+             union select tenant_id, person_id from _identifier_token where master_key_id <> ?1
+             order by tenant_id, person_id limit ?2")
+    .bind(keys.current())
+    .bind(REWRAP_BATCH)
+    .all(tx)
+    .await?;
+    let done = older.len() as u64;
+    for (tenant_id, person_id) in older {
+        let wrapped: Option<(Option<String>, Option<Vec<u8>>)> =
+            sql("select master_key_id, wrapped_key from _person_key
+                 where tenant_id = ?1 and person_id = ?2 for update")
+            .bind(tenant_id)
+            .bind(person_id)
+            .first(tx)
+            .await?;
+        // Erased since: nothing holds them any more, and nobody finds them.
+        let Some((Some(id), Some(wrapped))) = wrapped else {
+            drop_tokens(tx, tenant_id, person_id).await?;
+            continue;
+        };
+        let (id, wrapped) = keys.rewrap(&id, &person(tenant_id, person_id), &wrapped)?;
         sql("update _person_key set master_key_id = ?3, wrapped_key = ?4
              where tenant_id = ?1 and person_id = ?2")
         .bind(tenant_id)
@@ -439,31 +450,8 @@ pub(crate) async fn rewrap(tx: &mut WriteTransaction) -> Result<u64, Operational
         let tokens = tokens.collect();
         drop_tokens(tx, tenant_id, person_id).await?;
         keep_tokens(tx, tokens).await?;
-        done += 1;
     }
     Ok(done)
-}
-
-/// How many persons' keys each master key wraps.
-pub(crate) async fn wrapped_by(
-    on: &mut Connection,
-) -> Result<HashMap<String, i64>, OperationalError> {
-    let rows: Vec<(String, i64)> = sql("select master_key_id, count(*) from _person_key
-         where master_key_id is not null group by master_key_id")
-    .all(on)
-    .await?;
-    Ok(rows.into_iter().collect())
-}
-
-/// Refuses keys that do not open what is kept already.
-pub(crate) async fn check_keys(
-    on: &mut Connection,
-    keys: &MasterKeys,
-) -> Result<(), OperationalError> {
-    for id in wrapped_by(on).await?.into_keys() {
-        keys.check(&id)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

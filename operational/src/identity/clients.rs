@@ -164,6 +164,40 @@ pub(crate) async fn create(
     Ok(row.into())
 }
 
+/// Gives the active client that is just like a new one another secret, if there is one.
+pub(crate) async fn with_new_secret(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    new: &NewClient,
+    secret: &str,
+) -> Result<Option<Client>, OperationalError> {
+    let permissions: Permissions = new.permissions.iter().copied().collect();
+    let row: Option<ClientRow> = sql("select * from client where tenant_id = ?1 and name = ?2
+             and permissions = ?3 and redirect_uris = ?4 and state = 'active'
+             and secret_hash is not null order by client_id limit 1 for update")
+    .bind(scope.tenant_id)
+    .bind(&new.name)
+    .bind(permissions.to_string())
+    .bind(new.redirect_uris.join("\n"))
+    .first(tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(change_secret(tx, row, &secrets::hash(secret)).await?))
+}
+
+async fn change_secret(
+    tx: &mut WriteTransaction,
+    row: ClientRow,
+    hash: &str,
+) -> Result<Client, OperationalError> {
+    sql("update client set secret_hash = ?2, version = version + 1 where client_id = ?1")
+        .bind(row.client_id)
+        .bind(hash)
+        .execute(tx)
+        .await?;
+    Ok(ClientRow { version: row.version + 1, ..row }.into())
+}
+
 fn check_redirect(uri: &str) -> Result<(), OperationalError> {
     let wrong =
         |problem: &str| Err(OperationalError::invalid(format!("redirect_uri \"{uri}\" {problem}")));
@@ -282,12 +316,7 @@ pub(crate) async fn post_rotate(
                 if row.secret_hash.is_none() {
                     return Err(OperationalError::conflict(format!("client {id} keeps no secret")));
                 }
-                sql("update client set secret_hash = ?2, version = version + 1 where client_id = ?1")
-                    .bind(id)
-                    .bind(&hash)
-                    .execute(tx)
-                    .await?;
-                Ok(Client::from(ClientRow { version: row.version + 1, ..row }))
+                change_secret(tx, row, &hash).await
             })
         })
         .await?;

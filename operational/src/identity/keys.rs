@@ -256,6 +256,33 @@ async fn make(
     insert_one(tx, &row).await
 }
 
+/// Wraps the keys of private keys that older master keys wrapped with the one in use; gives how many.
+///
+/// # Errors
+/// `Tampered` for one that does not open; `Key` when its master key is missing.
+pub(crate) async fn rewrap(tx: &mut WriteTransaction) -> Result<u64, OperationalError> {
+    let keys = tx.master_keys()?;
+    let older: Vec<(i64, String, String, Vec<u8>)> =
+        sql("select signing_key_id, key_id, master_key_id, wrapped_key from signing_key
+             where master_key_id <> ?1 order by signing_key_id for update")
+        .bind(keys.current())
+        .all(tx)
+        .await?;
+    let done = older.len() as u64;
+    for (signing_key_id, key_id, master_key_id, wrapped) in older {
+        let (master_key_id, wrapped) = keys.rewrap(&master_key_id, &bound(&key_id), &wrapped)?;
+        sql(
+            "update signing_key set master_key_id = ?2, wrapped_key = ?3 where signing_key_id = ?1",
+        )
+        .bind(signing_key_id)
+        .bind(master_key_id)
+        .bind(wrapped)
+        .execute(tx)
+        .await?;
+    }
+    Ok(done)
+}
+
 /// What a private key is bound to.
 fn bound(key_id: &str) -> Vec<u8> {
     format!("medlake signing key v1|{key_id}").into_bytes()

@@ -20,7 +20,7 @@ pub use clients::{Client, NewClient};
 pub use passwords::PasswordCost;
 pub use permissions::{Permission, Permissions};
 
-use crate::{Migration, Migrations, OperationalError, Scope, Services};
+use crate::{Migration, Migrations, OperationalError, Scope, Services, identifiers::rotation};
 
 pub(crate) const NAME: &str = "identity";
 
@@ -85,6 +85,27 @@ pub async fn create_client(
     Ok((client, secret))
 }
 
+/// A client of the first tenant for a program that this process runs itself, by its name: made when there
+/// is none, and with a new secret each time, so that none has to be kept.
+///
+/// # Errors
+/// `Invalid` for a name that is none.
+pub async fn client_of_this_process(
+    services: &Services,
+    new: &NewClient,
+) -> Result<(Client, String), OperationalError> {
+    let secret = secrets::token()?;
+    let mut tx = services.identity().begin(services.now()).await?;
+    let scope = Scope::at(services.now());
+    let known = clients::with_new_secret(&mut tx, scope, new, &secret).await;
+    let client = match known {
+        Ok(None) => clients::create(&mut tx, scope, new, &secret).await,
+        Ok(Some(client)) => Ok(client),
+        Err(error) => Err(error),
+    };
+    Ok((tx.end(client).await?, secret))
+}
+
 pub(crate) fn router() -> Router<Services> {
     Router::new()
         .merge(tenants::router())
@@ -93,6 +114,7 @@ pub(crate) fn router() -> Router<Services> {
         .merge(roles::router())
         .merge(clients::router())
         .merge(keys::router())
+        .merge(rotation::router())
         .merge(oauth2::router())
 }
 
@@ -122,7 +144,10 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
         clients::post_rotate,
         clients::post_disable,
         keys::get_all,
-        keys::post_rotate
+        keys::post_rotate,
+        rotation::get_all,
+        rotation::post_rotate,
+        rotation::delete
     ))]
     struct Description;
     let mut description = Description::openapi();

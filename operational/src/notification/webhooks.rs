@@ -14,6 +14,9 @@ use crate::{
     identifiers::master_keys::random_key,
 };
 
+/// Webhooks whose secrets are wrapped anew in one transaction.
+const REWRAP_BATCH: i64 = 200;
+
 words! {
     /// Whether a webhook is used.
     pub enum WebhookState {
@@ -127,6 +130,34 @@ async fn create(
     };
     insert_one(tx, &row).await?;
     Ok(row.into())
+}
+
+/// Wraps the secrets that older master keys wrapped with the one in use; gives how many. They stay the
+/// same.
+///
+/// # Errors
+/// `Tampered` for one that does not open; `Key` when its master key is missing.
+pub(crate) async fn rewrap(tx: &mut WriteTransaction) -> Result<u64, OperationalError> {
+    let keys = tx.master_keys()?;
+    let older: Vec<(i64, String, Vec<u8>)> =
+        sql("select webhook_id, master_key_id, wrapped_secret from webhook
+             where master_key_id <> ?1 order by webhook_id limit ?2 for update")
+        .bind(keys.current())
+        .bind(REWRAP_BATCH)
+        .all(tx)
+        .await?;
+    let done = older.len() as u64;
+    for (webhook_id, master_key_id, wrapped) in older {
+        let (master_key_id, wrapped) =
+            keys.rewrap(&master_key_id, &bound_to_webhook(webhook_id), &wrapped)?;
+        sql("update webhook set master_key_id = ?2, wrapped_secret = ?3 where webhook_id = ?1")
+            .bind(webhook_id)
+            .bind(master_key_id)
+            .bind(wrapped)
+            .execute(tx)
+            .await?;
+    }
+    Ok(done)
 }
 
 pub(super) fn router() -> Router<Services> {

@@ -5,10 +5,15 @@ use std::{
 };
 
 use anyhow::Context;
-use reqwest::StatusCode;
+use reqwest::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
+
+use crate::config::ClientCredentials;
 
 /// Requests at once.
 const REQUESTS_MAX: usize = 64;
@@ -22,6 +27,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     base: String,
     permits: Semaphore,
+    /// Of services that want tokens.
+    access: Option<Access>,
     /// Whether the last attempt found nobody, so that it is logged once.
     away: AtomicBool,
 }
@@ -65,7 +72,7 @@ struct ErrorDetail {
 }
 
 impl Client {
-    pub(super) fn new(base: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(base: &str, access: Option<ClientCredentials>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             // The services are named by the configuration; a proxy of the machine is not asked.
             .no_proxy()
@@ -75,7 +82,8 @@ impl Client {
         let base = base.trim_end_matches('/').to_owned();
         reqwest::Url::parse(&base).with_context(|| format!("\"{base}\" is not an address"))?;
         let permits = Semaphore::new(REQUESTS_MAX);
-        Ok(Self { http, base, permits, away: AtomicBool::new(false) })
+        let access = access.map(|credentials| Access { credentials, token: Mutex::default() });
+        Ok(Self { http, base, permits, access, away: AtomicBool::new(false) })
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Refused> {
@@ -92,6 +100,7 @@ impl Client {
 
     async fn send(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Value, Refused> {
         let mut back_off = BACK_OFF_FIRST;
+        let mut renewed = false;
         loop {
             match self.attempt(request()).await {
                 Ok((status, body)) if status.is_success() => {
@@ -101,6 +110,11 @@ impl Client {
                         code: "unreadable".to_owned(),
                         message: error.to_string(),
                     });
+                }
+                // The token was revoked, or the clock of the services is another.
+                Ok((StatusCode::UNAUTHORIZED, _)) if !renewed && self.forget_token().await => {
+                    renewed = true;
+                    continue;
                 }
                 Ok((StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS, _)) => {}
                 Ok((status, body)) => {
@@ -130,8 +144,23 @@ impl Client {
         request: reqwest::RequestBuilder,
     ) -> Result<(StatusCode, Vec<u8>), reqwest::Error> {
         let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let request = match &self.access {
+            None => request,
+            Some(access) => match access.token(&self.http, &self.base).await? {
+                Ok(token) => request.bearer_auth(token),
+                Err(refused) => return Ok(refused),
+            },
+        };
         let answer = request.send().await?;
         Ok((answer.status(), answer.bytes().await?.to_vec()))
+    }
+
+    /// Whether there was a token to forget.
+    async fn forget_token(&self) -> bool {
+        match &self.access {
+            Some(access) => access.token.lock().await.take().is_some(),
+            None => false,
+        }
     }
 
     /// Notes whether the services are away; whether that is news.
@@ -142,5 +171,63 @@ impl Client {
             tracing::info!("the services answer again");
         }
         news
+    }
+}
+
+/// A program's access by its secret (OAuth 2, RFC 6749, 4.4).
+#[derive(Debug)]
+struct Access {
+    credentials: ClientCredentials,
+    token: Mutex<Option<Token>>,
+}
+
+struct Token {
+    text: String,
+    renew_at: Instant,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    access_token: String,
+    expires_in: u64,
+}
+
+impl Access {
+    /// A token that is good for a while yet, or the answer that there is none.
+    async fn token(
+        &self,
+        http: &reqwest::Client,
+        base: &str,
+    ) -> Result<Result<String, (StatusCode, Vec<u8>)>, reqwest::Error> {
+        // Held over the request: those who come meanwhile want the same token.
+        let mut token = self.token.lock().await;
+        if let Some(known) = token.as_ref().filter(|token| token.renew_at > Instant::now()) {
+            return Ok(Ok(known.text.clone()));
+        }
+        let ClientCredentials { client_id, client_secret } = &self.credentials;
+        let asked = Instant::now();
+        let answer = http
+            .post(format!("{base}/oauth2/token"))
+            .basic_auth(client_id, Some(client_secret.reveal()))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body("grant_type=client_credentials")
+            .send()
+            .await?;
+        let (status, body) = (answer.status(), answer.bytes().await?.to_vec());
+        match serde_json::from_slice::<Granted>(&body) {
+            Ok(granted) if status.is_success() => {
+                let good_for = Duration::from_secs(granted.expires_in) * 3 / 4;
+                let text = granted.access_token;
+                *token = Some(Token { text: text.clone(), renew_at: asked + good_for });
+                Ok(Ok(text))
+            }
+            _ => Ok(Err((status, body))),
+        }
     }
 }

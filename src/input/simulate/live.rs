@@ -23,7 +23,10 @@ use super::{
     behaviour::{self, Model},
     client::{Client, Refused},
 };
-use crate::clock::{self, Clock};
+use crate::{
+    clock::{self, Clock},
+    config::ClientCredentials,
+};
 use people::World;
 use session::Session;
 
@@ -50,6 +53,8 @@ pub(crate) struct LiveConfig {
     pub(crate) seed: u64,
     /// How many people there are, at least 100.
     pub(crate) people: usize,
+    /// Which client of the services it is, when they want tokens.
+    pub(crate) access: Option<ClientCredentials>,
 }
 
 /// What was done so far.
@@ -100,12 +105,12 @@ async fn traffic(
     mut past: watch::Receiver<Stage>,
     clock: Clock,
 ) -> anyhow::Result<()> {
-    let LiveConfig { services, orders_per_second, seed, people } = config;
+    let LiveConfig { services, orders_per_second, seed, people, access } = config;
     anyhow::ensure!(
         orders_per_second.is_finite() && orders_per_second > 0.0,
         "orders_per_second must be a positive number, not {orders_per_second}"
     );
-    let client = Arc::new(Client::new(&services)?);
+    let client = Arc::new(Client::new(&services, access.clone())?);
     // Keys must not be those of an earlier run, whose answers the services still remember.
     let run = clock();
     let model = Arc::new(Model::new(seed, people));
@@ -115,7 +120,7 @@ async fn traffic(
         .await
         .context("could not set up the pharmacies and products of the simulation")?;
     // Not in the queue of the traffic.
-    let setting_up = Client::new(&services)?;
+    let setting_up = Client::new(&services, access)?;
     let mut whole = pin!(async {
         reached(&mut past, Stage::Whole).await;
         let world = World::set_up(&setting_up, shops.clone(), clock()).await;

@@ -72,7 +72,9 @@ pub(crate) async fn get_one(
             .first(&mut tx)
             .await?
             .ok_or(OperationalError::not_found("care_programme", programme_id))?;
-    patients::find(&mut tx, scope, programme.patient_id).await?;
+    patients::find(&mut tx, scope, programme.patient_id)
+        .await
+        .map_err(|error| error.of("care_programme", programme_id))?;
     let steps = sql("select * from care_step where programme_id = ?1 order by visit limit 1000")
         .bind(programme_id)
         .all(&mut tx)

@@ -68,7 +68,7 @@ fn whole() -> watch::Receiver<Stage> {
 
 fn config(address: &str) -> LiveConfig {
     let services = format!("http://{address}");
-    LiveConfig { services, orders_per_second: 60.0, seed: 5, people: 2_000 }
+    LiveConfig { services, orders_per_second: 60.0, seed: 5, people: 2_000, access: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,7 +116,7 @@ async fn every_flow_happens_and_a_restart_of_the_services_is_survived() {
 async fn what_the_traffic_needs_is_made_once() {
     let folder = tempfile::tempdir().unwrap();
     let served = serve(folder.path(), "127.0.0.1:0").await;
-    let client = Client::new(&format!("http://{}", served.address)).unwrap();
+    let client = Client::new(&format!("http://{}", served.address), None).unwrap();
     let client = Arc::new(client);
     let now = clock::machine()();
     let model = |seed| Arc::new(Model::new(seed, 2_000));
