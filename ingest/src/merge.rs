@@ -334,8 +334,16 @@ impl Ingest {
 
     fn deliver(&mut self) -> Result<ChangeSet, IngestError> {
         let mut cut = ChangeSet::default();
-        let goes_on = self.open.take().is_some();
-        let end = end_of_cut(&self.pages, goes_on);
+        let goes_on = self.open.take();
+        if let (Some(_), Some((index, Page { schemas, .. }))) = (goes_on, self.pages.first())
+            && !schemas.is_empty()
+        {
+            // Nothing is committed of the transaction so far: whoever starts again has all of it.
+            let (at, problem) =
+                (self.sources[*index].source.id(), "tells of columns inside a transaction");
+            return Err(IngestError::Source { at: at.clone(), problem });
+        }
+        let end = end_of_cut(&self.pages, goes_on.is_some());
         for (index, mut page) in self.pages.drain(..end) {
             let reading = &mut self.sources[index];
             reading.gauges.count(&page);

@@ -493,12 +493,31 @@ impl Assembler {
         current.explicit = true;
         current.keep(event);
         match current.survey {
+            // What is full has nothing of it so far.
+            Survey::None | Survey::Done if is_full && current.rows_events == 0 => {
+                self.end_page_before()?;
+            }
             Survey::Done if is_full => self.end_page_within()?,
             Survey::None if is_full => {
                 current.survey = Survey::Short;
                 self.rewind_rows();
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the page right before the transaction that goes on, of which it has nothing. It must not be
+    /// open then: whoever reads on from its place has the transaction from its beginning, as a new one.
+    fn end_page_before(&mut self) -> Result<(), IngestError> {
+        let current = self.current.take();
+        self.end_page(false)?;
+        self.current = current;
+        if let Some(current) = &mut self.current {
+            current.mark = self.draft.mark();
+            for (_, mark) in &mut current.savepoints {
+                mark.clone_from(&current.mark);
+            }
         }
         Ok(())
     }
@@ -601,9 +620,7 @@ impl Assembler {
     /// This page begins with `change`, or the next one does.
     fn announce(&mut self, change: SchemaChange) -> Result<(), IngestError> {
         if !self.draft.announce(&change) {
-            let (current, place) = (self.current.take(), self.place.clone());
-            self.end_page(false)?;
-            (self.current, self.place) = (current, place);
+            self.end_page_before()?;
             self.draft.announce(&change);
         }
         let table = self.tables.entry(change.table.name().table().to_owned()).or_default();

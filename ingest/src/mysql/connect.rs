@@ -1,5 +1,8 @@
+use std::time::Duration;
+
 use medlake_contract::SourceId;
 use mysql_async::{Conn, Error, Row, prelude::Queryable};
+use tokio::time::Instant;
 
 use super::{
     config::MysqlConfig,
@@ -7,6 +10,11 @@ use super::{
     place::{Gtids, Place},
 };
 use crate::IngestError;
+
+/// How long transactions may be in the binlog and not be seen: one that waits for a replica
+/// (`rpl_semi_sync_master_wait_point=AFTER_SYNC`) is in between.
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
+const BEFORE_ANOTHER_LOOK: Duration = Duration::from_millis(1);
 
 /// Which server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,18 +144,38 @@ impl Asking {
         Ok(place)
     }
 
-    /// Begins to read rows as they are at one moment; the moment, if the server can tell.
+    /// Begins to read rows as they are at one moment; the moment, if the server can tell. All is in it
+    /// that was sent to replicas before: a transaction is, a moment before others see it.
     pub(crate) async fn begin_snapshot(&mut self) -> Result<Option<Place>, IngestError> {
         let doing = "begin to read at one moment";
         self.run(doing, "set session transaction isolation level repeatable read").await?;
-        self.run(doing, "start transaction with consistent snapshot, read only").await?;
+        let start = "start transaction with consistent snapshot, read only";
         if self.flavour != Flavour::MariaDb {
-            return Ok(None);
+            return self.run(doing, start).await.map(|()| None);
         }
+        let sent = self.newest().await?;
+        let waits_until = Instant::now() + SEEN_WITHIN;
+        loop {
+            self.run(doing, start).await?;
+            let place = self.snapshot().await?;
+            if place.as_ref().is_none_or(|place| place.reached(&sent)) {
+                return Ok(place);
+            }
+            self.run(doing, "rollback").await?;
+            if Instant::now() >= waits_until {
+                let seconds = SEEN_WITHIN.as_secs();
+                return Err(self.wrong(MysqlError::Unseen { place: sent.to_string(), seconds }));
+            }
+            tokio::time::sleep(BEFORE_ANOTHER_LOOK).await;
+        }
+    }
+
+    /// The moment of the transaction under way, on a server that tells it.
+    async fn snapshot(&mut self) -> Result<Option<Place>, IngestError> {
         let rows: Vec<(String, String)> =
             match self.conn.query("show status like 'binlog_snapshot_%'").await {
                 Ok(rows) => rows,
-                Err(error) => return Err(self.failed(doing, error)),
+                Err(error) => return Err(self.failed("ask for the moment of a select", error)),
             };
         let value = |name: &str| {
             let found = rows.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));

@@ -30,6 +30,17 @@ pub enum MysqlError {
         /// How long.
         seconds: u64,
     },
+    /// What the binlog has, selects do not.
+    #[error(
+        "what is in the binlog before {place} is not seen by selects after {seconds} seconds; if it \
+         waits for a replica (semi-synchronous replication), see to that one"
+    )]
+    Unseen {
+        /// Where the binlog ended.
+        place: String,
+        /// How long that was waited for.
+        seconds: u64,
+    },
     /// The server is set up in a way its changes cannot be read.
     #[error("the server has {setting} = {value}; {remedy}")]
     Setting {
@@ -98,7 +109,7 @@ impl MysqlError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Settings { .. } => Kind::Invalid,
-            Self::Server { .. } | Self::Silent { .. } => Kind::Unavailable,
+            Self::Server { .. } | Self::Silent { .. } | Self::Unseen { .. } => Kind::Unavailable,
             Self::Setting { .. } => Kind::Unsupported,
             Self::Denied { .. } => Kind::Denied,
             Self::Purged { .. } | Self::Foreign { .. } => Kind::Conflict,

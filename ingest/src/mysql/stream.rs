@@ -202,6 +202,7 @@ fn join(page: &mut Page, mut more: Page) {
     page.batches.append(&mut more.batches);
     page.states.append(&mut more.states);
     page.quarantined.append(&mut more.quarantined);
+    page.has_new_tables |= more.has_new_tables;
     page.row_count += more.row_count;
     page.byte_count += more.byte_count;
     page.transaction_count += more.transaction_count;

@@ -29,7 +29,12 @@ impl Binlog {
     }
 
     /// A transaction of one row, of ones.
-    fn insert(mut self, table: &str, columns: &[&str]) -> Self {
+    fn insert(self, table: &str, columns: &[&str]) -> Self {
+        self.inserts(table, columns, 1)
+    }
+
+    /// A transaction of so many of them, each in an event of its own.
+    fn inserts(mut self, table: &str, columns: &[&str], times: usize) -> Self {
         self = self.statement("BEGIN");
         let count = u8::try_from(columns.len()).unwrap();
         let length = |text: &str| u8::try_from(text.len()).unwrap();
@@ -52,23 +57,28 @@ impl Binlog {
         let mut rows = id;
         rows.extend([0, 0, count, 0xff, 0]);
         rows.extend(columns.iter().flat_map(|_| 1_i32.to_le_bytes()));
-        self.event(kind::WRITE_V1, rows);
+        for _ in 0..times {
+            self.event(kind::WRITE_V1, rows.clone());
+        }
         self.event(kind::XID, vec![0; 8]);
         self
     }
 
     /// All pages, should nobody wait for one.
     fn pages(self) -> Vec<Page> {
-        let place = Place { file: "mysql-bin.000001".to_owned(), ..Place::default() };
-        let filter = Filter::new("shop", &["*".to_owned()]);
-        let mut assembler =
-            Assembler::new(SourceId::new("erp"), filter, Flavour::MariaDb, place, 0, &[]);
+        let mut assembler = assembler();
         for event in self.events {
             assembler.take(event).unwrap();
         }
         assembler.flush().unwrap();
         std::iter::from_fn(|| assembler.pop()).map(|ready| ready.page).collect()
     }
+}
+
+fn assembler() -> Assembler {
+    let place = Place { file: "mysql-bin.000001".to_owned(), ..Place::default() };
+    let filter = Filter::new("shop", &["*".to_owned()]);
+    Assembler::new(SourceId::new("erp"), filter, Flavour::MariaDb, place, 0, &[])
 }
 
 /// What pages say: what begins them, with the columns that were renamed, and whose rows follow.
@@ -151,4 +161,27 @@ fn what_no_column_becomes_another_by_changes_nothing() {
         .insert("a", &["id", "x"])
         .pages();
     assert_eq!(told(&pages), ["a(id,x) a:2"]);
+}
+
+/// Who reads on from the place of an open page leaves out the events it had of its transaction: with
+/// none of them, the transaction would be a new one, and the open page never end.
+#[test]
+fn a_page_that_is_full_before_a_large_transaction_ends_before_it() {
+    let before = Binlog::default().insert("a", &["id"]).insert("a", &["id"]);
+    let large = Binlog { end: before.end, ..Binlog::default() }.inserts("b", &["id"], 5);
+    let mut assembler = assembler();
+    for event in before.events {
+        assembler.take(event).unwrap();
+    }
+    // Others of the same cut had much meanwhile.
+    assembler.set_limits(CutLimits { max_rows: 2, ..CutLimits::default() });
+    for event in large.events {
+        assembler.take(event).unwrap();
+    }
+    let pages: Vec<Ready> = std::iter::from_fn(|| assembler.pop()).collect();
+    let ends: Vec<(bool, u64)> =
+        pages.iter().map(|ready| (ready.page.open, ready.events)).collect();
+    assert_eq!(ends, [(false, 0), (true, 2), (true, 4), (false, 0)]);
+    let pages: Vec<Page> = pages.into_iter().map(|ready| ready.page).collect();
+    assert_eq!(told(&pages), ["a(id) b(id) a:2", "b:2", "b:2", "b:1"]);
 }
