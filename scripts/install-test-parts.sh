@@ -8,6 +8,16 @@ set -euo pipefail
 cache=${MEDLAKE_CACHE:-$HOME/.cache/medlake}
 mkdir -p "$cache"
 
+# Database servers wait for ever on a disk that is full, and tests for them.
+for folder in "${TMPDIR:-/tmp}" "$cache" "${CARGO_TARGET_DIR:-.}"; do
+  mkdir -p "$folder"
+  free=$(df --output=avail --block-size=1M "$folder" | tail -1)
+  if [ "$free" -lt 8192 ]; then
+    echo "the tests need 8 GB of free disk, and $folder has $((free / 1024)) GB" >&2
+    exit 1
+  fi
+done
+
 packages=()
 command -v chromium >/dev/null || packages+=(chromium)
 command -v psql >/dev/null || packages+=(postgresql-client)

@@ -148,6 +148,17 @@ impl DatabaseServer {
         self.ready().await;
     }
 
+    /// For one that is never dropped: a shell ends it, and clears up, when this process is gone and
+    /// nobody holds the other end of the shell's input any more.
+    #[allow(dead_code, reason = "most tests have servers of their own")]
+    pub(crate) fn end_with_the_process(&self) {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "cat; kill -9 $0; while kill -0 $0; do sleep 0.1; done; rm -rf $1"]);
+        shell.arg(self.server.child.id().to_string()).arg(self.folder.path());
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        std::mem::forget(shell.spawn().unwrap());
+    }
+
     async fn ready(&mut self) {
         let (kind, port) = (self.kind, self.port);
         self.server

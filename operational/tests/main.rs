@@ -52,7 +52,7 @@ mod servers;
 use std::{
     path::Path,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
@@ -65,7 +65,7 @@ use medlake_operational::{Connection, Database, MasterKeys, Services, Storage, m
 use serde_json::{Value, json};
 use servers::{DatabaseServer, Kind};
 use sqlx::AssertSqlSafe;
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 use tower::ServiceExt;
 
 /// 2026-11-21T00:00:00Z.
@@ -82,17 +82,16 @@ enum On {
     MariaDb,
 }
 
-/// One server for all tests that run at a time; it ends with the last of them.
-async fn mariadb() -> Arc<DatabaseServer> {
-    static SHARED: Mutex<Weak<DatabaseServer>> = Mutex::const_new(Weak::new());
-    let mut shared = SHARED.lock().await;
-    if let Some(server) = shared.upgrade() {
-        return server;
-    }
-    let settings = ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"];
-    let server = Arc::new(DatabaseServer::start_with(Kind::MariaDb, &settings).await);
-    *shared = Arc::downgrade(&server);
-    server
+/// One server for all tests: making one takes longer than most of them.
+async fn mariadb() -> &'static DatabaseServer {
+    static SHARED: OnceCell<DatabaseServer> = OnceCell::const_new();
+    let start = || async {
+        let settings = ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"];
+        let server = DatabaseServer::start_with(Kind::MariaDb, &settings).await;
+        server.end_with_the_process();
+        server
+    };
+    SHARED.get_or_init(start).await
 }
 
 /// The services on databases of their own, with a clock that stands still until it is moved.
@@ -102,7 +101,6 @@ struct App {
     clock: Arc<AtomicI64>,
     commits: Arc<AtomicU64>,
     folder: tempfile::TempDir,
-    _server: Option<Arc<DatabaseServer>>,
 }
 
 impl App {
@@ -123,7 +121,7 @@ impl App {
         let clock = Arc::new(AtomicI64::new(START));
         let commits = Arc::new(AtomicU64::new(0));
         let services = open(&storage, folder.path(), &clock, &commits).await;
-        Self { services, storage, clock, commits, folder, _server: server }
+        Self { services, storage, clock, commits, folder }
     }
 
     /// Opens the services again, as a new process does.

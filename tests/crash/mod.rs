@@ -29,6 +29,9 @@ use night::{Outcome, Servers};
 const SEEDS: u64 = 20;
 const FIRST_SEED: u64 = 1;
 
+/// A night takes less than a minute on a quiet machine; one that takes longer than this hangs.
+const LONGEST: Duration = Duration::from_mins(15);
+
 /// Seeds at a time. They share servers, but none that one of them may hurt.
 const LANES: u64 = 2;
 
@@ -74,10 +77,11 @@ async fn one(seed: u64, servers: Arc<Servers>) -> Result<Outcome, (u64, PathBuf,
     let mut night = JoinSet::new();
     let path = folder.path().to_owned();
     night.spawn(async move { night::run(seed, &path, &servers).await });
-    match night.join_next().await {
-        Some(Ok(Ok(outcome))) => Ok(outcome),
-        Some(Ok(Err(reason))) => Err((seed, folder.keep(), reason)),
-        _ => Err((seed, folder.keep(), "it panicked; see above".to_owned())),
+    match tokio::time::timeout(LONGEST, night.join_next()).await {
+        Ok(Some(Ok(Ok(outcome)))) => Ok(outcome),
+        Ok(Some(Ok(Err(reason)))) => Err((seed, folder.keep(), reason)),
+        Err(_) => Err((seed, folder.keep(), format!("it is not over after {LONGEST:?}"))),
+        Ok(_) => Err((seed, folder.keep(), "it panicked; see above".to_owned())),
     }
 }
 
