@@ -247,7 +247,6 @@ async fn open_services(config: &Config, committed: Arc<Notify>) -> anyhow::Resul
     services.use_key_file(&key_file(config)?).await?;
     services.use_mall_settings(mall::Settings {
         payment_channels: config.operational.payment_channels.clone(),
-        ..mall::Settings::default()
     });
     let operational = &config.operational;
     let issuer = operational.issuer.clone();

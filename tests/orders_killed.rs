@@ -1,5 +1,8 @@
-//! `kill -9` while orders are placed, paid, refunded, shipped and given up: afterwards stock, payments,
-//! refunds and orders balance, and each request that was sent again was done once.
+//! `kill -9` while orders are placed, paid with money and points, refunded, shipped, received and given up,
+//! while their promoters earn, and while months are settled and paid out: afterwards stock, payments,
+//! refunds, orders and both ledgers balance, and each request that was sent again was done once.
+
+mod programme;
 
 use std::{
     collections::BTreeMap,
@@ -10,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use medlake_operational::Storage;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
@@ -24,17 +28,16 @@ const KILLS: usize = 3;
 const ANSWERS: usize = 120;
 const UNITS: i64 = 100_000;
 
-/// A buyer who sends each request again, under its key, until it is answered.
-struct Buyer {
+/// Sends each request again, under its key, until it is answered.
+struct Client {
     services: String,
     client: reqwest::Client,
     number: u64,
     sent: u64,
     answered: Arc<AtomicUsize>,
-    done: Arc<AtomicBool>,
 }
 
-impl Buyer {
+impl Client {
     async fn post(&mut self, path: &str, body: &Value) -> (u16, Value) {
         self.sent += 1;
         let key = format!("{}-{}", self.number, self.sent);
@@ -53,46 +56,57 @@ impl Buyer {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
 
-    /// Buys until it is enough. Gives how many orders were placed.
-    async fn run(mut self) -> usize {
-        let mut random = StdRng::seed_from_u64(self.number);
-        let mut placed = 0;
-        while !self.done.load(Ordering::SeqCst) {
-            let body = json!({"person_id": 1 + self.number, "pharmacy_id": 1, "channel": "app",
-                "lines": [{"product_id": 1, "quantity": random.random_range(1..4)},
-                    {"product_id": 2, "quantity": random.random_range(1..4)}]});
-            let (status, order) = self.post("/mall/orders", &body).await;
-            assert_eq!(status, 201, "{order}");
-            placed += 1;
-            let path = format!("/mall/orders/{}", order["order_id"]);
-            if random.random_range(0..5) == 0 {
-                let (status, answer) = self.post(&format!("{path}/close"), &json!({})).await;
-                assert_eq!(status, 200, "{answer}");
-                continue;
-            }
-            let method = json!({"method": "wechat_pay"});
-            let (status, answer) = self.post(&format!("{path}/pay"), &method).await;
-            assert_eq!(status, 201, "{answer}");
-            let line = &order["lines"][random.random_range(0..2)]["order_line_id"];
-            let refund = match random.random_range(0..4) {
-                0 => json!({"reason": "r", "whole": true}),
-                1 => json!({"reason": "r", "lines": [{"order_line_id": line, "quantity": 1}]}),
-                2 => json!({"reason": "r", "lines": [{"order_line_id": line, "amount_fen": 7}]}),
-                _ => {
-                    self.post(&format!("{path}/ship"), &json!({})).await;
-                    continue;
-                }
-            };
-            let (status, asked) = self.post(&format!("{path}/refund-requests"), &refund).await;
-            assert_eq!(status, 201, "{asked}");
-            let refund = format!("/mall/refunds/{}", asked["refund_id"]);
-            let step = if random.random_range(0..3) == 0 { "reject" } else { "approve" };
-            self.post(&format!("{refund}/{step}"), &json!({})).await;
-            self.post(&format!("{refund}/succeed"), &json!({})).await;
+/// Buys until it is enough. Gives how many orders were placed.
+async fn buy(mut buyer: Client, done: Arc<AtomicBool>) -> usize {
+    let mut random = StdRng::seed_from_u64(buyer.number);
+    let person_id = 1 + buyer.number;
+    let mut placed = 0;
+    while !done.load(Ordering::SeqCst) {
+        if placed == 0 || random.random_range(0..4) == 0 {
+            programme::follow(&mut buyer, person_id, &mut random).await;
         }
-        placed
+        // The second product cannot be given back without a reason: what it earns is free on receipt.
+        let mut lines = vec![json!({"product_id": 2, "quantity": random.random_range(1..4)})];
+        if random.random_range(0..2) == 0 {
+            lines.push(json!({"product_id": 1, "quantity": random.random_range(1..4)}));
+        }
+        let body = json!({"person_id": person_id, "pharmacy_id": 1, "channel": "app",
+            "points": random.random_range(0..100), "lines": lines});
+        let (status, order) = buyer.post("/mall/orders", &body).await;
+        assert_eq!(status, 201, "{order}");
+        placed += 1;
+        let path = format!("/mall/orders/{}", order["order_id"]);
+        if random.random_range(0..6) == 0 {
+            let (status, answer) = buyer.post(&format!("{path}/close"), &json!({})).await;
+            assert_eq!(status, 200, "{answer}");
+            continue;
+        }
+        let method = json!({"method": "wechat_pay"});
+        let (status, answer) = buyer.post(&format!("{path}/pay"), &method).await;
+        assert_eq!(status, 201, "{answer}");
+        let sent = random.random_range(0..2) == 0;
+        for step in ["ship", "receive"].iter().filter(|_| sent) {
+            let (status, answer) = buyer.post(&format!("{path}/{step}"), &json!({})).await;
+            assert_eq!(status, 200, "{answer}");
+        }
+        let line = &order["lines"][random.random_range(0..lines.len())]["order_line_id"];
+        let mut refund = match random.random_range(0..4) {
+            0 => json!({"reason": "r", "whole": true}),
+            1 => json!({"reason": "r", "lines": [{"order_line_id": line, "quantity": 1}]}),
+            2 => json!({"reason": "r", "lines": [{"order_line_id": line, "amount_fen": 7}]}),
+            _ => continue,
+        };
+        refund["cause"] = json!("quality");
+        let (status, asked) = buyer.post(&format!("{path}/refund-requests"), &refund).await;
+        assert_eq!(status, 201, "{asked}");
+        let refund = format!("/mall/refunds/{}", asked["refund_id"]);
+        let step = if random.random_range(0..3) == 0 { "reject" } else { "approve" };
+        buyer.post(&format!("{refund}/{step}"), &json!({"restock": true})).await;
+        buyer.post(&format!("{refund}/succeed"), &json!({})).await;
     }
+    placed
 }
 
 /// All rows of a list.
@@ -154,7 +168,7 @@ async fn is_balanced(platform: &Platform) -> usize {
                 (fen(line, "variant_id"), fen(line, "quantity") - fen(line, "refunded_quantity"));
             match order["status"].as_str().unwrap() {
                 "created" | "paid" => *waiting.entry(variant).or_insert(0) += left,
-                "shipped" => *sent.entry(variant).or_insert(0) += left,
+                "shipped" | "received" | "completed" => *sent.entry(variant).or_insert(0) += left,
                 _ => {}
             }
         }
@@ -172,19 +186,30 @@ async fn is_balanced(platform: &Platform) -> usize {
     orders.len()
 }
 
-async fn killed(settings: &[(String, String)]) {
+async fn killed(server: Option<&str>) {
     let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("operational");
+    let (storage, keys, settings) = match server {
+        None => (Storage::files(&folder), folder.join("master.keys"), vec![]),
+        Some(url) => (
+            Storage::Server { url: url.to_owned(), prefix: "medlake_".to_owned() },
+            dir.path().join("master.keys"),
+            platform::on_server(url.to_owned(), dir.path()).to_vec(),
+        ),
+    };
+    std::fs::create_dir_all(keys.parent().unwrap()).unwrap();
+    let periods = programme::seed(&storage, &keys).await;
     let ports = Ports::free();
     let start = async || {
-        let mut platform = Platform::launch(dir.path(), ports, &["--no-simulate"], settings);
+        let mut platform = Platform::launch(dir.path(), ports, &["--no-simulate"], &settings);
         platform.wait_until_healthy().await;
         platform
     };
     let mut platform = start().await;
     platform.call("/mall/pharmacies", json!({"name": "药房", "region": "浙江"})).await;
-    for price in [333, 1_250] {
+    for (price, policy) in [(333, "seven_day"), (1_250, "quality_only")] {
         let product = json!({"name": "血压计", "kind": "device", "category": "a",
-            "unit_price_fen": price, "return_policy": "seven_day"});
+            "unit_price_fen": price, "return_policy": policy});
         let product = platform.call("/mall/products", product).await;
         let url = format!("{}/mall/products/{}", platform.services, product["product_id"]);
         let detail: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
@@ -192,18 +217,22 @@ async fn killed(settings: &[(String, String)]) {
             "variant_id": detail["variants"][0]["variant_id"]});
         platform.call("/mall/stock/movements", receipt).await;
     }
+    programme::set_up(&platform, BUYERS).await;
     let (answered, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let client = |number| Client {
+        services: platform.services.clone(),
+        client: reqwest::Client::new(),
+        number,
+        sent: 0,
+        answered: Arc::clone(&answered),
+    };
     let mut buyers = tokio::task::JoinSet::new();
     for number in 0..BUYERS {
-        let buyer = Buyer {
-            services: platform.services.clone(),
-            client: reqwest::Client::new(),
-            number,
-            sent: 0,
-            answered: Arc::clone(&answered),
-            done: Arc::clone(&done),
-        };
-        buyers.spawn(buyer.run());
+        buyers.spawn(buy(client(number), Arc::clone(&done)));
+    }
+    let mut payers = tokio::task::JoinSet::new();
+    for number in [100, 101] {
+        payers.spawn(programme::settle_and_pay(client(number), periods.clone()));
     }
     for kill in 1..=KILLS {
         while answered.load(Ordering::SeqCst) < kill * ANSWERS {
@@ -214,19 +243,27 @@ async fn killed(settings: &[(String, String)]) {
         platform.kill();
         platform = start().await;
     }
+    while let Some(payer) = payers.join_next().await {
+        payer.unwrap();
+    }
     done.store(true, Ordering::SeqCst);
     let mut placed = 0;
     while let Some(buyer) = buyers.join_next().await {
         placed += buyer.unwrap();
     }
+    // What was received since the last start is due at the next.
+    platform.kill();
+    let platform = start().await;
+    programme::come_to_rest(&platform).await;
     assert_eq!(is_balanced(&platform).await, placed, "each order was placed once");
+    programme::is_reconciled(&platform, &periods).await;
     assert!(platform.stop().success());
 }
 
 #[tokio::test]
 async fn orders_in_files_survive_a_kill() {
     let _alone = platform::alone().await;
-    killed(&[]).await;
+    killed(None).await;
 }
 
 #[tokio::test]
@@ -236,6 +273,5 @@ async fn orders_on_a_server_survive_a_kill() {
     let more = [&binlog[..], &["--binlog-row-metadata=full"]].concat();
     let server = DatabaseServer::start_with(Kind::MariaDb, &more).await;
     let url = server.url_of(server.port, "").trim_end_matches('/').to_owned();
-    let keys = tempfile::tempdir().unwrap();
-    killed(&platform::on_server(url, keys.path())).await;
+    killed(Some(&url)).await;
 }

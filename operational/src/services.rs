@@ -8,7 +8,8 @@ use axum::Router;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
-    Capture, Database, MasterKeys, OnCommit, OperationalError, Storage, chronic_care, distribution,
+    Capture, Database, MasterKeys, OnCommit, OperationalError, Storage, chronic_care,
+    configuration, distribution,
     files::{FileStore, Files},
     http,
     http::metrics::Requests,
@@ -39,6 +40,7 @@ struct Inner {
     mall_settings: OnceLock<mall::Settings>,
     options: OnceLock<Options>,
     known_keys: KnownKeys,
+    known_settings: configuration::Known,
     /// Passwords are tried one or two at a time: each takes memory, and time of a processor.
     password_turns: Semaphore,
     files: Files,
@@ -137,6 +139,7 @@ impl Services {
                 mall_settings: OnceLock::new(),
                 options: OnceLock::new(),
                 known_keys: KnownKeys::default(),
+                known_settings: configuration::Known::default(),
                 password_turns: Semaphore::new(PASSWORDS_AT_A_TIME),
                 files: Files::default(),
                 requests: Requests::default(),
@@ -192,6 +195,10 @@ impl Services {
 
     pub(crate) fn known_keys(&self) -> &KnownKeys {
         &self.inner.known_keys
+    }
+
+    pub(crate) fn known_settings(&self) -> &configuration::Known {
+        &self.inner.known_settings
     }
 
     pub(crate) async fn password_turn(&self) -> Option<SemaphorePermit<'_>> {
@@ -251,13 +258,13 @@ impl Services {
         &self.inner.support
     }
 
-    /// What the mall goes by.
+    /// What the mall of this process knows.
     #[must_use]
     pub fn mall_settings(&self) -> &mall::Settings {
         self.inner.mall_settings.get_or_init(mall::Settings::default)
     }
 
-    /// Sets what the mall goes by. Only the first call counts, and none after the first request.
+    /// Sets what the mall of this process knows. Only the first call counts, and none after the first request.
     pub fn use_mall_settings(&self, settings: mall::Settings) {
         self.inner.mall_settings.get_or_init(|| settings);
     }

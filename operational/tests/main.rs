@@ -31,6 +31,7 @@ mod http;
 mod identity;
 mod mall;
 mod mall_orders;
+mod mall_points;
 mod mall_promotions;
 mod mall_stock;
 mod mall_visits;
@@ -278,7 +279,6 @@ async fn open(
     let services = Services::open(storage, now, told).await.unwrap();
     services.use_mall_settings(Settings {
         payment_channels: format!("test_pay={CHANNEL_SECRET}").parse().unwrap(),
-        ..Settings::default()
     });
     if let Storage::Server { .. } = storage {
         let keys = MasterKeys::open(&folder.join("master.keys")).unwrap();

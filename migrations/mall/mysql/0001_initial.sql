@@ -269,6 +269,8 @@ create table if not exists orders (
     payable_fen bigint not null,
     refunded_fen bigint not null,
     refunded_shipping_fen bigint not null,
+    points bigint not null,
+    reward_points bigint not null,
     carrier varchar(255),
     tracking_number varchar(255),
     close_reason varchar(32),
@@ -302,6 +304,7 @@ create table if not exists orders (
     check ((status = 'closed') = (closed_at is not null)),
     check ((closed_at is null) = (close_reason is null)),
     check (refunded_shipping_fen between 0 and shipping_fen),
+    check (points >= 0 and reward_points >= 0),
     check (refunded_fen + refunded_shipping_fen = 0 or paid_at is not null),
     check ((touch_visit_id is null) = (touch_kind is null)),
     index orders_person (tenant_id, person_id),
@@ -363,6 +366,10 @@ create table if not exists order_line (
     refunded_fen bigint not null,
     refunding_quantity bigint not null,
     refunding_fen bigint not null,
+    points bigint not null,
+    reward_points bigint not null,
+    refunded_points bigint not null,
+    refunding_points bigint not null,
     foreign key (order_id) references orders (order_id),
     check (line_number > 0),
     foreign key (product_id) references product (product_id),
@@ -376,6 +383,9 @@ create table if not exists order_line (
     check (gift = 0 or line_amount_fen = 0),
     check (refunded_quantity >= 0 and refunding_quantity >= 0),
     check (refunded_fen >= 0 and refunding_fen >= 0),
+    check (points >= 0 and reward_points >= 0),
+    check (refunded_points >= 0 and refunding_points >= 0),
+    check (refunded_points + refunding_points <= points),
     check (refunded_quantity + refunding_quantity <= quantity),
     check (refunded_fen + refunding_fen <= greatest(cash_fen, 0))
 );
@@ -393,13 +403,14 @@ create table if not exists order_line_discount (
     amount_fen bigint not null,
     foreign key (order_id) references orders (order_id),
     foreign key (order_line_id) references order_line (order_line_id),
-    check (kind in ('item', 'full_reduction', 'coupon')),
+    check (kind in ('item', 'full_reduction', 'coupon', 'points')),
     check (funder in ('merchant', 'platform')),
     foreign key (campaign_id) references campaign (campaign_id),
     foreign key (coupon_id) references coupon (coupon_id),
     check (amount_fen >= 0),
     check ((kind = 'coupon') = (coupon_id is not null)),
-    check ((kind = 'coupon') = (campaign_id is null)),
+    check ((kind in ('coupon', 'points')) = (campaign_id is null)),
+    check (kind <> 'points' or funder = 'platform'),
     index order_line_discount_line (order_line_id),
     index order_line_discount_campaign (campaign_id)
 );
@@ -461,6 +472,7 @@ create table if not exists refund (
     order_id bigint not null,
     amount_fen bigint not null,
     shipping_fen bigint not null,
+    points bigint not null,
     cause varchar(32) not null,
     reason longtext not null,
     status varchar(32) not null,
@@ -474,6 +486,7 @@ create table if not exists refund (
     foreign key (order_id) references orders (order_id),
     check (amount_fen >= 0),
     check (shipping_fen >= 0),
+    check (points >= 0),
     check (cause in ('no_reason', 'quality', 'wrong_item', 'not_delivered')),
     check (status in ('requested', 'approved', 'rejected', 'succeeded', 'failed')),
     unique (tenant_id, channel_refund_id),
@@ -490,13 +503,90 @@ create table if not exists refund_line (
     order_line_id bigint not null,
     quantity bigint not null,
     amount_fen bigint not null,
+    points bigint not null,
     foreign key (refund_id) references refund (refund_id),
     foreign key (order_line_id) references order_line (order_line_id),
     check (quantity >= 0),
     check (amount_fen >= 0),
+    check (points >= 0),
     unique (refund_id, order_line_id),
     check (quantity > 0 or amount_fen > 0)
 );
+
+-- What a person has of points, and what became of the others: granted = available + spent + expired -
+-- owed. What is taken back after it was spent is owed, and paid by what is earned next.
+create table if not exists points_account (
+    points_account_id bigint primary key,
+    tenant_id bigint not null,
+    person_id bigint not null,
+    available_points bigint not null,
+    spent_points bigint not null,
+    expired_points bigint not null,
+    owed_points bigint not null,
+    updated_at datetime(6) not null,
+    check (available_points >= 0),
+    check (spent_points >= 0),
+    check (expired_points >= 0),
+    check (owed_points >= 0),
+    unique (tenant_id, person_id)
+);
+
+-- Points that were granted together, and how many of them are left. due_at is when those expire.
+create table if not exists points_lot (
+    points_lot_id bigint primary key,
+    tenant_id bigint not null,
+    points_account_id bigint not null,
+    order_id bigint,
+    granted_points bigint not null,
+    available_points bigint not null,
+    expires_at datetime(6) not null,
+    due_at datetime(6),
+    created_at datetime(6) not null,
+    foreign key (points_account_id) references points_account (points_account_id),
+    foreign key (order_id) references orders (order_id),
+    check (granted_points > 0),
+    check (available_points between 0 and granted_points),
+    check ((available_points = 0) = (due_at is null)),
+    check (due_at = expires_at),
+    index points_lot_account (points_account_id, expires_at),
+    index points_lot_due (due_at)
+);
+
+-- Every change of an account, which they sum to: points go from one place to another. Append-only.
+create table if not exists points_entry (
+    points_entry_id bigint primary key,
+    tenant_id bigint not null,
+    points_account_id bigint not null,
+    points_lot_id bigint,
+    order_id bigint,
+    event_type varchar(32) not null,
+    points bigint not null,
+    from_place varchar(32) not null,
+    to_place varchar(32) not null,
+    cause varchar(64),
+    reason longtext,
+    actor varchar(64) not null,
+    occurred_at datetime(6) not null,
+    foreign key (points_account_id) references points_account (points_account_id),
+    foreign key (points_lot_id) references points_lot (points_lot_id),
+    foreign key (order_id) references orders (order_id),
+    check (event_type in ('earn', 'settle', 'spend', 'give_back', 'take_back', 'expire', 'adjust')),
+    check (points > 0),
+    check (from_place in ('granted', 'available', 'spent', 'expired', 'owed')),
+    check (to_place in ('granted', 'available', 'spent', 'expired', 'owed')),
+    unique (points_account_id, event_type, cause, points_lot_id),
+    check (from_place <> to_place),
+    check ((points_lot_id is not null) = (from_place = 'available' or to_place = 'available')),
+    check ((event_type in ('adjust', 'expire')) = (cause is null)),
+    index points_entry_order (order_id),
+    index points_entry_lot (points_lot_id)
+);
+
+create or replace trigger _points_entry_keeps_history before update on points_entry
+for each row signal sqlstate '45000' set message_text = 'points_entry is append-only';
+
+create or replace trigger _points_entry_keeps_rows before delete on points_entry
+for each row signal sqlstate '45000' set message_text = 'points_entry is append-only';
 
 create table if not exists cart_line (
     cart_line_id bigint primary key,

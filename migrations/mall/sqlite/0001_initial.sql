@@ -215,6 +215,8 @@ create table orders (
     payable_fen INTEGER not null,
     refunded_fen INTEGER not null check (refunded_fen >= 0),
     refunded_shipping_fen INTEGER not null,
+    points INTEGER not null,
+    reward_points INTEGER not null,
     carrier TEXT,
     tracking_number TEXT,
     close_reason TEXT check (close_reason in ('cancelled', 'expired', 'refunded')),
@@ -237,6 +239,7 @@ create table orders (
     check ((status = 'closed') = (closed_at is not null)),
     check ((closed_at is null) = (close_reason is null)),
     check (refunded_shipping_fen between 0 and shipping_fen),
+    check (points >= 0 and reward_points >= 0),
     check (refunded_fen + refunded_shipping_fen = 0 or paid_at is not null),
     check ((touch_visit_id is null) = (touch_kind is null))
 );
@@ -297,6 +300,10 @@ create table order_line (
     refunded_fen INTEGER not null,
     refunding_quantity INTEGER not null,
     refunding_fen INTEGER not null,
+    points INTEGER not null,
+    reward_points INTEGER not null,
+    refunded_points INTEGER not null,
+    refunding_points INTEGER not null,
     unique (order_id, line_number),
     foreign key (product_id, variant_id) references product_variant (product_id, variant_id),
     check (line_amount_fen = list_amount_fen - disc_item_fen),
@@ -305,6 +312,9 @@ create table order_line (
     check (gift = 0 or line_amount_fen = 0),
     check (refunded_quantity >= 0 and refunding_quantity >= 0),
     check (refunded_fen >= 0 and refunding_fen >= 0),
+    check (points >= 0 and reward_points >= 0),
+    check (refunded_points >= 0 and refunding_points >= 0),
+    check (refunded_points + refunding_points <= points),
     check (refunded_quantity + refunding_quantity <= quantity),
     check (refunded_fen + refunding_fen <= max(cash_fen, 0))
 );
@@ -315,13 +325,14 @@ create table order_line_discount (
     tenant_id INTEGER not null,
     order_id INTEGER not null references orders (order_id),
     order_line_id INTEGER not null references order_line (order_line_id),
-    kind TEXT not null check (kind in ('item', 'full_reduction', 'coupon')),
+    kind TEXT not null check (kind in ('item', 'full_reduction', 'coupon', 'points')),
     funder TEXT not null check (funder in ('merchant', 'platform')),
     campaign_id INTEGER references campaign (campaign_id),
     coupon_id INTEGER references coupon (coupon_id),
     amount_fen INTEGER not null check (amount_fen >= 0),
     check ((kind = 'coupon') = (coupon_id is not null)),
-    check ((kind = 'coupon') = (campaign_id is null))
+    check ((kind in ('coupon', 'points')) = (campaign_id is null)),
+    check (kind <> 'points' or funder = 'platform')
 );
 
 create index order_line_discount_line on order_line_discount (order_line_id);
@@ -378,6 +389,7 @@ create table refund (
     order_id INTEGER not null references orders (order_id),
     amount_fen INTEGER not null check (amount_fen >= 0),
     shipping_fen INTEGER not null check (shipping_fen >= 0),
+    points INTEGER not null check (points >= 0),
     cause TEXT not null check (cause in ('no_reason', 'quality', 'wrong_item', 'not_delivered')),
     reason TEXT not null,
     status TEXT not null
@@ -404,9 +416,79 @@ create table refund_line (
     order_line_id INTEGER not null references order_line (order_line_id),
     quantity INTEGER not null check (quantity >= 0),
     amount_fen INTEGER not null check (amount_fen >= 0),
+    points INTEGER not null check (points >= 0),
     unique (refund_id, order_line_id),
     check (quantity > 0 or amount_fen > 0)
 );
+
+-- What a person has of points, and what became of the others: granted = available + spent + expired -
+-- owed. What is taken back after it was spent is owed, and paid by what is earned next.
+create table points_account (
+    points_account_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    person_id INTEGER not null,
+    available_points INTEGER not null check (available_points >= 0),
+    spent_points INTEGER not null check (spent_points >= 0),
+    expired_points INTEGER not null check (expired_points >= 0),
+    owed_points INTEGER not null check (owed_points >= 0),
+    updated_at TIMESTAMP not null,
+    unique (tenant_id, person_id)
+);
+
+-- Points that were granted together, and how many of them are left. due_at is when those expire.
+create table points_lot (
+    points_lot_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    points_account_id INTEGER not null references points_account (points_account_id),
+    order_id INTEGER references orders (order_id),
+    granted_points INTEGER not null check (granted_points > 0),
+    available_points INTEGER not null,
+    expires_at TIMESTAMP not null,
+    due_at TIMESTAMP,
+    created_at TIMESTAMP not null,
+    check (available_points between 0 and granted_points),
+    check ((available_points = 0) = (due_at is null)),
+    check (due_at = expires_at)
+);
+
+create index points_lot_account on points_lot (points_account_id, expires_at);
+create index points_lot_due on points_lot (due_at) where due_at is not null;
+
+-- Every change of an account, which they sum to: points go from one place to another. Append-only.
+create table points_entry (
+    points_entry_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    points_account_id INTEGER not null references points_account (points_account_id),
+    points_lot_id INTEGER references points_lot (points_lot_id),
+    order_id INTEGER references orders (order_id),
+    event_type TEXT not null check (event_type in ('earn', 'settle', 'spend', 'give_back', 'take_back',
+        'expire', 'adjust')),
+    points INTEGER not null check (points > 0),
+    from_place TEXT not null
+        check (from_place in ('granted', 'available', 'spent', 'expired', 'owed')),
+    to_place TEXT not null check (to_place in ('granted', 'available', 'spent', 'expired', 'owed')),
+    cause TEXT,
+    reason TEXT,
+    actor TEXT not null,
+    occurred_at TIMESTAMP not null,
+    unique (points_account_id, event_type, cause, points_lot_id),
+    check (from_place <> to_place),
+    check ((points_lot_id is not null) = (from_place = 'available' or to_place = 'available')),
+    check ((event_type in ('adjust', 'expire')) = (cause is null))
+);
+
+create index points_entry_order on points_entry (order_id);
+create index points_entry_lot on points_entry (points_lot_id);
+
+create trigger _points_entry_keeps_history before update on points_entry
+begin
+    select raise(abort, 'points_entry is append-only');
+end;
+
+create trigger _points_entry_keeps_rows before delete on points_entry
+begin
+    select raise(abort, 'points_entry is append-only');
+end;
 
 create table cart_line (
     cart_line_id INTEGER primary key,

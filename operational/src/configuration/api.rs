@@ -171,17 +171,20 @@ pub(crate) async fn get_one(
     responses((status = 200, body = ConfigurationSetting), (status = "default", body = ErrorBody)))]
 pub(crate) async fn put(
     State(services): State<Services>,
+    scope: Scope,
     Key(key): Key,
     command: Command<NewSettingValue>,
 ) -> Result<Answer, Failure> {
-    command
+    let answer = command
         .carry_out(services.support(), services.now(), StatusCode::OK, move |tx, scope, new| {
             let key = key.clone();
             Box::pin(
                 async move { super::change(tx, scope, &key, new.version, Some(&new.value)).await },
             )
         })
-        .await
+        .await;
+    services.known_settings().forget(scope.tenant_id);
+    answer
 }
 
 /// Go back to the default.
@@ -191,15 +194,18 @@ pub(crate) async fn put(
     responses((status = 200, body = ConfigurationSetting), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post_reset(
     State(services): State<Services>,
+    scope: Scope,
     Key(key): Key,
     command: Command<SettingReset>,
 ) -> Result<Answer, Failure> {
-    command
+    let answer = command
         .carry_out(services.support(), services.now(), StatusCode::OK, move |tx, scope, reset| {
             let key = key.clone();
             Box::pin(async move { super::change(tx, scope, &key, reset.version, None).await })
         })
-        .await
+        .await;
+    services.known_settings().forget(scope.tenant_id);
+    answer
 }
 
 /// How a setting changed, by version, which is what `after_id` goes by.

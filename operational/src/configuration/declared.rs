@@ -94,6 +94,56 @@ pub(crate) const SETTINGS: &[Declared] = &[
         about: "The most bytes of a file.",
         kind: Kind::Integer { default: 10 << 20, least: 1, most: 32 << 20 },
     },
+    Declared {
+        key: "mall.unpaid_closes_after_minutes",
+        about: "How long an order may stay unpaid before it is closed, in minutes.",
+        kind: Kind::Integer { default: 30, least: 1, most: 10_080 },
+    },
+    Declared {
+        key: "mall.received_after_days",
+        about: "How long after its shipping an order counts as received if nobody says so, in days.",
+        kind: Kind::Integer { default: 10, least: 1, most: 60 },
+    },
+    Declared {
+        key: "mall.referral_window_days",
+        about: "How long a visit through a shared link counts towards an order, in days.",
+        kind: Kind::Integer { default: 15, least: 0, most: 365 },
+    },
+    Declared {
+        key: "mall.campaign_window_days",
+        about: "How long a visit through a campaign counts towards an order, in days.",
+        kind: Kind::Integer { default: 30, least: 0, most: 365 },
+    },
+    Declared {
+        key: "mall.visit_idle_minutes",
+        about: "How long a visit goes on without a page being viewed, in minutes.",
+        kind: Kind::Integer { default: 30, least: 1, most: 1_440 },
+    },
+    Declared {
+        key: "mall.points_per_yuan",
+        about: "How many points a yuan earns that is paid for goods, once they cannot be returned; none at 0.",
+        kind: Kind::Integer { default: 0, least: 0, most: 100 },
+    },
+    Declared {
+        key: "mall.point_value_fen",
+        about: "What a point is worth that an order is paid with, in fen.",
+        kind: Kind::Integer { default: 1, least: 1, most: 100 },
+    },
+    Declared {
+        key: "mall.points_per_order_max",
+        about: "The most points that an order is paid with; none at 0.",
+        kind: Kind::Integer { default: 100_000, least: 0, most: 100_000_000 },
+    },
+    Declared {
+        key: "mall.points_share_max_percent",
+        about: "The most that points pay of what the goods come to after all other discounts, in percent.",
+        kind: Kind::Integer { default: 50, least: 0, most: 100 },
+    },
+    Declared {
+        key: "mall.points_valid_days",
+        about: "How long points may be spent after they were earned, in days.",
+        kind: Kind::Integer { default: 365, least: 1, most: 3_650 },
+    },
 ];
 
 #[cfg(test)]

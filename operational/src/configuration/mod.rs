@@ -3,6 +3,7 @@
 
 mod api;
 mod declared;
+mod known;
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -10,6 +11,7 @@ use utoipa::ToSchema;
 
 pub(crate) use api::{openapi, router};
 use declared::{Declared, SETTINGS};
+pub(crate) use known::{Known, of_tenant};
 
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    CatalogueLine, Pricing,
+    CatalogueLine, Pricing, Rules,
     orders::{self, Channel, NewOrder, OrderLine, OrderRequest, PlacedOrder, QUANTITY_MAX},
-    pharmacies, variants,
+    pharmacies, points, variants,
 };
 use crate::{
     Limit, OperationalError, Scope, Services, WriteTransaction,
@@ -172,6 +172,10 @@ pub struct Checkout {
     pub visit_id: Option<i64>,
     /// What the buyer was told it comes to: it is refused if it does not.
     pub expected_payable_fen: Option<i64>,
+    /// With how many points it is paid; a quote says how many it may be.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    pub points: i64,
 }
 
 /// Places an order of the selected lines of a cart and takes them out of it.
@@ -183,7 +187,7 @@ pub async fn check_out(
     scope: Scope,
     checkout: &Checkout,
     promoter_id: Option<i64>,
-    closes_unpaid_at: i64,
+    rules: Rules,
 ) -> Result<PlacedOrder, OperationalError> {
     scope.check_person(checkout.person_id)?;
     let lines: Vec<(i64, i64, i64, i64)> =
@@ -217,7 +221,7 @@ pub async fn check_out(
         prescription_id: checkout.prescription_id,
         visit_id: checkout.visit_id,
         expected_payable_fen: checkout.expected_payable_fen,
-        closes_unpaid_at: Some(closes_unpaid_at),
+        points: checkout.points,
         ..NewOrder::new(
             checkout.person_id,
             checkout.pharmacy_id,
@@ -225,7 +229,7 @@ pub async fn check_out(
             Pricing::Catalogue(order_lines),
         )
     };
-    let placed = orders::place(tx, scope, new).await?;
+    let placed = orders::place(tx, scope, new.under(&rules, scope.now)).await?;
     sql("delete from cart_line where cart_line_id in {list}")
         .list(lines.iter().map(|(id, ..)| *id))
         .execute(tx)
@@ -246,6 +250,12 @@ pub struct Quote {
     pub shipping_fen: i64,
     /// What is to be paid.
     pub payable_fen: i64,
+    /// How many points pay for it.
+    pub points: i64,
+    /// With how many points the buyer may pay for it, by the rules and by what they have.
+    pub usable_points: i64,
+    /// How many points it earns.
+    pub reward_points: i64,
     /// Its lines, with those that are given away.
     pub lines: Vec<QuoteLine>,
 }
@@ -286,9 +296,29 @@ impl From<PlacedOrder> for Quote {
             discount_fen: order.discount_fen,
             shipping_fen: order.shipping_fen,
             payable_fen: order.payable_fen,
+            points: order.points,
+            usable_points: 0,
+            reward_points: order.reward_points,
             lines: lines.into_iter().map(line).collect(),
         }
     }
+}
+
+/// Places an order in a transaction that is to be undone, and tells what it comes to.
+async fn quote(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    new: NewOrder,
+    rules: &Rules,
+) -> Result<Quote, OperationalError> {
+    let person_id = new.person_id;
+    let placed = orders::place(tx, scope, new).await?;
+    let before_points: Vec<i64> =
+        placed.lines.iter().map(|line| line.cash_fen + line.disc_points_fen).collect();
+    let left = points::routes::balance(tx, scope, person_id).await?.available_points;
+    let has = left + placed.order.points;
+    let usable_points = rules.points.usable(&before_points).min(has);
+    Ok(Quote { usable_points, ..placed.into() })
 }
 
 /// Whose cart.
@@ -359,10 +389,10 @@ pub(crate) async fn post_checkout(
 ) -> Result<Answer, Failure> {
     let now = scope.now;
     let promoter_id = orders::promoter(&services, scope, command.body.person_id).await?;
-    let closes_at = now + services.mall_settings().unpaid_closes_after_micros;
+    let rules = Rules::of(&services, scope.tenant_id).await?;
     command
         .carry_out(services.mall(), now, StatusCode::CREATED, |tx, scope, request| {
-            Box::pin(check_out(tx, scope, request, promoter_id, closes_at))
+            Box::pin(check_out(tx, scope, request, promoter_id, rules))
         })
         .await
 }
@@ -375,8 +405,10 @@ pub(crate) async fn post_quote(
     scope: Scope,
     command: Command<OrderRequest>,
 ) -> Result<Json<Quote>, Failure> {
+    let rules = Rules::of(&services, scope.tenant_id).await?;
     let mut tx = services.mall().begin(services.now()).await?;
-    let placed = orders::place(&mut tx, scope, command.body.order()).await;
+    let new = command.body.order().under(&rules, scope.now);
+    let quote = quote(&mut tx, scope, new, &rules).await;
     tx.rollback().await?;
-    Ok(Json(placed?.into()))
+    Ok(Json(quote?))
 }

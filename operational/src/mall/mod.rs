@@ -12,12 +12,14 @@ pub mod orders;
 mod payment_notifications;
 pub mod payments;
 pub mod pharmacies;
+pub mod points;
 pub mod prescriptions;
 mod pricing;
 pub mod products;
 pub mod promotions;
 mod refund_routes;
 pub mod refunds;
+mod rules;
 mod settings;
 pub mod stock;
 pub mod variants;
@@ -27,6 +29,7 @@ use axum::Router;
 use utoipa::OpenApi;
 
 pub use pricing::{CatalogueLine, Pricing, RecordedLine};
+pub use rules::Rules;
 pub use settings::{PaymentChannels, Settings};
 
 use crate::{Migration, Migrations, Services, timers::Timer};
@@ -50,6 +53,9 @@ pub(crate) const SWEEP: Timer = Timer {
     run: |services| Box::pin(async move { order_states::sweep(services).await.map(|_| ()) }),
 };
 
+/// Points that were not spent in time are let go.
+pub(crate) use points::EXPIRY;
+
 pub(crate) fn router() -> Router<Services> {
     Router::new()
         .merge(pharmacies::router())
@@ -66,6 +72,7 @@ pub(crate) fn router() -> Router<Services> {
         .merge(payments::router())
         .merge(payment_notifications::router())
         .merge(refund_routes::router())
+        .merge(points::routes::router())
         .merge(visits::router())
 }
 
@@ -116,6 +123,12 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
         refund_routes::post_reject,
         refund_routes::post_succeed,
         refund_routes::post_fail,
+        points::routes::get_accounts,
+        points::routes::get_account,
+        points::routes::get_lots,
+        points::routes::get_entries,
+        points::routes::post_adjustment,
+        points::routes::get_reconciliation,
         visits::post,
         visits::get_all,
         visits::post_view,

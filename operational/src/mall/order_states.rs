@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    campaigns, coupon_claims,
+    Rules, campaigns, coupon_claims,
     limits::check_optional_text,
     orders::{self, Order, OrderLine, OrderStatus, PlacedOrder},
-    prescriptions, stock,
+    points, prescriptions, stock,
 };
 use crate::{
     OperationalError, OrderClosed, OrderReceived, ReceivedLine, Scope, Services, WriteTransaction,
@@ -164,6 +164,7 @@ pub(super) async fn close_as(
     let lines = orders::lines(tx, order_id).await?;
     if order.paid_at.is_none() {
         give_campaign_units_back(tx, order_id).await?;
+        points::give_all_back(tx, scope, &order).await?;
     }
     give_units_back(tx, scope, &order, &lines, None).await?;
     let order = Order {
@@ -393,9 +394,10 @@ pub async fn sweep(services: &Services) -> Result<Swept, OperationalError> {
         let Some(last) = due.last() else { return Ok(swept) };
         after = (last.2.0, last.0);
         for (order_id, tenant_id, _) in due {
+            let valid_micros = Rules::of(services, tenant_id).await?.points.valid_micros;
             let mut tx = services.mall().begin(now).await?;
             let scope = Scope::of(tenant_id, now);
-            let done = step(&mut tx, scope, order_id, &mut swept).await;
+            let done = step(&mut tx, scope, order_id, valid_micros, &mut swept).await;
             match tx.end(done).await {
                 // Somebody else is at it; the next sweep looks again.
                 Err(OperationalError::Contended { .. }) => {}
@@ -406,7 +408,8 @@ pub async fn sweep(services: &Services) -> Result<Swept, OperationalError> {
 }
 
 /// Takes the next step of an order if it is due: one that is not paid is closed, one that was sent off
-/// counts as received, one that was received is completed.
+/// counts as received, one that was received is completed, and earns its points, which may be spent
+/// for `points_valid_micros`.
 ///
 /// # Errors
 /// `NotFound`; when the database fails.
@@ -414,6 +417,7 @@ pub async fn step(
     tx: &mut WriteTransaction,
     scope: Scope,
     order_id: i64,
+    points_valid_micros: i64,
     swept: &mut Swept,
 ) -> Result<(), OperationalError> {
     let order = orders::find_for_update(tx, scope, order_id).await?;
@@ -430,7 +434,7 @@ pub async fn step(
             swept.received += 1;
         }
         OrderStatus::Received => {
-            complete(tx, scope, &order).await?;
+            complete(tx, scope, &order, points_valid_micros).await?;
             swept.completed += 1;
         }
         OrderStatus::Paid | OrderStatus::Completed | OrderStatus::Closed => {}
@@ -442,7 +446,14 @@ async fn complete(
     tx: &mut WriteTransaction,
     scope: Scope,
     order: &Order,
+    points_valid_micros: i64,
 ) -> Result<(), OperationalError> {
+    if order.reward_points > 0 {
+        let lines = orders::lines(tx, order.order_id).await?;
+        let kept = |line: &OrderLine| line.kept_points(line.refunded_fen);
+        let earned = lines.iter().map(kept).sum();
+        points::earn(tx, scope, order, earned, points_valid_micros).await?;
+    }
     sql("update orders set status = 'completed', completed_at = ?2, due_at = null
          where order_id = ?1")
     .bind(order.order_id)
@@ -481,10 +492,11 @@ pub(crate) async fn post_close(
     responses((status = 200, body = PlacedOrder), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post_ship(
     State(services): State<Services>,
+    scope: Scope,
     Id(order_id): Id,
     command: Command<Shipment>,
 ) -> Result<Answer, Failure> {
-    let received_after = services.mall_settings().received_after_micros;
+    let received_after = Rules::of(&services, scope.tenant_id).await?.received_after_micros;
     command
         .carry_out(services.mall(), services.now(), StatusCode::OK, |tx, scope, shipment| {
             Box::pin(ship(tx, scope, order_id, shipment, received_after))

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    CatalogueLine, Pricing, campaigns, coupon_claims,
+    CatalogueLine, Pricing, Rules, campaigns, coupon_claims,
     coupons::Funder,
     order_states::{self, CloseReason, StatusChange},
     pharmacies::{self, SHIPPING_FEN_MAX},
+    points::{self, PointsRules, kept},
     prescriptions,
     pricing::{self, Buyer, Priced},
     promotions::DiscountKind,
@@ -85,14 +86,27 @@ pub struct NewOrder {
     pub expected_payable_fen: Option<i64>,
     /// When it is closed if it is not paid, in microseconds since 1970 (UTC); never when none.
     pub closes_unpaid_at: Option<i64>,
+    /// With how many points it is paid.
+    pub points: i64,
+    /// What points are worth, and how many it earns.
+    pub points_rules: PointsRules,
     /// The lines and where their prices come from.
     pub pricing: Pricing,
 }
 
 impl NewOrder {
+    /// The same, placed now under the rules of its tenant.
+    pub(super) fn under(self, rules: &Rules, now: i64) -> Self {
+        Self {
+            closes_unpaid_at: Some(now + rules.unpaid_closes_after_micros),
+            points_rules: rules.points,
+            ..self
+        }
+    }
+
     /// An order with nothing but its lines, of a pharmacy that ships for what it says.
     #[must_use]
-    pub const fn new(person_id: i64, pharmacy_id: i64, channel: Channel, pricing: Pricing) -> Self {
+    pub fn new(person_id: i64, pharmacy_id: i64, channel: Channel, pricing: Pricing) -> Self {
         Self {
             order_id: None,
             person_id,
@@ -105,6 +119,8 @@ impl NewOrder {
             shipping_fen: None,
             expected_payable_fen: None,
             closes_unpaid_at: None,
+            points: 0,
+            points_rules: PointsRules::default(),
             pricing,
         }
     }
@@ -145,6 +161,10 @@ record! {
         pub refunded_fen: i64,
         /// Refunded so far of the shipping.
         pub refunded_shipping_fen: i64,
+        /// How many points it is paid with.
+        pub points: i64,
+        /// How many points it earns when it is completed, if nothing is refunded.
+        pub reward_points: i64,
         /// Who carries it.
         pub carrier: Option<String>,
         /// Under which number.
@@ -222,6 +242,22 @@ record! {
         pub refunding_quantity: i64,
         /// What those come to.
         pub refunding_fen: i64,
+        /// How many points pay for it.
+        pub points: i64,
+        /// How many points it earns when the order is completed, if nothing of it is refunded.
+        pub reward_points: i64,
+        /// Points given back.
+        pub refunded_points: i64,
+        /// Points of refunds that are not decided or paid out yet.
+        pub refunding_points: i64,
+    }
+}
+
+impl OrderLine {
+    /// What the line keeps of the points it earns, when so much of its cash is refunded.
+    #[must_use]
+    pub fn kept_points(&self, refunded_fen: i64) -> i64 {
+        kept(self.reward_points, self.cash_fen, refunded_fen)
     }
 }
 
@@ -298,8 +334,13 @@ pub async fn place(
         return Err(OperationalError::invalid("shipping_fen must be between 0 and 10000000"));
     }
     let pharmacy = pharmacies::find(tx, scope.tenant_id, new.pharmacy_id).await?;
-    let buyer =
-        Buyer { person_id: new.person_id, pharmacy_id: new.pharmacy_id, coupon_id: new.coupon_id };
+    let buyer = Buyer {
+        person_id: new.person_id,
+        pharmacy_id: new.pharmacy_id,
+        coupon_id: new.coupon_id,
+        points: new.points,
+        points_rules: new.points_rules,
+    };
     let priced = pricing::price(tx, scope, buyer, &new.pricing).await?;
     let order_id = tx.id::<Order>(new.order_id).await?;
     let line_ids =
@@ -327,6 +368,8 @@ pub async fn place(
         payable_fen: goods_amount_fen - discount_fen + shipping_fen,
         refunded_fen: 0,
         refunded_shipping_fen: 0,
+        points: sum(|l| l.points),
+        reward_points: sum(|l| l.reward_points),
         carrier: None,
         tracking_number: None,
         close_reason: None,
@@ -409,6 +452,9 @@ async fn take(
     if let Some(coupon_id) = priced.claim_of {
         coupon_claims::redeem(tx, scope, coupon_id, order.person_id, order.order_id).await?;
     }
+    if order.points > 0 {
+        points::spend(tx, scope, order).await?;
+    }
     let units: Vec<LineUnits> = lines
         .iter()
         .zip(&priced.lines)
@@ -455,6 +501,10 @@ fn number_lines(scope: Scope, order_id: i64, line_ids: &[i64], priced: &Priced) 
                 refunded_fen: 0,
                 refunding_quantity: 0,
                 refunding_fen: 0,
+                points: priced.points,
+                reward_points: priced.reward_points,
+                refunded_points: 0,
+                refunding_points: 0,
             }
         })
         .collect()
@@ -559,6 +609,10 @@ pub(crate) struct OrderRequest {
     shipping_fen: Option<i64>,
     /// What the buyer was told it comes to: it is refused if it does not.
     expected_payable_fen: Option<i64>,
+    /// With how many points it is paid; a quote says how many it may be.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    points: i64,
     lines: Vec<CatalogueLine>,
 }
 
@@ -570,6 +624,7 @@ impl OrderRequest {
             visit_id: self.visit_id,
             shipping_fen: self.shipping_fen,
             expected_payable_fen: self.expected_payable_fen,
+            points: self.points,
             ..NewOrder::new(
                 self.person_id,
                 self.pharmacy_id,
@@ -615,11 +670,10 @@ pub(crate) async fn post(
 ) -> Result<Answer, Failure> {
     let now = scope.now;
     let promoter_id = promoter(&services, scope, command.body.person_id).await?;
-    let closes_at = now + services.mall_settings().unpaid_closes_after_micros;
+    let rules = Rules::of(&services, scope.tenant_id).await?;
     command
         .carry_out(services.mall(), now, StatusCode::CREATED, |tx, scope, request| {
-            let new =
-                NewOrder { promoter_id, closes_unpaid_at: Some(closes_at), ..request.order() };
+            let new = NewOrder { promoter_id, ..request.order() }.under(&rules, now);
             Box::pin(place(tx, scope, new))
         })
         .await

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
+    Rules,
     limits::check_text,
     payments::{self, ChannelPayment, Payment},
     refunds::{self, Refund},
@@ -136,7 +137,7 @@ fn read(
 async fn act(
     tx: &mut WriteTransaction,
     now: i64,
-    windows: Windows,
+    windows: Option<Windows>,
     notification: &ChannelNotification,
 ) -> Result<Acknowledged, OperationalError> {
     let channel = notification.channel.as_str();
@@ -186,7 +187,17 @@ pub(crate) async fn post(
 ) -> Result<Json<Acknowledged>, Failure> {
     let body = body.map_err(|_| OperationalError::invalid("the request body could not be read"))?;
     let notification = read(&services, &headers, &body)?;
-    let windows = Windows::of(services.mall_settings());
+    // The channel knows no tenants; the order tells.
+    let tenant_id = match &notification.event {
+        ChannelEvent::PaymentSucceeded { order_id, .. } => {
+            payments::tenant_of(&mut *services.mall().read().await?, *order_id).await?
+        }
+        _ => None,
+    };
+    let windows = match tenant_id {
+        Some(tenant_id) => Some(Windows::of(&Rules::of(&services, tenant_id).await?)),
+        None => None,
+    };
     for attempt in 1.. {
         let now = services.now();
         let mut tx = services.mall().begin(now).await?;

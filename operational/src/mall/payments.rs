@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
+    Rules,
     order_states::{self, check_step},
     orders::{self, Order, OrderStatus},
     visits::{self, Windows},
@@ -146,7 +147,7 @@ pub(super) async fn take_in(
     tx: &mut WriteTransaction,
     now: i64,
     told: ChannelPayment<'_>,
-    windows: Windows,
+    windows: Option<Windows>,
 ) -> Result<PaidOrder, OperationalError> {
     let ChannelPayment { channel, order_id, transaction_id, amount_fen } = told;
     // The channel knows no tenants; the order tells. Whoever holds it tells of its payments.
@@ -200,13 +201,25 @@ pub(super) async fn take_in(
         returned_at: None,
     };
     let order = match return_reason {
-        None => paid(tx, scope, order, &payment, Some(windows)).await?,
+        None => paid(tx, scope, order, &payment, windows).await?,
         Some(_) => {
             insert_one(tx, &payment).await?;
             order
         }
     };
     Ok(PaidOrder { payment, order })
+}
+
+/// Whose an order is, for a channel, which knows no tenants.
+pub(super) async fn tenant_of(
+    connection: &mut Connection,
+    order_id: i64,
+) -> Result<Option<i64>, OperationalError> {
+    let found: Option<(i64,)> = sql("select tenant_id from orders where order_id = ?1")
+        .bind(order_id)
+        .first(connection)
+        .await?;
+    Ok(found.map(|(tenant_id,)| tenant_id))
 }
 
 /// Writes a payment and what becomes of its order, which the transaction holds.
@@ -346,10 +359,11 @@ pub(crate) fn router() -> Router<Services> {
     responses((status = 201, body = PaidOrder), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post(
     State(services): State<Services>,
+    scope: Scope,
     Id(order_id): Id,
     command: Command<PayRequest>,
 ) -> Result<Answer, Failure> {
-    let windows = Windows::of(services.mall_settings());
+    let windows = Windows::of(&Rules::of(&services, scope.tenant_id).await?);
     command
         .carry_out(services.mall(), services.now(), StatusCode::CREATED, |tx, scope, request| {
             Box::pin(settle(tx, scope, order_id, &request.method, Some(windows)))

@@ -10,6 +10,7 @@ use super::{
     campaigns,
     coupons::{self, Coupon},
     orders::QUANTITY_MAX,
+    points::PointsRules,
     products::{OtcClass, ProductKind, ReturnPolicy},
     promotions::{self, BasketLine, BasketPrice, DiscountColumn, DiscountKind, Gift, Part},
 };
@@ -73,6 +74,10 @@ pub(super) struct PricedLine {
     /// Given away with others.
     pub(super) gift: bool,
     pub(super) return_window_days: i64,
+    /// How many points pay for it.
+    pub(super) points: i64,
+    /// How many points it earns.
+    pub(super) reward_points: i64,
     /// Whether units of it are to be reserved.
     pub(super) tracks_stock: bool,
     /// Where its discounts come from; nothing is known of recorded ones.
@@ -97,6 +102,9 @@ pub(super) struct Buyer {
     pub(super) person_id: i64,
     pub(super) pharmacy_id: i64,
     pub(super) coupon_id: Option<i64>,
+    /// How many points they want to pay with.
+    pub(super) points: i64,
+    pub(super) points_rules: PointsRules,
 }
 
 pub(super) async fn price(
@@ -120,6 +128,10 @@ pub(super) async fn price(
         return Err(OperationalError::invalid("the quantity of a line is between 1 and 100000"));
     }
     match pricing {
+        _ if buyer.points < 0 => Err(OperationalError::invalid("points must be at least 0")),
+        Pricing::Recorded(_) if buyer.points != 0 => {
+            Err(OperationalError::invalid("recorded prices are not paid with points"))
+        }
         Pricing::Recorded(lines) => recorded(connection, scope, lines).await,
         Pricing::Catalogue(lines) => from_catalogue(connection, scope, buyer, lines).await,
     }
@@ -151,6 +163,8 @@ async fn recorded(
             variant_id: *variant_id,
             gift: false,
             return_window_days: policy.window_days(),
+            points: 0,
+            reward_points: 0,
             tracks_stock: false,
             parts: Vec::new(),
         });
@@ -222,10 +236,19 @@ async fn from_catalogue(
         Some(coupon_id) => Some(usable(connection, scope, coupon_id).await?),
         None => None,
     };
-    let price = promotions::price(&basket, &offers, coupon.as_ref());
+    let mut price = promotions::price(&basket, &offers, coupon.as_ref());
     if let Some(coupon) = &coupon {
         check_threshold(coupon, &price)?;
     }
+    let usable = buyer.points_rules.usable(&price.cash());
+    if buyer.points > usable {
+        return Err(OperationalError::conflict(format!(
+            "such an order may be paid with at most {usable} points, not {}",
+            buyer.points
+        )));
+    }
+    price.pay_with_points(buyer.points, &buyer.points_rules);
+    price.reward(&basket, &buyer.points_rules);
     let limited = |id: i64| {
         offers.iter().any(|o| o.campaign.campaign_id == id && o.campaign.unit_limit.is_some())
     };
@@ -250,9 +273,13 @@ async fn from_catalogue(
             disc_full_reduction_fen: line_price.of_column(DiscountColumn::FullReduction, kind),
             disc_coupon_merchant_fen: line_price.of_column(DiscountColumn::CouponMerchant, kind),
             disc_coupon_platform_fen: line_price.of_column(DiscountColumn::Platform, kind),
-            disc_points_fen: 0,
+            disc_points_fen: line_price.disc_points_fen(),
         };
-        priced.lines.push(sold.line(amounts, line_price.parts));
+        priced.lines.push(PricedLine {
+            points: line_price.points,
+            reward_points: line_price.reward_points,
+            ..sold.line(amounts, line_price.parts)
+        });
     }
     add_gifts(connection, scope, buyer, &price.gifts, &mut priced).await?;
     Ok(priced)
@@ -310,6 +337,8 @@ impl Sold {
             variant_id: self.variant_id,
             gift: false,
             return_window_days: self.return_policy.window_days(),
+            points: 0,
+            reward_points: 0,
             tracks_stock: self.tracks_stock,
             parts,
         }

@@ -1,4 +1,5 @@
-//! What a basket comes to: item prices of campaigns, then full reductions (满减), then a coupon.
+//! What a basket comes to: item prices of campaigns, then full reductions (满减), then a coupon, then
+//! points.
 //! Pure, in integer fen.
 //!
 //! Each discount is split over the lines it is for by [`allocation::split`], in proportion to what they
@@ -11,6 +12,7 @@ use super::{
     allocation,
     campaigns::{Campaign, CampaignItem, CampaignKind, CampaignTier},
     coupons::{Coupon, CouponKind, Funder},
+    points::PointsRules,
     products::{OtcClass, ProductKind, may_be_given_away},
 };
 use crate::database::words;
@@ -24,6 +26,8 @@ words! {
         FullReduction = "full_reduction",
         /// A coupon.
         Coupon = "coupon",
+        /// Points.
+        Points = "points",
     }
 }
 
@@ -81,6 +85,10 @@ pub struct LinePrice {
     pub list_amount_fen: i64,
     /// What it comes to after all discounts.
     pub cash_fen: i64,
+    /// How many points pay for it.
+    pub points: i64,
+    /// How many points it earns.
+    pub reward_points: i64,
     /// Its discounts.
     pub parts: Vec<Part>,
 }
@@ -146,7 +154,7 @@ pub fn price(lines: &[BasketLine], offers: &[Offer], coupon: Option<&Coupon>) ->
             .iter()
             .map(|line| {
                 let list_amount_fen = line.unit_price_fen * line.quantity;
-                LinePrice { list_amount_fen, cash_fen: list_amount_fen, parts: Vec::new() }
+                LinePrice { list_amount_fen, cash_fen: list_amount_fen, ..LinePrice::default() }
             })
             .collect(),
         ..BasketPrice::default()
@@ -253,6 +261,46 @@ fn redeem(lines: &[BasketLine], coupon: &Coupon, basket: &mut BasketPrice) {
     }
 }
 
+impl BasketPrice {
+    /// What each line comes to after all discounts so far.
+    #[must_use]
+    pub fn cash(&self) -> Vec<i64> {
+        self.lines.iter().map(|line| line.cash_fen).collect()
+    }
+
+    /// Pays with points, of which no more than are usable.
+    pub fn pay_with_points(&mut self, points: i64, rules: &PointsRules) {
+        let cash = self.cash();
+        let shares = rules.split(points.clamp(0, rules.usable(&cash)), &cash);
+        for (line, points) in self.lines.iter_mut().zip(shares) {
+            line.points = points;
+            line.take(Part {
+                kind: DiscountKind::Points,
+                funder: Funder::Platform,
+                campaign_id: None,
+                coupon_id: None,
+                amount_fen: points * rules.value_fen,
+            });
+        }
+    }
+
+    /// Says how many points each line earns by what is paid for it. Medicines that may not be given away
+    /// earn none.
+    pub fn reward(&mut self, lines: &[BasketLine], rules: &PointsRules) {
+        let paid: Vec<i64> = lines
+            .iter()
+            .zip(&self.lines)
+            .map(|(line, priced)| match may_be_given_away(line.kind, line.otc_class) {
+                true => priced.cash_fen,
+                false => 0,
+            })
+            .collect();
+        for (line, points) in self.lines.iter_mut().zip(rules.reward(&paid)) {
+            line.reward_points = points;
+        }
+    }
+}
+
 impl LinePrice {
     fn take(&mut self, part: Part) {
         if part.amount_fen > 0 {
@@ -265,6 +313,12 @@ impl LinePrice {
     #[must_use]
     pub fn disc_item_fen(&self) -> i64 {
         self.parts.iter().filter(|p| p.kind == DiscountKind::Item).map(|p| p.amount_fen).sum()
+    }
+
+    /// What points pay.
+    #[must_use]
+    pub fn disc_points_fen(&self) -> i64 {
+        self.parts.iter().filter(|p| p.kind == DiscountKind::Points).map(|p| p.amount_fen).sum()
     }
 
     /// The campaign that cut the item's price.
@@ -286,7 +340,8 @@ impl LinePrice {
         };
         self.parts
             .iter()
-            .filter(|part| part.kind != DiscountKind::Item && of(part) == column)
+            .filter(|part| !matches!(part.kind, DiscountKind::Item | DiscountKind::Points))
+            .filter(|part| of(part) == column)
             .map(|part| part.amount_fen)
             .sum()
     }

@@ -17,6 +17,7 @@ use super::{
     limits::check_note,
     order_states::{self, CloseReason, is_of_interest},
     orders::{self, Order, OrderLine, OrderStatus},
+    points,
     stock::{self, LineUnits},
 };
 use crate::{
@@ -133,6 +134,8 @@ record! {
         pub amount_fen: i64,
         /// What is given back of the shipping.
         pub shipping_fen: i64,
+        /// How many points are given back.
+        pub points: i64,
         /// Why.
         pub cause: RefundCause,
         /// Why, in words.
@@ -171,6 +174,8 @@ record! {
         pub quantity: i64,
         /// What is given back for them.
         pub amount_fen: i64,
+        /// How many points are given back for them.
+        pub points: i64,
     }
 }
 
@@ -180,23 +185,40 @@ struct Part {
     line: OrderLine,
     quantity: i64,
     amount_fen: i64,
+    points: i64,
 }
 
 impl Part {
-    /// Units of a line: their shares of its cash; the last units get what is left of it.
+    /// Units of a line: their shares of its cash and of its points; the last units get what is left of
+    /// both.
     fn of_units(line: OrderLine, quantity: i64) -> Self {
         let gone = line.refunded_quantity + line.refunding_quantity;
         let left_fen = left_fen(&line);
         let share = allocation::unit_shares(line.cash_fen.max(0), line.quantity, gone, quantity);
         let last = gone + quantity == line.quantity;
         let amount_fen = if last { left_fen } else { share.min(left_fen) };
-        Self { line, quantity, amount_fen }
+        let left_points = left_points(&line);
+        let share = allocation::unit_shares(line.points, line.quantity, gone, quantity);
+        let points = if last { left_points } else { share.min(left_points) };
+        Self { line, quantity, amount_fen, points }
+    }
+}
+
+impl Part {
+    /// How many of the points that the line earned go with it.
+    fn points_lost(&self) -> i64 {
+        let (line, before) = (&self.line, self.line.refunded_fen);
+        line.kept_points(before) - line.kept_points(before + self.amount_fen)
     }
 }
 
 /// What may still be given back of a line.
 fn left_fen(line: &OrderLine) -> i64 {
     line.cash_fen.max(0) - line.refunded_fen - line.refunding_fen
+}
+
+fn left_points(line: &OrderLine) -> i64 {
+    line.points - line.refunded_points - line.refunding_points
 }
 
 fn left_units(line: &OrderLine) -> i64 {
@@ -222,11 +244,12 @@ pub async fn request(
     let lines = write_lines(tx, scope, row.refund_id, &parts).await?;
     for part in &parts {
         sql("update order_line set refunding_quantity = refunding_quantity + ?2,
-                 refunding_fen = refunding_fen + ?3
+                 refunding_fen = refunding_fen + ?3, refunding_points = refunding_points + ?4
              where order_line_id = ?1")
         .bind(part.line.order_line_id)
         .bind(part.quantity)
         .bind(part.amount_fen)
+        .bind(part.points)
         .execute(tx)
         .await?;
     }
@@ -271,6 +294,7 @@ async fn row(
         order_id,
         amount_fen: parts.iter().map(|part| part.amount_fen).sum(),
         shipping_fen,
+        points: parts.iter().map(|part| part.points).sum(),
         cause: new.cause,
         reason: new.reason.clone(),
         status: RefundStatus::Succeeded,
@@ -322,6 +346,7 @@ fn all_that_is_left(order_id: i64, lines: Vec<OrderLine>) -> Result<Vec<Part>, O
             let units = left_units(&line);
             let mut part = Part::of_units(line, units);
             part.amount_fen = left_fen(&part.line);
+            part.points = left_points(&part.line);
             part
         })
         .collect();
@@ -372,7 +397,7 @@ fn named(wanted: &[NewRefundLine], lines: Vec<OrderLine>) -> Result<Vec<Part>, O
                         "order_line {id} has {left} fen left to refund, not {amount_fen}"
                     )));
                 }
-                Part { line, quantity: 0, amount_fen }
+                Part { line, quantity: 0, amount_fen, points: 0 }
             }
             _ => {
                 return Err(OperationalError::invalid(
@@ -436,6 +461,7 @@ async fn write_lines(
             order_line_id: part.line.order_line_id,
             quantity: part.quantity,
             amount_fen: part.amount_fen,
+            points: part.points,
         })
         .collect();
     insert(tx, &lines).await?;
@@ -464,13 +490,16 @@ async fn give_back(
     for part in parts {
         sql("update order_line set refunded_quantity = refunded_quantity + ?2,
                  refunded_fen = refunded_fen + ?3,
+                 refunded_points = refunded_points + ?5,
                  refunding_quantity = refunding_quantity - ?2 * ?4,
-                 refunding_fen = refunding_fen - ?3 * ?4
+                 refunding_fen = refunding_fen - ?3 * ?4,
+                 refunding_points = refunding_points - ?5 * ?4
              where order_line_id = ?1")
         .bind(part.line.order_line_id)
         .bind(part.quantity)
         .bind(part.amount_fen)
         .bind(held)
+        .bind(part.points)
         .execute(tx)
         .await?;
     }
@@ -482,6 +511,11 @@ async fn give_back(
     .bind(refund.shipping_fen)
     .execute(tx)
     .await?;
+    let taken_back = match order.completed_at {
+        Some(_) => parts.iter().map(Part::points_lost).sum(),
+        None => 0,
+    };
+    points::refund(tx, scope, &order, refund.refund_id, refund.points, taken_back).await?;
     let units: BTreeMap<i64, i64> =
         parts.iter().map(|part| (part.line.order_line_id, part.quantity)).collect();
     let before: Vec<OrderLine> = parts.iter().map(|part| part.line.clone()).collect();

@@ -1,36 +1,11 @@
-use crate::{calendar::DAY_MICROS, names::is_name};
+use crate::names::is_name;
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-const MINUTE_MICROS: i64 = 60_000_000;
-
-/// What the mall goes by. The defaults are those of a small hospital.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the mall of this process knows beside the settings of its tenants.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// How long an order may stay unpaid before it is closed, in microseconds.
-    pub unpaid_closes_after_micros: i64,
-    /// How long after its shipping an order counts as received if nobody says so, in microseconds.
-    pub received_after_micros: i64,
-    /// How long a visit through a referral link counts towards an order, in microseconds.
-    pub referral_window_micros: i64,
-    /// How long a visit through a campaign counts towards an order, in microseconds.
-    pub campaign_window_micros: i64,
-    /// How long a visit goes on without a page being viewed, in microseconds.
-    pub visit_idle_micros: i64,
     /// Who tells of payments.
     pub payment_channels: PaymentChannels,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            unpaid_closes_after_micros: 30 * MINUTE_MICROS,
-            received_after_micros: 10 * DAY_MICROS,
-            referral_window_micros: 15 * DAY_MICROS,
-            campaign_window_micros: 30 * DAY_MICROS,
-            visit_idle_micros: 30 * MINUTE_MICROS,
-            payment_channels: PaymentChannels::default(),
-        }
-    }
 }
 
 /// The shortest secret of a payment channel.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Settings,
+    Rules,
     limits::{check_note, check_optional_text, check_text},
     orders::Channel,
     products,
@@ -131,12 +131,12 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Those of the settings.
+    /// Those of the rules.
     #[must_use]
-    pub const fn of(settings: &Settings) -> Self {
+    pub const fn of(rules: &Rules) -> Self {
         Self {
-            referral_micros: settings.referral_window_micros,
-            campaign_micros: settings.campaign_window_micros,
+            referral_micros: rules.referral_window_micros,
+            campaign_micros: rules.campaign_window_micros,
         }
     }
 }
@@ -421,10 +421,11 @@ pub(crate) async fn get_all(
     responses((status = 201, body = PageView), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post_view(
     State(services): State<Services>,
+    scope: Scope,
     Id(visit_id): Id,
     command: Command<NewPageView>,
 ) -> Result<Answer, Failure> {
-    let idle = services.mall_settings().visit_idle_micros;
+    let idle = Rules::of(&services, scope.tenant_id).await?.visit_idle_micros;
     command
         .carry_out(services.mall(), services.now(), StatusCode::CREATED, |tx, scope, new| {
             Box::pin(view(tx, scope, visit_id, *new, idle))

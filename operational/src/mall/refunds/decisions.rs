@@ -126,7 +126,8 @@ pub async fn succeed(
         .iter()
         .filter_map(|part| {
             let line = lines.remove(&part.order_line_id)?;
-            Some(Part { line, quantity: part.quantity, amount_fen: part.amount_fen })
+            let RefundLine { quantity, amount_fen, points, .. } = *part;
+            Some(Part { line, quantity, amount_fen, points })
         })
         .collect();
     give_back(tx, scope, order, &row, &parts, Held::Yes).await?;
@@ -215,11 +216,12 @@ async fn of_channel(
 async fn let_go(tx: &mut WriteTransaction, lines: &[RefundLine]) -> Result<(), OperationalError> {
     for line in lines {
         sql("update order_line set refunding_quantity = refunding_quantity - ?2,
-                 refunding_fen = refunding_fen - ?3
+                 refunding_fen = refunding_fen - ?3, refunding_points = refunding_points - ?4
              where order_line_id = ?1")
         .bind(line.order_line_id)
         .bind(line.quantity)
         .bind(line.amount_fen)
+        .bind(line.points)
         .execute(tx)
         .await?;
     }

@@ -26,6 +26,10 @@ fn line(quantity: i64, cash_fen: i64) -> OrderLine {
         refunded_fen: 0,
         refunding_quantity: 0,
         refunding_fen: 0,
+        points: 0,
+        reward_points: 0,
+        refunded_points: 0,
+        refunding_points: 0,
     }
 }
 
@@ -96,7 +100,7 @@ proptest! {
                 }
                 Act::Amount(amount) => {
                     let amount_fen = amount.min(left_fen(&line));
-                    let part = Part { line: line.clone(), quantity: 0, amount_fen };
+                    let part = Part { line: line.clone(), quantity: 0, amount_fen, points: 0 };
                     hold(&mut line, &part, &mut open);
                 }
                 Act::PayOut => decide(&mut line, &mut open, true),

@@ -7,6 +7,7 @@ use medlake_operational::{
         order_states::{self, Shipment, Swept},
         orders::{self, NewOrder},
         payments, pharmacies,
+        points::PointsRules,
         prescriptions::{self, NewPrescription, NewPrescriptionItem},
         products,
         refunds::{self, NewRefund, NewRefundLine},
@@ -207,7 +208,8 @@ impl Part for Mall {
                 order_states::receive(tx, scope, order_id).await?;
             }
             Act::Complete => {
-                order_states::step(tx, scope, order_id, &mut Swept::default()).await?;
+                let valid = PointsRules::default().valid_micros;
+                order_states::step(tx, scope, order_id, valid, &mut Swept::default()).await?;
             }
             Act::Close => {
                 order_states::close(tx, scope, order_id).await?;
