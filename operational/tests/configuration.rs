@@ -3,9 +3,14 @@
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
-use crate::{App, On, assert_error};
+use medlake_operational::mall::Rules;
 
-on_both! { a_setting_has_a_default_a_version_and_a_history }
+use crate::{App, DAY, On, SECOND, START, assert_error, mall_points::set};
+
+on_both! {
+    a_setting_has_a_default_a_version_and_a_history,
+    the_mall_of_each_tenant_goes_by_its_settings,
+}
 
 const KEY: &str = "identity.self_registration";
 
@@ -78,4 +83,36 @@ async fn a_setting_has_a_default_a_version_and_a_history(on: On) {
     let answer =
         tower::ServiceExt::oneshot(router, known.body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(answer.status(), 304);
+}
+
+async fn the_mall_of_each_tenant_goes_by_its_settings(on: On) {
+    let app = App::start(on).await;
+    app.stock().await;
+    let minutes = 60 * SECOND;
+    let before = app.order(7, &[(1, 1)], None).await;
+    assert_eq!(before["due_at"], START + 30 * minutes);
+    set(&app, "unpaid_closes_after_minutes", 5).await;
+    set(&app, "received_after_days", 3).await;
+    set(&app, "referral_window_days", 2).await;
+    set(&app, "visit_idle_minutes", 1).await;
+    let order = app.order(7, &[(1, 1)], None).await;
+    assert_eq!(order["due_at"], START + 5 * minutes);
+    app.pay(&order).await;
+    let ship = format!("/mall/orders/{}/ship", order["order_id"]);
+    assert_eq!(app.made(&ship, json!({})).await["due_at"], START + 3 * DAY);
+    // What was placed before keeps its time.
+    app.move_clock(6 * minutes);
+    assert_eq!(app.services.sweep_mall().await.unwrap().closed, 0);
+    app.move_clock(24 * minutes);
+    assert_eq!(app.services.sweep_mall().await.unwrap().closed, 1);
+    let of = async |tenant_id| Rules::of(&app.services, tenant_id).await.unwrap();
+    let (ours, others) = (of(1).await, of(2).await);
+    assert_eq!((ours.visit_idle_micros, others.visit_idle_micros), (minutes, 30 * minutes));
+    assert_eq!((ours.referral_window_micros, others.referral_window_micros), (2 * DAY, 15 * DAY));
+    assert_eq!(ours.points, others.points);
+    app.made("/configuration/settings/mall.visit_idle_minutes/reset", json!({"version": 1})).await;
+    assert_eq!(of(1).await.visit_idle_micros, 30 * minutes);
+    let path = "/configuration/settings/mall.points_share_max_percent";
+    let (status, refused) = app.put(path, json!({"version": 0, "value": 101})).await;
+    assert_error((status, refused), 400, "invalid", "between 0 and 100");
 }

@@ -30,6 +30,7 @@ mod files;
 mod http;
 mod identity;
 mod mall;
+mod mall_catalogue;
 mod mall_orders;
 mod mall_points;
 mod mall_promotions;

@@ -7,10 +7,14 @@ create table if not exists pharmacy (
     region varchar(255) not null,
     shipping_fen bigint not null,
     free_shipping_from_fen bigint,
+    active bit(1) not null,
+    version bigint not null,
     created_at datetime(6) not null,
+    updated_at datetime(6) not null,
     check (name <> ''),
     check (shipping_fen >= 0),
-    check (free_shipping_from_fen >= 0)
+    check (free_shipping_from_fen >= 0),
+    check (version > 0)
 );
 
 create table if not exists product (
@@ -27,6 +31,8 @@ create table if not exists product (
     days_supply_per_unit bigint,
     unit_price_fen bigint not null,
     return_policy varchar(32) not null,
+    active bit(1) not null,
+    version bigint not null,
     created_at datetime(6) not null,
     updated_at datetime(6) not null,
     check (name <> ''),
@@ -35,6 +41,7 @@ create table if not exists product (
     check (days_supply_per_unit > 0),
     check (unit_price_fen >= 0),
     check (return_policy in ('seven_day', 'quality_only')),
+    check (version > 0),
     check ((drug_code is null) = (drug_class is null)),
     check (otc_class is null or kind = 'otc')
 );
@@ -63,6 +70,21 @@ create table if not exists product_variant (
     unique (tenant_id, sku),
     unique (product_id, variant_number),
     unique (product_id, variant_id)
+);
+
+-- What a variant cost before, and since when it costs something else. Lines of orders keep their prices.
+create table if not exists variant_price_change (
+    variant_price_change_id bigint primary key,
+    tenant_id bigint not null,
+    variant_id bigint not null,
+    version bigint not null,
+    old_unit_price_fen bigint not null,
+    new_unit_price_fen bigint not null,
+    changed_by varchar(64) not null,
+    changed_at datetime(6) not null,
+    foreign key (variant_id) references product_variant (variant_id),
+    check (new_unit_price_fen >= 0),
+    unique (variant_id, version)
 );
 
 -- What a pharmacy has of a variant. Units of orders that are not shipped are reserved.
@@ -175,7 +197,7 @@ create table if not exists coupon (
     check (claim_limit_per_person > 0),
     check (claim_valid_days > 0),
     check (claimed_count >= 0),
-    check (ends_at > starts_at),
+    check (ends_at >= starts_at),
     check (claim_limit is null or claimed_count <= claim_limit),
     check ((kind = 'full_reduction') = (discount_fen is not null)),
     check ((kind = 'percent') = (percent is not null))

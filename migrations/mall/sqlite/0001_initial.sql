@@ -7,7 +7,10 @@ create table pharmacy (
     region TEXT not null,
     shipping_fen INTEGER not null check (shipping_fen >= 0),
     free_shipping_from_fen INTEGER check (free_shipping_from_fen >= 0),
-    created_at TIMESTAMP not null
+    active BOOLEAN not null check (active in (0, 1)),
+    version INTEGER not null check (version > 0),
+    created_at TIMESTAMP not null,
+    updated_at TIMESTAMP not null
 );
 
 create table product (
@@ -24,6 +27,8 @@ create table product (
     days_supply_per_unit INTEGER check (days_supply_per_unit > 0),
     unit_price_fen INTEGER not null check (unit_price_fen >= 0),
     return_policy TEXT not null check (return_policy in ('seven_day', 'quality_only')),
+    active BOOLEAN not null check (active in (0, 1)),
+    version INTEGER not null check (version > 0),
     created_at TIMESTAMP not null,
     updated_at TIMESTAMP not null,
     check ((drug_code is null) = (drug_class is null)),
@@ -48,6 +53,19 @@ create table product_variant (
     unique (tenant_id, sku),
     unique (product_id, variant_number),
     unique (product_id, variant_id)
+);
+
+-- What a variant cost before, and since when it costs something else. Lines of orders keep their prices.
+create table variant_price_change (
+    variant_price_change_id INTEGER primary key,
+    tenant_id INTEGER not null,
+    variant_id INTEGER not null references product_variant (variant_id),
+    version INTEGER not null,
+    old_unit_price_fen INTEGER not null,
+    new_unit_price_fen INTEGER not null check (new_unit_price_fen >= 0),
+    changed_by TEXT not null,
+    changed_at TIMESTAMP not null,
+    unique (variant_id, version)
 );
 
 -- What a pharmacy has of a variant. Units of orders that are not shipped are reserved.
@@ -127,7 +145,7 @@ create table coupon (
     claim_valid_days INTEGER check (claim_valid_days > 0),
     claimed_count INTEGER not null check (claimed_count >= 0),
     starts_at TIMESTAMP not null,
-    ends_at TIMESTAMP not null check (ends_at > starts_at),
+    ends_at TIMESTAMP not null check (ends_at >= starts_at),
     created_at TIMESTAMP not null,
     check (claim_limit is null or claimed_count <= claim_limit),
     check ((kind = 'full_reduction') = (discount_fen is not null)),

@@ -8,7 +8,7 @@ use super::limits::{check_optional_text, check_text};
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_missing, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure, List, Params},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Params},
     scope::check_time,
 };
 
@@ -259,8 +259,34 @@ pub async fn list(
         .await
 }
 
+/// Ends a coupon now: it can neither be claimed nor used from here on. What orders used stays used.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when it has ended already.
+pub async fn end(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    coupon_id: i64,
+) -> Result<Coupon, OperationalError> {
+    find(tx, scope.tenant_id, coupon_id).await?;
+    let ended =
+        sql("update coupon set ends_at = case when starts_at > ?2 then starts_at else ?2 end
+         where coupon_id = ?1 and ends_at > ?2")
+        .bind(coupon_id)
+        .bind(Micros(scope.now))
+        .execute(tx)
+        .await?;
+    if ended == 0 {
+        return Err(OperationalError::conflict(format!("coupon {coupon_id} has ended")));
+    }
+    find(tx, scope.tenant_id, coupon_id).await
+}
+
 pub(crate) fn router() -> Router<Services> {
-    Router::new().route("/mall/coupons", routing::post(post).get(get_all))
+    Router::new()
+        .route("/mall/coupons", routing::post(post).get(get_all))
+        .route("/mall/coupons/{id}", routing::get(get_one))
+        .route("/mall/coupons/{id}/end", routing::post(post_end))
 }
 
 /// Add a coupon.
@@ -288,4 +314,32 @@ pub(crate) async fn get_all(
 ) -> Result<Json<List<Coupon>>, Failure> {
     let items = list(&mut *services.mall().read().await?, scope.tenant_id, page).await?;
     Ok(Json(List { items }))
+}
+
+/// A coupon.
+#[utoipa::path(get, path = "/mall/coupons/{id}", tag = "mall", params(("id" = i64, Path)),
+    responses((status = 200, body = Coupon), (status = "default", body = ErrorBody)))]
+pub(crate) async fn get_one(
+    State(services): State<Services>,
+    scope: Scope,
+    Id(coupon_id): Id,
+) -> Result<Json<Coupon>, Failure> {
+    let mut tx = services.mall().read().await?;
+    Ok(Json(find(&mut tx, scope.tenant_id, coupon_id).await?))
+}
+
+/// End a coupon now.
+#[utoipa::path(post, path = "/mall/coupons/{id}/end", tag = "mall", request_body = Nothing,
+    params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 200, body = Coupon), (status = "default", body = ErrorBody)))]
+pub(crate) async fn post_end(
+    State(services): State<Services>,
+    Id(coupon_id): Id,
+    command: Command<Nothing>,
+) -> Result<Answer, Failure> {
+    command
+        .carry_out(services.mall(), services.now(), StatusCode::OK, |tx, scope, _| {
+            Box::pin(end(tx, scope, coupon_id))
+        })
+        .await
 }

@@ -24,6 +24,7 @@ use crate::{
     database::{Connection, Micros, insert, insert_one, record, sql, words},
     distribution::bindings,
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
+    scope::check_time,
 };
 
 /// The most units of one line.
@@ -334,6 +335,12 @@ pub async fn place(
         return Err(OperationalError::invalid("shipping_fen must be between 0 and 10000000"));
     }
     let pharmacy = pharmacies::find(tx, scope.tenant_id, new.pharmacy_id).await?;
+    if !pharmacy.active {
+        return Err(OperationalError::conflict(format!(
+            "pharmacy {} takes no orders at present",
+            pharmacy.pharmacy_id
+        )));
+    }
     let buyer = Buyer {
         person_id: new.person_id,
         pharmacy_id: new.pharmacy_id,
@@ -636,7 +643,7 @@ impl OrderRequest {
 }
 
 /// Which orders.
-#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrderFilter {
     /// Of this person only.
@@ -645,6 +652,15 @@ pub(crate) struct OrderFilter {
     pharmacy_id: Option<i64>,
     /// Only those so far.
     status: Option<OrderStatus>,
+    /// Only those placed from then on: microseconds since 1970 (UTC).
+    #[param(minimum = 0)]
+    from: Option<i64>,
+    /// Only those placed before: microseconds since 1970 (UTC).
+    #[param(minimum = 0)]
+    until: Option<i64>,
+    /// Only the parcel of this number.
+    #[param(min_length = 1, max_length = 255)]
+    tracking_number: Option<String>,
     /// Only rows with a higher id.
     #[serde(default)]
     after_id: i64,
@@ -697,15 +713,22 @@ pub(crate) async fn get_all(
     scope: Scope,
     Params(filter): Params<OrderFilter>,
 ) -> Result<Json<List<Order>>, Failure> {
+    check_time("from", filter.from)?;
+    check_time("until", filter.until)?;
     let items = sql("select * from orders where tenant_id = ?1
              and (?2 is null or person_id = ?2) and (?3 is null or pharmacy_id = ?3)
-             and (?4 is null or status = ?4) and order_id > ?5 order by order_id limit ?6")
+             and (?4 is null or status = ?4) and (?7 is null or created_at >= ?7)
+             and (?8 is null or created_at < ?8) and (?9 is null or tracking_number = ?9)
+             and order_id > ?5 order by order_id limit ?6")
     .bind(scope.tenant_id)
     .bind(scope.only_person().or(filter.person_id))
     .bind(filter.pharmacy_id)
     .bind(filter.status)
     .bind(filter.after_id)
     .bind(filter.limit.rows())
+    .bind(filter.from.map(Micros))
+    .bind(filter.until.map(Micros))
+    .bind(&filter.tracking_number)
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))

@@ -195,7 +195,7 @@ async fn sold(
     variant_ids: impl IntoIterator<Item = i64>,
 ) -> Result<Vec<Sold>, OperationalError> {
     sql("select v.variant_id, v.product_id, v.variant_number, v.unit_price_fen, v.tracks_stock,
-             v.active, p.category, p.kind, p.otc_class, p.return_policy
+             v.active and p.active as active, p.category, p.kind, p.otc_class, p.return_policy
          from product_variant v join product p on p.product_id = v.product_id
          where v.tenant_id = ?1
              and ((v.product_id in {list} and v.variant_number = 1) or v.variant_id in {list})")

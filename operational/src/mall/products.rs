@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     limits::{check_optional_text, check_text},
     variants::{self, NewVariant, VARIANTS_MAX, Variant},
 };
 use crate::{
-    OperationalError, Page, Scope, Services, WriteTransaction,
+    Limit, OperationalError, Page, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_missing, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
@@ -186,6 +186,10 @@ record! {
         pub unit_price_fen: i64,
         /// When it may be given back.
         pub return_policy: ReturnPolicy,
+        /// Whether it can be bought.
+        pub active: bool,
+        /// Grows with each change; a change names the one it is of.
+        pub version: i64,
         /// Microseconds since 1970 (UTC).
         pub created_at: Micros,
         /// Microseconds since 1970 (UTC).
@@ -197,18 +201,13 @@ impl NewProduct {
     fn check(&self) -> Result<(), OperationalError> {
         check_text("name", &self.name)?;
         check_text("category", &self.category)?;
-        for (field, text) in [
-            ("brand", &self.brand),
-            ("drug_code", &self.drug_code),
-            ("drug_class", &self.drug_class),
-        ] {
+        check_optional_text("brand", self.brand.as_deref())?;
+        check_otc_class(self.kind, self.otc_class)?;
+        for (field, text) in [("drug_code", &self.drug_code), ("drug_class", &self.drug_class)] {
             check_optional_text(field, text.as_deref())?;
         }
         if self.drug_code.is_some() != self.drug_class.is_some() {
             return Err(OperationalError::invalid("drug_code and drug_class go together"));
-        }
-        if self.otc_class.is_some() && self.kind != ProductKind::Otc {
-            return Err(OperationalError::invalid("otc_class goes with kind otc only"));
         }
         if self.atc_code.as_deref().is_some_and(|code| !is_atc_code(code)) {
             return Err(OperationalError::invalid(
@@ -241,6 +240,15 @@ impl NewProduct {
             }
             _ => (self.drug_code.clone(), self.drug_class.clone()),
         }
+    }
+}
+
+fn check_otc_class(kind: ProductKind, class: Option<OtcClass>) -> Result<(), OperationalError> {
+    match class {
+        Some(_) if kind != ProductKind::Otc => {
+            Err(OperationalError::invalid("otc_class goes with kind otc only"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -283,6 +291,8 @@ pub async fn create_many(
             days_supply_per_unit: new.days_supply_per_unit,
             unit_price_fen: new.unit_price_fen,
             return_policy: new.return_policy,
+            active: true,
+            version: 1,
             created_at: Micros(scope.now),
             updated_at: Micros(scope.now),
         }
@@ -319,6 +329,70 @@ pub async fn create(
         .ok_or_else(|| OperationalError::conflict("the product exists already"))
 }
 
+/// What a product is from now on. What it is before the law and the drug in it stay: another drug is
+/// another product. Its price is its variants'.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProductChange {
+    /// The version the change is of.
+    #[schema(minimum = 1)]
+    pub version: i64,
+    /// Its name.
+    #[schema(min_length = 1, max_length = 255)]
+    pub name: String,
+    /// Its category, to which a coupon may be limited.
+    #[schema(min_length = 1, max_length = 255)]
+    pub category: String,
+    /// Its brand.
+    #[schema(min_length = 1, max_length = 255)]
+    pub brand: Option<String>,
+    /// For `kind` `otc`: its class.
+    pub otc_class: Option<OtcClass>,
+    /// When it may be given back, of orders to come.
+    pub return_policy: ReturnPolicy,
+    /// Whether it can be bought, each variant as far as it can.
+    pub active: bool,
+}
+
+/// Changes a product. Orders that were placed keep their terms.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when it was changed since that version; `Invalid` when it breaks a rule of its
+/// fields.
+pub async fn change(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    product_id: i64,
+    change: &ProductChange,
+) -> Result<Product, OperationalError> {
+    check_text("name", &change.name)?;
+    check_text("category", &change.category)?;
+    check_optional_text("brand", change.brand.as_deref())?;
+    let product = find(tx, scope.tenant_id, product_id).await?;
+    check_otc_class(product.kind, change.otc_class)?;
+    let changed = sql("update product set name = ?3, category = ?4, brand = ?5, otc_class = ?6,
+             return_policy = ?7, active = ?8, version = version + 1, updated_at = ?9
+         where product_id = ?1 and version = ?2")
+    .bind(product_id)
+    .bind(change.version)
+    .bind(&change.name)
+    .bind(&change.category)
+    .bind(&change.brand)
+    .bind(change.otc_class)
+    .bind(change.return_policy)
+    .bind(change.active)
+    .bind(Micros(scope.now))
+    .execute(tx)
+    .await?;
+    if changed == 0 {
+        return Err(OperationalError::conflict(format!(
+            "product {product_id} was changed meanwhile: it is not of version {}",
+            change.version
+        )));
+    }
+    find(tx, scope.tenant_id, product_id).await
+}
+
 /// A product with its variants.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ProductDetail {
@@ -346,6 +420,28 @@ pub async fn find(
         .ok_or(OperationalError::not_found("product", product_id))
 }
 
+/// Which products.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProductFilter {
+    /// Only of this category.
+    #[param(min_length = 1, max_length = 255)]
+    category: Option<String>,
+    /// Only of this kind.
+    kind: Option<ProductKind>,
+    /// Only those that can be bought, or cannot.
+    active: Option<bool>,
+    /// Only those whose name has this in it.
+    #[param(min_length = 1, max_length = 255)]
+    name: Option<String>,
+    /// Only rows with a higher id.
+    #[serde(default)]
+    after_id: i64,
+    /// At most this many rows, up to 1000.
+    #[serde(default)]
+    limit: Limit,
+}
+
 /// Products by id.
 ///
 /// # Errors
@@ -355,12 +451,28 @@ pub async fn list(
     tenant_id: i64,
     page: Page,
 ) -> Result<Vec<Product>, OperationalError> {
-    sql(
-        "select * from product where tenant_id = ?1 and product_id > ?2 order by product_id limit ?3",
-    )
+    let Page { after_id, limit } = page;
+    let all =
+        ProductFilter { category: None, kind: None, active: None, name: None, after_id, limit };
+    matching(connection, tenant_id, &all).await
+}
+
+async fn matching(
+    connection: &mut Connection,
+    tenant_id: i64,
+    filter: &ProductFilter,
+) -> Result<Vec<Product>, OperationalError> {
+    sql("select * from product where tenant_id = ?1 and product_id > ?2
+             and (?3 is null or category = ?3) and (?4 is null or kind = ?4)
+             and (?5 is null or active = ?5) and (?6 is null or instr(name, ?6) > 0)
+         order by product_id limit ?7")
     .bind(tenant_id)
-    .bind(page.after_id)
-    .bind(page.limit.rows())
+    .bind(filter.after_id)
+    .bind(&filter.category)
+    .bind(filter.kind)
+    .bind(filter.active)
+    .bind(&filter.name)
+    .bind(filter.limit.rows())
     .all(connection)
     .await
 }
@@ -368,7 +480,7 @@ pub async fn list(
 pub(crate) fn router() -> Router<Services> {
     Router::new()
         .route("/mall/products", routing::post(post).get(get_all))
-        .route("/mall/products/{id}", routing::get(get_one))
+        .route("/mall/products/{id}", routing::get(get_one).put(put))
 }
 
 /// Add a product.
@@ -386,15 +498,31 @@ pub(crate) async fn post(
         .await
 }
 
+/// Change a product, or whether it can be bought.
+#[utoipa::path(put, path = "/mall/products/{id}", tag = "mall", request_body = ProductChange,
+    params(("id" = i64, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 200, body = Product), (status = "default", body = ErrorBody)))]
+pub(crate) async fn put(
+    State(services): State<Services>,
+    Id(product_id): Id,
+    command: Command<ProductChange>,
+) -> Result<Answer, Failure> {
+    command
+        .carry_out(services.mall(), services.now(), StatusCode::OK, |tx, scope, new| {
+            Box::pin(change(tx, scope, product_id, new))
+        })
+        .await
+}
+
 /// List products.
-#[utoipa::path(get, path = "/mall/products", tag = "mall", params(Page),
+#[utoipa::path(get, path = "/mall/products", tag = "mall", params(ProductFilter),
     responses((status = 200, body = List<Product>), (status = "default", body = ErrorBody)))]
 pub(crate) async fn get_all(
     State(services): State<Services>,
     scope: Scope,
-    Params(page): Params<Page>,
+    Params(filter): Params<ProductFilter>,
 ) -> Result<Json<List<Product>>, Failure> {
-    let items = list(&mut *services.mall().read().await?, scope.tenant_id, page).await?;
+    let items = matching(&mut *services.mall().read().await?, scope.tenant_id, &filter).await?;
     Ok(Json(List { items }))
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct NotPaidOut {
 #[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RefundFilter {
+    /// Of this order only.
+    order_id: Option<i64>,
     /// Only those so far.
     status: Option<RefundStatus>,
     /// Only rows with a higher id.
@@ -100,13 +102,14 @@ pub(crate) async fn get_all(
 ) -> Result<Json<List<RefundRow>>, Failure> {
     let items = sql("select r.* from refund r join orders o on o.order_id = r.order_id
          where r.tenant_id = ?1 and (?2 is null or r.status = ?2) and r.refund_id > ?3
-             and (?5 is null or o.person_id = ?5)
+             and (?5 is null or o.person_id = ?5) and (?6 is null or r.order_id = ?6)
          order by r.refund_id limit ?4")
     .bind(scope.tenant_id)
     .bind(filter.status)
     .bind(filter.after_id)
     .bind(filter.limit.rows())
     .bind(scope.only_person())
+    .bind(filter.order_id)
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))

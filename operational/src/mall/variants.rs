@@ -9,9 +9,9 @@ use super::{
     products,
 };
 use crate::{
-    OperationalError, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, insert, record, sql},
-    http::{Answer, Command, ErrorBody, Failure, Id},
+    OperationalError, Page, Scope, Services, WriteTransaction,
+    database::{Connection, Micros, insert, insert_one, record, sql},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
 
 /// The highest price of a unit: ten million yuan. Keeps every sum of an order inside 64 bits.
@@ -68,6 +68,28 @@ record! {
         pub created_at: Micros,
         /// Microseconds since 1970 (UTC).
         pub updated_at: Micros,
+    }
+}
+
+record! {
+    /// A change of a variant's price.
+    pub struct VariantPriceChange in "variant_price_change" {
+        /// Its id.
+        pub variant_price_change_id: i64,
+        /// The tenant.
+        pub tenant_id: i64,
+        /// The variant.
+        pub variant_id: i64,
+        /// The version of the variant that it made.
+        pub version: i64,
+        /// What a unit cost before.
+        pub old_unit_price_fen: i64,
+        /// What it costs from then on.
+        pub new_unit_price_fen: i64,
+        /// Who did it.
+        pub changed_by: String,
+        /// Microseconds since 1970 (UTC).
+        pub changed_at: Micros,
     }
 }
 
@@ -208,6 +230,7 @@ pub async fn change(
     change: &VariantChange,
 ) -> Result<Variant, OperationalError> {
     let old = find(tx, scope.tenant_id, variant_id).await?;
+    let old_price_fen = old.unit_price_fen;
     let variant = Variant {
         unit_price_fen: change.unit_price_fen.unwrap_or(old.unit_price_fen),
         active: change.active.unwrap_or(old.active),
@@ -235,6 +258,19 @@ pub async fn change(
             change.version
         )));
     }
+    if variant.unit_price_fen != old_price_fen {
+        let noted = VariantPriceChange {
+            variant_price_change_id: tx.id::<VariantPriceChange>(None).await?,
+            tenant_id: scope.tenant_id,
+            variant_id,
+            version: variant.version,
+            old_unit_price_fen: old_price_fen,
+            new_unit_price_fen: variant.unit_price_fen,
+            changed_by: scope.actor.to_string(),
+            changed_at: Micros(scope.now),
+        };
+        insert_one(tx, &noted).await?;
+    }
     if variant.variant_number == 1 {
         sql("update product set unit_price_fen = ?2, updated_at = ?3 where product_id = ?1")
             .bind(variant.product_id)
@@ -251,6 +287,7 @@ pub(crate) fn router() -> Router<Services> {
         .route("/mall/products/{id}/variants", routing::post(post))
         .route("/mall/variants/{id}", routing::get(get_one))
         .route("/mall/variants/{id}/change", routing::post(post_change))
+        .route("/mall/variants/{id}/price-changes", routing::get(get_price_changes))
 }
 
 /// Add a variant to a product.
@@ -295,4 +332,28 @@ pub(crate) async fn post_change(
             Box::pin(change(tx, scope, variant_id, new))
         })
         .await
+}
+
+/// What a variant cost, and since when it costs what it does.
+#[utoipa::path(get, path = "/mall/variants/{id}/price-changes", tag = "mall",
+    params(("id" = i64, Path), Page),
+    responses((status = 200, body = List<VariantPriceChange>),
+        (status = "default", body = ErrorBody)))]
+pub(crate) async fn get_price_changes(
+    State(services): State<Services>,
+    scope: Scope,
+    Id(variant_id): Id,
+    Params(page): Params<Page>,
+) -> Result<Json<List<VariantPriceChange>>, Failure> {
+    let mut tx = services.mall().read().await?;
+    find(&mut tx, scope.tenant_id, variant_id).await?;
+    let items = sql("select * from variant_price_change
+         where variant_id = ?1 and variant_price_change_id > ?2
+         order by variant_price_change_id limit ?3")
+    .bind(variant_id)
+    .bind(page.after_id)
+    .bind(page.limit.rows())
+    .all(&mut tx)
+    .await?;
+    Ok(Json(List { items }))
 }

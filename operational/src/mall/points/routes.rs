@@ -9,7 +9,7 @@ use super::{
     reconciliation::{self, PointsReconciliation},
 };
 use crate::{
-    OperationalError, Page, Scope, Services,
+    Limit, OperationalError, Page, Scope, Services,
     database::{Connection, Micros, sql},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
     mall::rules::Rules,
@@ -93,14 +93,8 @@ pub(crate) struct PointsFilter {
     #[param(minimum = 0)]
     after_id: i64,
     /// At most this many rows, up to 1000.
-    #[serde(default = "Page::default_limit")]
-    limit: u16,
-}
-
-impl PointsFilter {
-    const fn page(&self) -> Page {
-        Page { after_id: self.after_id, limit: self.limit }
-    }
+    #[serde(default)]
+    limit: Limit,
 }
 
 pub(crate) fn router() -> Router<Services> {
@@ -125,7 +119,7 @@ pub(crate) async fn get_accounts(
          where tenant_id = ?1 and points_account_id > ?2 order by points_account_id limit ?3")
     .bind(scope.tenant_id)
     .bind(page.after_id)
-    .bind(page.rows())
+    .bind(page.limit.rows())
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))
@@ -161,7 +155,7 @@ pub(crate) async fn get_lots(
     .bind(scope.tenant_id)
     .bind(filter.person_id)
     .bind(filter.after_id)
-    .bind(filter.page().rows())
+    .bind(filter.limit.rows())
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))
@@ -183,7 +177,7 @@ pub(crate) async fn get_entries(
     .bind(scope.tenant_id)
     .bind(filter.person_id)
     .bind(filter.after_id)
-    .bind(filter.page().rows())
+    .bind(filter.limit.rows())
     .all(&mut *services.mall().read().await?)
     .await?;
     Ok(Json(List { items }))
