@@ -7,7 +7,7 @@ use std::{
 
 use sqlx::{MySql, Sqlite, SqliteConnection};
 
-use super::{Database, OnCommit, Record};
+use super::{Database, OnCommit, Record, ids::Numbering};
 use crate::OperationalError;
 
 /// A connection to either database, within a transaction.
@@ -81,6 +81,8 @@ pub struct WriteTransaction {
     pub(super) fills_outbox: bool,
     /// The trace it belongs to.
     pub(super) traceparent: Option<String>,
+    /// The ids it took of a file.
+    pub(super) numbering: Numbering,
 }
 
 impl std::fmt::Debug for WriteTransaction {
@@ -94,7 +96,8 @@ impl WriteTransaction {
     ///
     /// # Errors
     /// When the commit fails; nothing is changed then, as far as the database answers.
-    pub async fn commit(self) -> Result<(), OperationalError> {
+    pub async fn commit(mut self) -> Result<(), OperationalError> {
+        self.numbering.write(&mut self.connection).await?;
         self.connection.commit().await?;
         if let Some(told) = self.on_commit {
             told();
@@ -178,7 +181,7 @@ impl WriteTransaction {
     ) -> Result<Vec<i64>, OperationalError> {
         let given: Vec<Option<i64>> = given.into_iter().collect();
         let ids = Arc::clone(&self.database.ids);
-        ids.number::<R>(&mut self.connection, &self.database, &given).await
+        ids.number::<R>(&mut self.connection, &mut self.numbering, &self.database, &given).await
     }
 
     /// The id of one new row: the one that is given, or the next free one.

@@ -3,7 +3,10 @@
 //! Not the database's own numbering: an order and its lines are numbered before they are written, in
 //! one statement each, and the ids that a recording brings along take no part in it.
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+};
 
 use tokio::sync::Mutex;
 
@@ -26,10 +29,60 @@ const BLOCK: i64 = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Ids(Mutex<HashMap<&'static str, Range<i64>>>);
 
+/// The next ids of a file's tables as a transaction has them. They are read at once and written at once,
+/// with its commit: nobody else writes meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Numbering {
+    next: Option<HashMap<String, i64>>,
+    changed: BTreeSet<&'static str>,
+}
+
+impl Numbering {
+    async fn take<R: Record>(
+        &mut self,
+        on: &mut Connection,
+        count: i64,
+        above: Option<i64>,
+    ) -> Result<Range<i64>, OperationalError> {
+        if count == 0 && above.is_none() {
+            return Ok(0..0);
+        }
+        if self.next.is_none() {
+            let next: Vec<(String, i64)> =
+                sql("select name, next_id from _sequence").all(on).await?;
+            self.next = Some(next.into_iter().collect());
+        }
+        let all = self.next.get_or_insert_default();
+        let next = match all.get(R::TABLE) {
+            Some(next) => *next,
+            None => highest::<R>(on).await? + 1,
+        };
+        let first = next.max(above.unwrap_or(1));
+        all.insert(R::TABLE.to_owned(), first + count);
+        self.changed.insert(R::TABLE);
+        Ok(first..first + count)
+    }
+
+    /// Writes what was taken.
+    pub(super) async fn write(&mut self, on: &mut Connection) -> Result<(), OperationalError> {
+        let Some(next) = &self.next else { return Ok(()) };
+        let rows = self.changed.iter().map(|name| vec![(*name).into(), next[*name].into()]);
+        if rows.len() > 0 {
+            sql("insert into _sequence (name, next_id) values {rows}
+                 on conflict (name) do update set next_id = excluded.next_id")
+            .rows(rows)
+            .execute(on)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
 impl Ids {
     pub(super) async fn number<R: Record>(
         &self,
         on: &mut Connection,
+        numbering: &mut Numbering,
         database: &Database,
         given: &[Option<i64>],
     ) -> Result<Vec<i64>, OperationalError> {
@@ -38,7 +91,7 @@ impl Ids {
         let count = given.iter().filter(|id| id.is_none()).count();
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let mut free = match on {
-            Connection::Sqlite(_) => take::<R>(on, count, above).await?,
+            Connection::Sqlite(_) => numbering.take::<R>(on, count, above).await?,
             Connection::MySql(_) => self.of_block::<R>(database, count, above).await?,
         };
         let next = given.iter().map(|id| id.or_else(|| free.next()));
@@ -68,7 +121,7 @@ impl Ids {
     }
 }
 
-/// Takes ids that nobody has, above all that were given and, at first, all that are there.
+/// Takes ids of a server that nobody has, above all that were given and, at first, all that are there.
 async fn take<R: Record>(
     on: &mut Connection,
     count: i64,
@@ -80,13 +133,11 @@ async fn take<R: Record>(
     let next = match next_id(on, R::TABLE).await? {
         Some(next) => next,
         None => {
-            let key = R::COLUMNS[0];
-            let there = format!("select max({key}) from {} where {key} < ?1", R::TABLE);
-            let highest: Option<i64> = sql(there).bind(RECORDED_IDS).value(on).await?;
+            let highest = highest::<R>(on).await?;
             sql("insert into _sequence (name, next_id) values (?1, ?2)
                  on conflict (name) do nothing")
             .bind(R::TABLE)
-            .bind(highest.unwrap_or(0) + 1)
+            .bind(highest + 1)
             .execute(on)
             .await?;
             next_id(on, R::TABLE).await?.unwrap_or(1)
@@ -99,6 +150,14 @@ async fn take<R: Record>(
         .execute(on)
         .await?;
     Ok(first..first + count)
+}
+
+/// The highest id there is that was not recorded elsewhere.
+async fn highest<R: Record>(on: &mut Connection) -> Result<i64, OperationalError> {
+    let key = R::COLUMNS[0];
+    let there = format!("select max({key}) from {} where {key} < ?1", R::TABLE);
+    let highest: Option<i64> = sql(there).bind(RECORDED_IDS).value(on).await?;
+    Ok(highest.unwrap_or(0))
 }
 
 async fn next_id(on: &mut Connection, table: &str) -> Result<Option<i64>, OperationalError> {

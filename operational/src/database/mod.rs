@@ -254,6 +254,7 @@ impl Database {
             began_at,
             fills_outbox: false,
             traceparent: None,
+            numbering: ids::Numbering::default(),
         }
     }
 
