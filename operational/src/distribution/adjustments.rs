@@ -20,6 +20,7 @@ const REASON_LENGTH_MAX: usize = 200;
 #[serde(deny_unknown_fields)]
 pub struct NewAdjustment {
     /// Whose balance.
+    #[schema(minimum = 1)]
     pub beneficiary_id: i64,
     /// What is granted; below zero what is taken back.
     #[schema(minimum = -100_000_000, maximum = 100_000_000)]

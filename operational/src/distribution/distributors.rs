@@ -64,13 +64,15 @@ pub struct NewDistributor {
     #[schema(ignore)]
     pub distributor_id: Option<i64>,
     /// The person who is it, or acts for it.
+    #[schema(minimum = 1)]
     pub person_id: i64,
     /// Who brought it in.
+    #[schema(minimum = 1)]
     pub parent_id: Option<i64>,
     /// What it is.
     pub kind: DistributorKind,
     /// Its name.
-    #[schema(max_length = 100)]
+    #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// How it is taxed, where that differs from its kind: persons as the settings say, others not at all.
     #[serde(default)]

@@ -112,7 +112,12 @@ record! {
 #[serde(deny_unknown_fields)]
 pub struct NewPayout {
     /// The channel that pays.
-    #[schema(example = "wechat_transfer", max_length = 32)]
+    #[schema(
+        example = "wechat_transfer",
+        min_length = 1,
+        max_length = 32,
+        pattern = "^[a-z0-9_]+$"
+    )]
     pub channel: String,
 }
 
@@ -121,13 +126,18 @@ pub struct NewPayout {
 #[serde(deny_unknown_fields)]
 pub struct NewChannelRecord {
     /// The channel.
-    #[schema(example = "wechat_transfer", max_length = 32)]
+    #[schema(
+        example = "wechat_transfer",
+        min_length = 1,
+        max_length = 32,
+        pattern = "^[a-z0-9_]+$"
+    )]
     pub channel: String,
     /// The channel's own number of it.
-    #[schema(max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-~]+$")]
     pub trade_number: String,
     /// The payout it names.
-    #[schema(max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-~]+$")]
     pub payout_number: String,
     /// How much.
     #[schema(minimum = 1)]
@@ -135,6 +145,7 @@ pub struct NewChannelRecord {
     /// What became of it.
     pub outcome: Outcome,
     /// When, by the channel's clock. Microseconds since 1970 (UTC).
+    #[schema(minimum = 0, maximum = 253_402_300_799_999_999_i64)]
     pub occurred_at: i64,
 }
 

@@ -17,6 +17,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct NewRule {
     /// The product it is for; all that have none of their own when left out.
+    #[schema(minimum = 1)]
     pub product_id: Option<i64>,
     /// 1 for the buyer's distributor, 2 for the one who brought that one in.
     #[schema(minimum = 1, maximum = 2)]
@@ -68,6 +69,8 @@ pub async fn create(
 ) -> Result<Rule, OperationalError> {
     let problem = if !(1..=2).contains(&new.level) {
         Some("level must be 1 or 2: no more than two levels are ever paid")
+    } else if new.product_id.is_some_and(|id| id < 1) {
+        Some("product_id must be at least 1")
     } else if new.rate_bp.is_some_and(|rate| !(0..=10_000).contains(&rate)) {
         Some("rate_bp must be between 0 and 10000")
     } else if new.fixed_fen.is_some_and(|fixed| fixed < 0) {

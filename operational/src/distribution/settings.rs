@@ -38,6 +38,7 @@ words! {
 #[serde(deny_unknown_fields, default)]
 pub struct NewSettings {
     /// The version they are based on; 0 when there are none yet.
+    #[schema(minimum = 0)]
     pub based_on_version: i64,
     /// When a buyer gets bound.
     pub binding_mode: BindingMode,
@@ -63,7 +64,11 @@ pub struct NewSettings {
     #[schema(minimum = 1)]
     pub payout_min_fen: i64,
     /// What the addresses of share links begin with.
-    #[schema(example = "https://mall.example.org")]
+    #[schema(
+        example = "https://mall.example.org",
+        max_length = 200,
+        pattern = r"^https?://[!\x22$->@-~]+$"
+    )]
     pub link_base: String,
 }
 
@@ -125,7 +130,9 @@ impl NewSettings {
     fn problem(&self) -> Option<&'static str> {
         let host = self.link_base.strip_prefix("https://");
         let host = host.or_else(|| self.link_base.strip_prefix("http://")).unwrap_or_default();
-        if self.binding_days.is_some_and(|days| !(1..=3650).contains(&days)) {
+        if self.based_on_version < 0 {
+            Some("based_on_version must be at least 0")
+        } else if self.binding_days.is_some_and(|days| !(1..=3650).contains(&days)) {
             Some("binding_days must be between 1 and 3650")
         } else if !(1..=2).contains(&self.levels) {
             Some("levels must be 1 or 2: no more than two levels are ever paid")

@@ -54,10 +54,11 @@ record! {
 #[serde(deny_unknown_fields)]
 pub struct NewSettlements {
     /// The month, in Asia/Shanghai.
-    #[schema(example = "2026-11")]
+    #[schema(example = "2026-11", pattern = "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])$")]
     pub period: String,
     /// Only beneficiaries with a higher id.
     #[serde(default)]
+    #[schema(minimum = 0)]
     pub after_id: i64,
 }
 
@@ -105,6 +106,9 @@ pub async fn settle(
     new: &NewSettlements,
 ) -> Result<Settled, OperationalError> {
     let end = end_of(&new.period)?;
+    if new.after_id < 0 {
+        return Err(OperationalError::invalid("after_id must be at least 0"));
+    }
     if scope.now < end {
         return Err(OperationalError::conflict(format!("period {} is not over", new.period)));
     }

@@ -26,14 +26,21 @@ const CAMPAIGN_LENGTH_MAX: usize = 64;
 #[serde(deny_unknown_fields)]
 pub struct NewShareLink {
     /// Whose it is.
+    #[schema(minimum = 1)]
     pub distributor_id: i64,
     /// The product it leads to.
+    #[schema(minimum = 1)]
     pub product_id: Option<i64>,
     /// The page it leads to.
-    #[schema(example = "/health/diabetes", max_length = 200)]
+    #[schema(
+        example = "/health/diabetes",
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^/([!-.0-\[\]-~][!-~]*)?$"
+    )]
     pub page: Option<String>,
     /// What the campaign is called that it is made for.
-    #[schema(example = "autumn-checkup", max_length = 64)]
+    #[schema(example = "autumn-checkup", min_length = 1, max_length = 64)]
     pub campaign: Option<String>,
 }
 
@@ -122,6 +129,9 @@ pub async fn create(
 ) -> Result<SharedLink, OperationalError> {
     if new.product_id.is_some() == new.page.is_some() {
         return Err(OperationalError::invalid("a link leads to a product_id or to a page"));
+    }
+    if new.product_id.is_some_and(|id| id < 1) {
+        return Err(OperationalError::invalid("product_id must be at least 1"));
     }
     if new.page.as_deref().is_some_and(|page| !is_path(page)) {
         return Err(OperationalError::invalid(

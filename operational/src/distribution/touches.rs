@@ -56,12 +56,13 @@ pub struct NewTouch {
     #[schema(example = "2Vw9Kqd", max_length = 32)]
     pub code: String,
     /// Who.
+    #[schema(minimum = 1)]
     pub person_id: i64,
     /// How they came upon it.
     #[serde(default = "NewTouch::door")]
     pub door: Door,
     /// What the browser is known by.
-    #[schema(max_length = 64)]
+    #[schema(min_length = 1, max_length = 64)]
     pub visitor: Option<String>,
     /// Whether they have just registered. Believed of programs and staff, not of the person.
     #[serde(default)]

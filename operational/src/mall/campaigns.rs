@@ -126,29 +126,38 @@ pub struct CampaignDetail {
 #[serde(deny_unknown_fields)]
 pub struct NewCampaign {
     /// Its name.
+    #[schema(min_length = 1, max_length = 255)]
     pub name: String,
     /// What it does.
     pub kind: CampaignKind,
     /// Who pays for it.
     pub funder: Funder,
     /// The only pharmacy it is for; all when left out.
+    #[schema(minimum = 1)]
     pub pharmacy_id: Option<i64>,
     /// The only category it is for; all when left out.
+    #[schema(min_length = 1, max_length = 255)]
     pub category: Option<String>,
     /// How many units there are at its prices, of kind `item_price`.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     pub unit_limit: Option<i64>,
     /// How many of them one person may have.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     pub unit_limit_per_person: Option<i64>,
     /// From when, in microseconds since 1970 (UTC).
+    #[schema(minimum = 0, maximum = 253_402_300_799_999_999_i64)]
     pub starts_at: i64,
     /// Until when, exclusive.
+    #[schema(minimum = 0, maximum = 253_402_300_799_999_999_i64)]
     pub ends_at: i64,
     /// For `full_reduction`: what it takes off from which amount on.
     #[serde(default)]
+    #[schema(max_items = 20)]
     pub tiers: Vec<NewTier>,
     /// What it is for. For `item_price` each with its price or percentage; for `full_reduction` all
     /// when left out.
     #[serde(default)]
+    #[schema(max_items = 1_000)]
     pub items: Vec<NewItem>,
 }
 
@@ -157,13 +166,17 @@ pub struct NewCampaign {
 #[serde(deny_unknown_fields)]
 pub struct NewTier {
     /// What the lines it is for must come to.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     pub threshold_fen: i64,
     /// What it takes off.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
     pub discount_fen: i64,
     /// What it gives away: no medicine on prescription, and none of class A.
+    #[schema(minimum = 1)]
     pub gift_variant_id: Option<i64>,
     /// How many units of it.
+    #[schema(minimum = 1, maximum = 1_000)]
     pub gift_quantity: Option<i64>,
 }
 
@@ -172,12 +185,16 @@ pub struct NewTier {
 #[serde(deny_unknown_fields)]
 pub struct NewItem {
     /// The product.
+    #[schema(minimum = 1)]
     pub product_id: i64,
     /// The only variant it is for; all when left out.
+    #[schema(minimum = 1)]
     pub variant_id: Option<i64>,
     /// The price of one unit.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
     pub unit_price_fen: Option<i64>,
     /// Or what is taken off it, in per cent.
+    #[schema(minimum = 1, maximum = 100)]
     pub percent_off: Option<i64>,
 }
 

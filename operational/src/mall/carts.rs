@@ -6,6 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     CatalogueLine, Pricing, Rules,
+    limits::check_positive,
     orders::{self, Channel, NewOrder, OrderLine, OrderRequest, PlacedOrder, QUANTITY_MAX},
     pharmacies, points, variants,
 };
@@ -47,10 +48,13 @@ record! {
 #[serde(deny_unknown_fields)]
 pub struct SetCartLine {
     /// Whose cart.
+    #[schema(minimum = 1)]
     pub person_id: i64,
     /// Of which pharmacy.
+    #[schema(minimum = 1)]
     pub pharmacy_id: i64,
     /// What.
+    #[schema(minimum = 1)]
     pub variant_id: i64,
     /// How many units; 0 takes it out.
     #[schema(minimum = 0, maximum = 100_000)]
@@ -159,16 +163,21 @@ async fn of_pharmacy(
 #[serde(deny_unknown_fields)]
 pub struct Checkout {
     /// Whose cart.
+    #[schema(minimum = 1)]
     pub person_id: i64,
     /// Of which pharmacy.
+    #[schema(minimum = 1)]
     pub pharmacy_id: i64,
     /// Through which door.
     pub channel: Channel,
     /// The coupon to be used.
+    #[schema(minimum = 1)]
     pub coupon_id: Option<i64>,
     /// The prescription of the medicines that need one.
+    #[schema(minimum = 1)]
     pub prescription_id: Option<i64>,
     /// The visit it is placed in.
+    #[schema(minimum = 1)]
     pub visit_id: Option<i64>,
     /// What the buyer was told it comes to: it is refused if it does not.
     pub expected_payable_fen: Option<i64>,
@@ -190,6 +199,16 @@ pub async fn check_out(
     rules: Rules,
 ) -> Result<PlacedOrder, OperationalError> {
     scope.check_person(checkout.person_id)?;
+    check_positive([
+        ("person_id", Some(checkout.person_id)),
+        ("pharmacy_id", Some(checkout.pharmacy_id)),
+        ("coupon_id", checkout.coupon_id),
+        ("prescription_id", checkout.prescription_id),
+        ("visit_id", checkout.visit_id),
+    ])?;
+    if checkout.points < 0 {
+        return Err(OperationalError::invalid("points must be at least 0"));
+    }
     let lines: Vec<(i64, i64, i64, i64)> =
         sql("select c.cart_line_id, v.product_id, c.variant_id, c.quantity
          from cart_line c join product_variant v on v.variant_id = c.variant_id

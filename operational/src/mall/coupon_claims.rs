@@ -201,6 +201,7 @@ pub async fn of_person(
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClaimRequest {
+    #[schema(minimum = 1)]
     person_id: i64,
 }
 

@@ -44,19 +44,25 @@ pub struct NewCoupon {
     #[schema(ignore)]
     pub coupon_id: Option<i64>,
     /// Its name.
+    #[schema(min_length = 1, max_length = 255)]
     pub name: String,
     /// How it takes money off.
     pub kind: CouponKind,
     /// What the lines in its scope must come to.
     #[serde(default)]
+    #[schema(minimum = 0)]
     pub threshold_fen: i64,
     /// What a full reduction takes off.
+    #[schema(minimum = 1)]
     pub discount_fen: Option<i64>,
     /// What a percentage takes off, 1 to 100.
+    #[schema(minimum = 1, maximum = 100)]
     pub percent: Option<i64>,
     /// The most a percentage takes off.
+    #[schema(minimum = 1)]
     pub cap_fen: Option<i64>,
     /// The only category it is for; all when left out.
+    #[schema(min_length = 1, max_length = 255)]
     pub category: Option<String>,
     /// Who pays for it.
     pub funder: Funder,
@@ -64,14 +70,19 @@ pub struct NewCoupon {
     #[serde(default)]
     pub claim_needed: bool,
     /// How many may be claimed.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     pub claim_limit: Option<i64>,
     /// How many one person may claim.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     pub claim_limit_per_person: Option<i64>,
     /// For how many days a claimed one may be used, at most until `ends_at`.
+    #[schema(minimum = 1, maximum = 3_660)]
     pub claim_valid_days: Option<i64>,
     /// From when it may be used, in microseconds since 1970 (UTC).
+    #[schema(minimum = 0, maximum = 253_402_300_799_999_999_i64)]
     pub starts_at: i64,
     /// Until when, exclusive.
+    #[schema(minimum = 0, maximum = 253_402_300_799_999_999_i64)]
     pub ends_at: i64,
 }
 

@@ -22,6 +22,16 @@ pub(super) fn check_optional_text(field: &str, text: Option<&str>) -> Result<(),
     text.map_or(Ok(()), |text| check_text(field, text))
 }
 
+/// Refuses an id, a version or a number of units that is below 1.
+pub(super) fn check_positive<const N: usize>(
+    fields: [(&str, Option<i64>); N],
+) -> Result<(), OperationalError> {
+    match fields.iter().find(|(_, number)| number.is_some_and(|number| number < 1)) {
+        Some((field, _)) => Err(OperationalError::invalid(format!("{field} must be at least 1"))),
+        None => Ok(()),
+    }
+}
+
 /// Refuses an explanation that is too long; it may be empty.
 pub(super) fn check_note(field: &str, text: &str) -> Result<(), OperationalError> {
     if text.chars().count() > NOTE_LENGTH_MAX {

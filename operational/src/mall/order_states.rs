@@ -256,8 +256,10 @@ pub(super) async fn is_of_interest(
 #[serde(deny_unknown_fields)]
 pub struct Shipment {
     /// Who carries it.
+    #[schema(min_length = 1, max_length = 255)]
     pub carrier: Option<String>,
     /// Under which number.
+    #[schema(min_length = 1, max_length = 255)]
     pub tracking_number: Option<String>,
 }
 

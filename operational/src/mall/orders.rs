@@ -604,15 +604,21 @@ pub async fn discounts(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrderRequest {
+    #[schema(minimum = 1)]
     person_id: i64,
+    #[schema(minimum = 1)]
     pharmacy_id: i64,
     channel: Channel,
+    #[schema(minimum = 1)]
     coupon_id: Option<i64>,
     /// The prescription of the medicines that need one.
+    #[schema(minimum = 1)]
     prescription_id: Option<i64>,
     /// The visit it is placed in.
+    #[schema(minimum = 1)]
     visit_id: Option<i64>,
     /// What is charged for shipping, at a counter; what the pharmacy charges when it is left out.
+    #[schema(minimum = 0, maximum = 10_000_000)]
     shipping_fen: Option<i64>,
     /// What the buyer was told it comes to: it is refused if it does not.
     expected_payable_fen: Option<i64>,
@@ -620,6 +626,7 @@ pub(crate) struct OrderRequest {
     #[serde(default)]
     #[schema(minimum = 0)]
     points: i64,
+    #[schema(min_items = 1, max_items = 500)]
     lines: Vec<CatalogueLine>,
 }
 

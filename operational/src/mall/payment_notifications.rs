@@ -49,8 +49,10 @@ pub(crate) enum ChannelEvent {
     /// Money came for an order.
     PaymentSucceeded {
         /// The order.
+        #[schema(minimum = 1)]
         order_id: i64,
         /// What the channel calls the payment.
+        #[schema(min_length = 1, max_length = 255)]
         transaction_id: String,
         /// How much.
         amount_fen: i64,
@@ -58,15 +60,19 @@ pub(crate) enum ChannelEvent {
     /// A payment that came too late, or twice, was sent back.
     PaymentReturned {
         /// What the channel calls the payment.
+        #[schema(min_length = 1, max_length = 255)]
         transaction_id: String,
         /// What the channel calls its return.
+        #[schema(min_length = 1, max_length = 255)]
         channel_refund_id: String,
     },
     /// An approved refund was paid out.
     RefundSucceeded {
         /// The refund.
+        #[schema(minimum = 1)]
         refund_id: i64,
         /// What the channel calls it.
+        #[schema(min_length = 1, max_length = 255)]
         channel_refund_id: String,
         /// How much, with the shipping.
         amount_fen: i64,
@@ -74,8 +80,10 @@ pub(crate) enum ChannelEvent {
     /// An approved refund could not be paid out.
     RefundFailed {
         /// The refund.
+        #[schema(minimum = 1)]
         refund_id: i64,
         /// Why.
+        #[schema(max_length = 2_000)]
         reason: String,
     },
 }

@@ -343,7 +343,7 @@ async fn tell_others(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PayRequest {
-    #[schema(example = "wechat_pay")]
+    #[schema(example = "wechat_pay", min_length = 1, max_length = 32, pattern = "^[a-z0-9_]+$")]
     method: String,
 }
 

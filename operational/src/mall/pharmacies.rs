@@ -4,7 +4,7 @@ use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::limits::check_text;
+use super::limits::{check_positive, check_text};
 use crate::{
     OperationalError, Page, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_missing, record, sql},
@@ -23,14 +23,17 @@ pub struct NewPharmacy {
     #[schema(ignore)]
     pub pharmacy_id: Option<i64>,
     /// Its name.
+    #[schema(min_length = 1, max_length = 255)]
     pub name: String,
     /// The province, such as 浙江.
+    #[schema(min_length = 1, max_length = 255)]
     pub region: String,
     /// What it charges for shipping an order.
     #[serde(default)]
     #[schema(minimum = 0, maximum = 10_000_000)]
     pub shipping_fen: i64,
     /// From which goods amount on, after all discounts, shipping is free.
+    #[schema(minimum = 0)]
     pub free_shipping_from_fen: Option<i64>,
 }
 
@@ -175,6 +178,7 @@ pub async fn change(
     pharmacy_id: i64,
     change: &PharmacyChange,
 ) -> Result<Pharmacy, OperationalError> {
+    check_positive([("version", Some(change.version))])?;
     check_text("name", &change.name)?;
     check_text("region", &change.region)?;
     check_shipping(change.shipping_fen, change.free_shipping_from_fen)?;

@@ -107,14 +107,19 @@ pub struct PrescriptionDetail {
 #[serde(deny_unknown_fields)]
 pub struct NewPrescription {
     /// For whom.
+    #[schema(minimum = 1)]
     pub person_id: i64,
     /// Who prescribed.
+    #[schema(min_length = 1, max_length = 255)]
     pub doctor_reference: String,
     /// The doctor's electronic signature, as the signing service names it: one prescription each.
+    #[schema(min_length = 1, max_length = 255)]
     pub signature_reference: String,
     /// Until when it may be ordered by, in microseconds since 1970 (UTC): at most 90 days from now.
+    #[schema(minimum = 0, maximum = 253_402_300_799_999_999_i64)]
     pub valid_until: i64,
     /// Its medicines, each named once.
+    #[schema(min_items = 1, max_items = 20)]
     pub items: Vec<NewPrescriptionItem>,
 }
 
@@ -123,11 +128,13 @@ pub struct NewPrescription {
 #[serde(deny_unknown_fields)]
 pub struct NewPrescriptionItem {
     /// The medicine.
+    #[schema(minimum = 1)]
     pub product_id: i64,
     /// How many units may be ordered.
     #[schema(minimum = 1, maximum = 100_000)]
     pub quantity: i64,
     /// How it is to be taken.
+    #[schema(max_length = 2_000)]
     pub directions: Option<String>,
 }
 
@@ -235,10 +242,12 @@ async fn write(
 #[serde(deny_unknown_fields)]
 pub struct Review {
     /// The pharmacist.
+    #[schema(min_length = 1, max_length = 255)]
     pub reviewed_by: String,
     /// Whether it is right.
     pub approve: bool,
     /// In words.
+    #[schema(max_length = 2_000)]
     pub note: Option<String>,
 }
 

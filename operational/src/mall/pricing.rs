@@ -34,8 +34,10 @@ pub enum Pricing {
 #[serde(deny_unknown_fields)]
 pub struct CatalogueLine {
     /// The product.
+    #[schema(minimum = 1)]
     pub product_id: i64,
     /// The variant; the product's default when it is left out.
+    #[schema(minimum = 1)]
     pub variant_id: Option<i64>,
     /// How many units.
     #[schema(minimum = 1, maximum = 100_000)]

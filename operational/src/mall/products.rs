@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    limits::{check_optional_text, check_text},
+    limits::{check_optional_text, check_positive, check_text},
     variants::{self, NewVariant, VARIANTS_MAX, Variant},
 };
 use crate::{
@@ -86,23 +86,29 @@ pub struct NewProduct {
     #[schema(ignore)]
     pub product_id: Option<i64>,
     /// Its name.
+    #[schema(min_length = 1, max_length = 255)]
     pub name: String,
     /// What it is.
     pub kind: ProductKind,
     /// Its category, to which a coupon may be limited.
+    #[schema(min_length = 1, max_length = 255)]
     pub category: String,
     /// Its brand.
+    #[schema(min_length = 1, max_length = 255)]
     pub brand: Option<String>,
     /// For `kind` `otc`: its class.
     pub otc_class: Option<OtcClass>,
     /// Its code in the WHO's classification, such as `C09CA03`; gives the drug where that is left out.
+    #[schema(pattern = "^[A-Z]([0-9]{2}([A-Z]([A-Z]([0-9]{2})?)?)?)?$")]
     pub atc_code: Option<String>,
     /// The drug in it; with `drug_class`.
+    #[schema(min_length = 1, max_length = 255)]
     pub drug_code: Option<String>,
     /// The class of the drug; with `drug_code`.
+    #[schema(min_length = 1, max_length = 255)]
     pub drug_class: Option<String>,
     /// How many days one unit lasts.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_660)]
     pub days_supply_per_unit: Option<i64>,
     /// The price of one unit.
     #[schema(minimum = 0, maximum = 1_000_000_000)]
@@ -110,15 +116,18 @@ pub struct NewProduct {
     /// When it may be given back.
     pub return_policy: ReturnPolicy,
     /// The first variant's number in the warehouse; one is made up when it is left out.
+    #[schema(min_length = 1, max_length = 255)]
     pub sku: Option<String>,
     /// What the first variant is, such as `80mg×28`.
     #[serde(default)]
+    #[schema(max_length = 2_000)]
     pub spec: String,
     /// Whether its stock is counted; otherwise it is never out.
     #[serde(default = "tracked")]
     pub tracks_stock: bool,
     /// Further variants.
     #[serde(default)]
+    #[schema(max_items = 99)]
     pub variants: Vec<NewVariant>,
 }
 
@@ -365,6 +374,7 @@ pub async fn change(
     product_id: i64,
     change: &ProductChange,
 ) -> Result<Product, OperationalError> {
+    check_positive([("version", Some(change.version))])?;
     check_text("name", &change.name)?;
     check_text("category", &change.category)?;
     check_optional_text("brand", change.brand.as_deref())?;

@@ -20,6 +20,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct PaidOut {
     /// What the payment channel calls it, if it was one.
+    #[schema(min_length = 1, max_length = 255)]
     channel_refund_id: Option<String>,
 }
 
@@ -28,6 +29,7 @@ pub(crate) struct PaidOut {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NotPaidOut {
     /// In words.
+    #[schema(max_length = 2_000)]
     note: String,
 }
 

@@ -65,6 +65,7 @@ words! {
 #[serde(deny_unknown_fields)]
 pub struct NewRefund {
     /// Why, in words.
+    #[schema(max_length = 2_000)]
     pub reason: String,
     /// Why.
     #[serde(default = "no_reason")]
@@ -86,6 +87,7 @@ const fn no_reason() -> RefundCause {
 #[serde(deny_unknown_fields)]
 pub struct NewRefundLine {
     /// The line.
+    #[schema(minimum = 1)]
     pub order_line_id: i64,
     /// How many units.
     #[schema(minimum = 1)]

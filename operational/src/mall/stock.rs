@@ -90,15 +90,19 @@ record! {
 #[serde(deny_unknown_fields)]
 pub struct NewMovement {
     /// The pharmacy.
+    #[schema(minimum = 1)]
     pub pharmacy_id: i64,
     /// The variant.
+    #[schema(minimum = 1)]
     pub variant_id: i64,
     /// By how many units what is there changes. What comes in is `receipt`; anything else, also below
     /// zero, is `adjustment`.
+    #[schema(minimum = -1_000_000_000, maximum = 1_000_000_000)]
     pub on_hand_change: i64,
     /// `receipt` or `adjustment`.
     pub kind: MovementKind,
     /// In words.
+    #[schema(max_length = 2_000)]
     pub reason: Option<String>,
 }
 

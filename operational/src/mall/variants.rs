@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    limits::{check_note, check_optional_text},
+    limits::{check_note, check_optional_text, check_positive},
     products,
 };
 use crate::{
@@ -24,15 +24,17 @@ pub(super) const VARIANTS_MAX: usize = 100;
 #[serde(deny_unknown_fields)]
 pub struct NewVariant {
     /// Its number in the warehouse, unique; one is made up when it is left out.
+    #[schema(min_length = 1, max_length = 255)]
     pub sku: Option<String>,
     /// What it is, such as `80mg×28`.
     #[serde(default)]
+    #[schema(max_length = 2_000)]
     pub spec: String,
     /// The price of one unit.
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     pub unit_price_fen: i64,
     /// How many days one unit lasts.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_660)]
     pub days_supply_per_unit: Option<i64>,
     /// Whether its stock is counted; otherwise it is never out.
     #[serde(default = "products::tracked")]
@@ -210,8 +212,10 @@ pub async fn find(
 #[serde(deny_unknown_fields)]
 pub struct VariantChange {
     /// The version the change is of.
+    #[schema(minimum = 1)]
     pub version: i64,
     /// The price of one unit.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
     pub unit_price_fen: Option<i64>,
     /// Whether it can be bought.
     pub active: Option<bool>,
@@ -229,6 +233,7 @@ pub async fn change(
     variant_id: i64,
     change: &VariantChange,
 ) -> Result<Variant, OperationalError> {
+    check_positive([("version", Some(change.version))])?;
     let old = find(tx, scope.tenant_id, variant_id).await?;
     let old_price_fen = old.unit_price_fen;
     let variant = Variant {

@@ -98,16 +98,21 @@ record! {
 #[serde(deny_unknown_fields)]
 pub struct NewVisit {
     /// What the device calls itself.
+    #[schema(min_length = 1, max_length = 255)]
     pub visitor_key: String,
     /// Who it is, if that is known.
+    #[schema(minimum = 1)]
     pub person_id: Option<i64>,
     /// Through which door.
     pub channel: Channel,
     /// The page before.
+    #[schema(max_length = 2_000)]
     pub referrer: Option<String>,
     /// The code of the campaign that brought the visitor.
+    #[schema(min_length = 1, max_length = 255)]
     pub campaign_code: Option<String>,
     /// The code of the link that brought the visitor.
+    #[schema(min_length = 1, max_length = 255)]
     pub share_code: Option<String>,
 }
 
@@ -118,6 +123,7 @@ pub struct NewPageView {
     /// What kind of page.
     pub page: PageKind,
     /// The product it shows.
+    #[schema(minimum = 1)]
     pub product_id: Option<i64>,
 }
 
@@ -356,6 +362,7 @@ pub async fn last_touch(
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IdentifyRequest {
+    #[schema(minimum = 1)]
     person_id: i64,
 }
 

@@ -23,6 +23,7 @@ pub struct Decision {
     #[serde(default)]
     pub restock: bool,
     /// In words.
+    #[schema(max_length = 2_000)]
     pub note: Option<String>,
 }
 
