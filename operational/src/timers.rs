@@ -23,7 +23,7 @@ pub(crate) struct Timer {
 /// All of them. They come one after another, and one that fails holds up no other.
 const TIMERS: &[Timer] = &[
     mall::SWEEP,
-    mall::EXPIRY,
+    mall::points::EXPIRY,
     distribution::RELEASE,
     chronic_care::SWEEP,
     notification::RETRIES,

@@ -53,9 +53,6 @@ pub(crate) const SWEEP: Timer = Timer {
     run: |services| Box::pin(async move { order_states::sweep(services).await.map(|_| ()) }),
 };
 
-/// Points that were not spent in time are let go.
-pub(crate) use points::EXPIRY;
-
 pub(crate) fn router() -> Router<Services> {
     Router::new()
         .merge(pharmacies::router())

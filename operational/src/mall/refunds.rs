@@ -204,9 +204,7 @@ impl Part {
         let points = if last { left_points } else { share.min(left_points) };
         Self { line, quantity, amount_fen, points }
     }
-}
 
-impl Part {
     /// How many of the points that the line earned go with it.
     fn points_lost(&self) -> i64 {
         let (line, before) = (&self.line, self.line.refunded_fen);
