@@ -2,6 +2,7 @@
 //! while their promoters earn, and while months are settled and paid out: afterwards stock, payments,
 //! refunds, orders and both ledgers balance, and each request that was sent again was done once.
 
+mod ledgers;
 mod programme;
 
 use std::{
@@ -115,8 +116,7 @@ async fn all(platform: &Platform, path: &str, id: &str) -> Vec<Value> {
     loop {
         let after = rows.last().map_or(0, |row| row[id].as_i64().unwrap());
         let mark = if path.contains('?') { '&' } else { '?' };
-        let url = format!("{}{path}{mark}after_id={after}&limit=1000", platform.services);
-        let page: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        let page = get(platform, &format!("{path}{mark}after_id={after}&limit=1000")).await;
         let page = page["items"].as_array().unwrap().clone();
         let last = page.len() < 1_000;
         rows.extend(page);
@@ -124,6 +124,11 @@ async fn all(platform: &Platform, path: &str, id: &str) -> Vec<Value> {
             return rows;
         }
     }
+}
+
+async fn get(platform: &Platform, path: &str) -> Value {
+    let url = format!("{}{path}", platform.services);
+    reqwest::get(url).await.unwrap().json().await.unwrap()
 }
 
 fn fen(row: &Value, field: &str) -> i64 {
@@ -139,9 +144,17 @@ fn sums(rows: &[Value], by: &str, of: &str) -> BTreeMap<i64, i64> {
     sums
 }
 
-/// Whether all that was written is of one piece; gives how many orders there are.
-async fn is_balanced(platform: &Platform) -> usize {
-    let orders = all(platform, "/mall/orders", "order_id").await;
+/// All orders, each with its lines and its history.
+async fn orders(platform: &Platform) -> Vec<Value> {
+    let mut orders = all(platform, "/mall/orders", "order_id").await;
+    for order in &mut orders {
+        *order = get(platform, &format!("/mall/orders/{}", order["order_id"])).await;
+    }
+    orders
+}
+
+/// Whether all that was written of orders, payments, refunds and stock is of one piece.
+async fn is_balanced(platform: &Platform, orders: &[Value]) {
     let payments = all(platform, "/mall/payments", "payment_id").await;
     let refunds = all(platform, "/mall/refunds?status=succeeded", "refund_id").await;
     let stocks = all(platform, "/mall/stock?pharmacy_id=1", "stock_id").await;
@@ -150,19 +163,17 @@ async fn is_balanced(platform: &Platform) -> usize {
     let paid = sums(&payments, "order_id", "amount_fen");
     let refunded = sums(&refunds, "order_id", "amount_fen");
     let (mut waiting, mut sent) = (BTreeMap::new(), BTreeMap::new());
-    for order in &orders {
+    for order in orders {
         let id = fen(order, "order_id");
         let expected = (!order["paid_at"].is_null()).then(|| fen(order, "payable_fen"));
         assert_eq!(paid.get(&id).copied(), expected, "{order}");
         assert_eq!(refunded.get(&id).copied().unwrap_or(0), fen(order, "refunded_fen"), "{order}");
-        let url = format!("{}/mall/orders/{id}", platform.services);
-        let detail: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
-        let lines = detail["lines"].as_array().unwrap();
+        let lines = order["lines"].as_array().unwrap();
         let sum = |field: &str| -> i64 { lines.iter().map(|line| fen(line, field)).sum() };
-        assert_eq!(sum("cash_fen"), fen(order, "payable_fen"), "{detail}");
-        assert_eq!(sum("refunded_fen"), fen(order, "refunded_fen"), "{detail}");
-        let steps = detail["history"].as_array().unwrap();
-        assert_eq!(steps.last().unwrap()["to_status"], order["status"], "{detail}");
+        assert_eq!(sum("cash_fen"), fen(order, "payable_fen"), "{order}");
+        assert_eq!(sum("refunded_fen"), fen(order, "refunded_fen"), "{order}");
+        let steps = order["history"].as_array().unwrap();
+        assert_eq!(steps.last().unwrap()["to_status"], order["status"], "{order}");
         for line in lines {
             let (variant, left) =
                 (fen(line, "variant_id"), fen(line, "quantity") - fen(line, "refunded_quantity"));
@@ -183,7 +194,6 @@ async fn is_balanced(platform: &Platform) -> usize {
         assert_eq!(of(&waiting), fen(stock, "reserved"), "{stock}");
         assert_eq!(UNITS - of(&sent), fen(stock, "on_hand"), "{stock}");
     }
-    orders.len()
 }
 
 async fn killed(server: Option<&str>) {
@@ -211,8 +221,7 @@ async fn killed(server: Option<&str>) {
         let product = json!({"name": "血压计", "kind": "device", "category": "a",
             "unit_price_fen": price, "return_policy": policy});
         let product = platform.call("/mall/products", product).await;
-        let url = format!("{}/mall/products/{}", platform.services, product["product_id"]);
-        let detail: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        let detail = get(&platform, &format!("/mall/products/{}", product["product_id"])).await;
         let receipt = json!({"pharmacy_id": 1, "kind": "receipt", "on_hand_change": UNITS,
             "variant_id": detail["variants"][0]["variant_id"]});
         platform.call("/mall/stock/movements", receipt).await;
@@ -255,8 +264,12 @@ async fn killed(server: Option<&str>) {
     platform.kill();
     let platform = start().await;
     programme::come_to_rest(&platform).await;
-    assert_eq!(is_balanced(&platform).await, placed, "each order was placed once");
+    let orders = orders(&platform).await;
+    assert_eq!(orders.len(), placed, "each order was placed once");
+    is_balanced(&platform, &orders).await;
     programme::is_reconciled(&platform, &periods).await;
+    ledgers::commissions_are_those_of(&orders, &platform).await;
+    ledgers::points_are_those_of(&orders, &platform).await;
     assert!(platform.stop().success());
 }
 

@@ -16,9 +16,9 @@ use medlake_operational::{
     },
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{ANSWERS, Client, KILLS, all, fen};
+use super::{ANSWERS, Client, KILLS, all, fen, get};
 use crate::platform::Platform;
 
 /// Each second one brought the next in.
@@ -27,7 +27,7 @@ pub(super) const PROMOTERS: i64 = 6;
 const MONTHS: u32 = 6;
 const GRANTED_FEN: i64 = 50_000;
 /// In hundredths of a per cent, by level.
-const RATES_BP: [i64; 2] = [1_000, 500];
+pub(super) const RATES_BP: [i64; 2] = [1_000, 500];
 
 /// The time the process goes by that is killed.
 #[expect(clippy::disallowed_methods, reason = "the platform under test has the machine's clock")]
@@ -158,13 +158,8 @@ pub(super) async fn come_to_rest(platform: &Platform) {
     }
 }
 
-async fn get(platform: &Platform, path: &str) -> Value {
-    let url = format!("{}{path}", platform.services);
-    reqwest::get(url).await.unwrap().json().await.unwrap()
-}
-
-/// Whether the ledgers of the programme and of the points balance, agree with the orders, and all of it
-/// happened.
+/// Whether the programme and the points say of themselves that they agree, and each month was settled and
+/// paid out once.
 pub(super) async fn is_reconciled(platform: &Platform, periods: &[String]) {
     let report = get(platform, "/distribution/reconciliation").await;
     assert_eq!(report["balanced"], true, "{report}");
@@ -181,37 +176,7 @@ pub(super) async fn is_reconciled(platform: &Platform, periods: &[String]) {
     let paid_out = fen(totals, "paid_fen") + fen(totals, "tax_fen");
     assert_eq!(paid_out, GRANTED_FEN * i64::try_from(settlements.len()).unwrap());
 
-    let mut earned = 0;
-    for order in all(platform, "/mall/orders", "order_id").await {
-        let id = fen(&order, "order_id");
-        let path = format!("/distribution/commissions?order_id={id}");
-        let commissions = all(platform, &path, "commission_id").await;
-        if order["paid_at"].is_null() || order["promoter_id"].is_null() {
-            assert!(commissions.is_empty(), "{order} {commissions:?}");
-            continue;
-        }
-        let levels = if fen(&order, "promoter_id") % 2 == 0 { 2 } else { 1 };
-        for line in get(platform, &format!("/mall/orders/{id}")).await["lines"].as_array().unwrap()
-        {
-            let left = fen(line, "cash_fen") - fen(line, "refunded_fen");
-            let line_id = fen(line, "order_line_id");
-            for (level, rate_bp) in (1..=levels).zip(RATES_BP) {
-                let of_level =
-                    |c: &&Value| fen(c, "order_line_id") == line_id && fen(c, "level") == level;
-                let found = commissions.iter().find(of_level);
-                let net = found.map_or(0, |c| fen(c, "booked_fen") - fen(c, "reversed_fen"));
-                assert_eq!(net, left * rate_bp / 10_000, "{line} {commissions:?}");
-                earned += net;
-            }
-        }
-    }
-    assert!(earned > 0);
-
     let report = get(platform, "/mall/points/reconciliation").await;
     assert_eq!(report["balanced"], true, "{report}");
     assert!(fen(&report["totals"], "spent_points") > 0, "{report}");
-    let entries = all(platform, "/mall/points/entries?person_id=1", "points_entry_id").await;
-    for event in ["spend", "give_back", "earn"] {
-        assert!(entries.iter().any(|entry| entry["event_type"] == event), "{event}: {entries:?}");
-    }
 }
