@@ -44,6 +44,10 @@ async fn goods_are_changed_by_version_and_orders_keep_their_terms(on: On) {
     assert_error(stale, 409, "conflict", "not of version 1");
     let off_sale = app.post("/mall/orders", order_body(7, &[(1, 1)], None)).await;
     assert_error(off_sale, 409, "conflict", "is not sold at present");
+    let wanted = json!({"person_id": 7, "pharmacy_id": 1, "quantity": 1,
+        "variant_id": detail["variants"][0]["variant_id"]});
+    let in_cart = app.post("/mall/carts/lines", wanted).await;
+    assert_error(in_cart, 409, "conflict", "is not sold at present");
     let (_, kept) = app.get(&format!("/mall/orders/{}", order["order_id"])).await;
     assert_eq!(of_lines(&kept, "unit_price_fen"), [200]);
     assert_eq!(of_lines(&kept, "return_window_days"), [0]);

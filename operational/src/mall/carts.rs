@@ -8,7 +8,7 @@ use super::{
     CatalogueLine, Pricing, Rules,
     limits::check_positive,
     orders::{self, Channel, NewOrder, OrderLine, OrderRequest, PlacedOrder, QUANTITY_MAX},
-    pharmacies, points, variants,
+    pharmacies, points, products, variants,
 };
 use crate::{
     Limit, OperationalError, Scope, Services, WriteTransaction,
@@ -97,7 +97,8 @@ pub async fn set(
         .await?;
         return of_pharmacy(tx, scope.tenant_id, new.person_id, new.pharmacy_id).await;
     }
-    if !variant.active {
+    let product = products::find(tx, scope.tenant_id, variant.product_id).await?;
+    if !(variant.active && product.active) {
         return Err(OperationalError::conflict(format!(
             "variant {} is not sold at present",
             new.variant_id
