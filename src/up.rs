@@ -13,7 +13,7 @@ use medlake_ingest::{Budget, CutLimits, Wake};
 use medlake_lake::{Follower, Lake, LakeConfig, S3Config, S3Credentials, Secret};
 use medlake_operational::{
     Access, Options, Services, Storage,
-    files::FileStore,
+    files::{BucketAccess, FileStore},
     identity::{self, NewClient, Permission, Permissions},
     mall,
 };
@@ -271,14 +271,22 @@ fn file_store(config: &Config) -> Option<FileStore> {
     if !place.starts_with("s3://") {
         return Some(FileStore::Folder(place.into()));
     }
-    let S3Config { endpoint, region, credentials, allow_http, .. } = config.lake.s3.clone();
-    let keys = match credentials {
-        S3Credentials::Keys { access_key_id, secret_access_key, .. } => {
-            Some((access_key_id, secret_access_key.reveal().to_owned()))
+    let S3Config { endpoint, region, credentials, path_style, allow_http } = config.lake.s3.clone();
+    let shown = |secret: Secret| secret.reveal().to_owned();
+    let access = match credentials {
+        S3Credentials::Anonymous => BucketAccess::Anonymous,
+        S3Credentials::Keys { access_key_id, secret_access_key, session_token } => {
+            BucketAccess::Keys {
+                access_key_id,
+                secret_access_key: shown(secret_access_key),
+                session_token: session_token.map(shown),
+            }
         }
-        _ => None,
+        // By the machine's own role, as when nothing is said.
+        _ => BucketAccess::Machine,
     };
-    Some(FileStore::Bucket { url: place.clone(), endpoint, region, keys, allow_http })
+    let url = place.clone();
+    Some(FileStore::Bucket { url, endpoint, region, access, path_style, allow_http })
 }
 
 /// What is done for identities by hand: the first administrator, and clients.

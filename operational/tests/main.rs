@@ -47,6 +47,8 @@ mod privacy;
 mod programmes;
 mod qr_reader;
 mod replay;
+#[path = "../../lake/tests/s3_server.rs"]
+mod s3_server;
 #[path = "../../lake/tests/servers.rs"]
 #[expect(dead_code, reason = "only MariaDB is started here")]
 mod servers;

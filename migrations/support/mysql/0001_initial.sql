@@ -78,7 +78,7 @@ create table if not exists notification_preference (
     primary key (tenant_id, person_id)
 );
 
--- Files. Their bytes are objects named by their hash.
+-- Files. Their bytes are objects, which several files of the same bytes share.
 create table if not exists stored_file (
     file_id bigint primary key,
     tenant_id bigint not null,
@@ -87,10 +87,12 @@ create table if not exists stored_file (
     content_type varchar(64) not null,
     size_bytes bigint not null check (size_bytes > 0),
     sha256 varchar(64) not null,
+    object varchar(255) not null,
     created_at datetime(6) not null,
     created_by varchar(64) not null,
     deleted_at datetime(6),
     index stored_file_bytes (tenant_id, sha256),
+    index stored_file_object (object),
     index stored_file_person (tenant_id, person_id)
 );
 

@@ -77,7 +77,7 @@ create table notification_preference (
     primary key (tenant_id, person_id)
 );
 
--- Files. Their bytes are objects named by their hash.
+-- Files. Their bytes are objects, which several files of the same bytes share.
 create table stored_file (
     file_id INTEGER primary key,
     tenant_id INTEGER not null,
@@ -86,12 +86,15 @@ create table stored_file (
     content_type TEXT not null,
     size_bytes INTEGER not null check (size_bytes > 0),
     sha256 TEXT not null,
+    object TEXT not null,
     created_at TIMESTAMP not null,
     created_by TEXT not null,
     deleted_at TIMESTAMP
 );
 
 create index stored_file_bytes on stored_file (tenant_id, sha256);
+
+create index stored_file_object on stored_file (object);
 
 create index stored_file_person on stored_file (tenant_id, person_id);
 

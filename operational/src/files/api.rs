@@ -2,7 +2,6 @@
 
 use axum::{
     Json, Router,
-    body::Bytes,
     extract::{DefaultBodyLimit, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -13,9 +12,9 @@ use utoipa::{IntoParams, OpenApi};
 
 use super::{BYTES_MAX, NewFile, StoredFile};
 use crate::{
-    Limit, OperationalError, Scope, Services,
+    Limit, Scope, Services,
     database::{Micros, sql},
-    http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Params},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Nothing, Params, Raw},
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -62,7 +61,8 @@ pub(super) fn openapi() -> utoipa::openapi::OpenApi {
 
 /// Store a file: the body is its bytes, the content type what they are. The same bytes again make another
 /// file that takes no more room.
-#[utoipa::path(post, path = "/files", tag = "files", params(Named),
+#[utoipa::path(post, path = "/files", tag = "files",
+    params(Named, ("Idempotency-Key" = Option<String>, Header)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 201, body = StoredFile), (status = "default", body = ErrorBody)))]
 pub(crate) async fn post(
@@ -70,15 +70,8 @@ pub(crate) async fn post(
     scope: Scope,
     Params(named): Params<Named>,
     headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-) -> Result<Response, Failure> {
-    let bytes = body.map_err(|rejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            OperationalError::TooLong
-        } else {
-            OperationalError::invalid("the request body could not be read")
-        }
-    })?;
+    Raw(command): Raw,
+) -> Result<Answer, Failure> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     // Of `text/plain; charset=utf-8` the first part: all text is that.
     let content_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
@@ -87,8 +80,7 @@ pub(crate) async fn post(
         name: named.name,
         content_type: content_type.trim().to_ascii_lowercase(),
     };
-    let file = super::store(&services, scope, new, bytes).await?;
-    Ok((StatusCode::CREATED, Json(file)).into_response())
+    super::store(&services, scope, new, command).await
 }
 
 /// Files, by id; customers see their own.

@@ -1,22 +1,26 @@
 //! Files: pictures and documents that people and the staff store.
 //!
-//! A file's bytes are an object named by their SHA-256, once a tenant however often they are stored. Bytes
-//! are written first and the row that names them afterwards: what a crash leaves in between is an object
-//! without a row, which the sweep takes away.
+//! A file's bytes are an object, once a tenant however often they are stored. Bytes are written first and
+//! the row that names them afterwards: what a crash leaves in between is an object without a row, which the
+//! sweep takes away. The name of an object is never used again, so whoever stores the bytes of a file that
+//! is just being deleted makes an object of their own.
 
 mod api;
 mod store;
 
 use aws_lc_rs::digest;
-use axum::Router;
+use axum::{Router, http::StatusCode};
+use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 
-pub use store::FileStore;
 pub(crate) use store::Files;
+pub use store::{BucketAccess, FileStore};
 
 use crate::{
-    OperationalError, Scope, Services,
+    OperationalError, Scope, Services, WriteTransaction,
     database::{Connection, Micros, insert_one, record, sql},
+    http::{Answer, Command, Failure},
+    identifiers::master_keys::random_key,
     timers::Timer,
 };
 
@@ -52,6 +56,10 @@ record! {
         pub size_bytes: i64,
         /// The SHA-256 of its bytes, in hexadecimal digits.
         pub sha256: String,
+        /// The object that has its bytes.
+        #[serde(skip_serializing)]
+        #[schema(ignore)]
+        pub object: String,
         /// When it was stored, in microseconds since 1970 (UTC).
         pub created_at: Micros,
         /// Who stored it.
@@ -86,9 +94,10 @@ fn sha256(bytes: &[u8]) -> String {
     hex::encode(digest::digest(&digest::SHA256, bytes))
 }
 
-/// Where the bytes of this hash are.
-fn place(tenant_id: i64, sha256: &str) -> Path {
-    Path::from(format!("{tenant_id}/{}/{sha256}", sha256.get(..2).unwrap_or_default()))
+/// A name for a new object of these bytes.
+fn new_object(tenant_id: i64, sha256: &str) -> Result<String, OperationalError> {
+    let own = hex::encode(&random_key()?[..8]);
+    Ok(format!("{tenant_id}/{}/{sha256}-{own}", sha256.get(..2).unwrap_or_default()))
 }
 
 /// Refuses what is not stored: another type, or bytes that are not of it.
@@ -127,38 +136,81 @@ pub(crate) async fn store(
     services: &Services,
     scope: Scope,
     new: NewFile,
-    bytes: bytes::Bytes,
-) -> Result<StoredFile, OperationalError> {
+    command: Command<Bytes>,
+) -> Result<Answer, Failure> {
     let most = crate::configuration::integer(services, scope.tenant_id, "files.bytes_max").await?;
+    let bytes = command.body.clone();
     check(&new, &bytes, usize::try_from(most).unwrap_or(BYTES_MAX).min(BYTES_MAX))?;
     if let Some(person_id) = new.person_id {
         scope.check_person(person_id)?;
     }
-    let person_id = new.person_id.or(scope.only_person());
     let sha256 = sha256(&bytes);
     let objects = services.files().objects()?;
-    let place = place(scope.tenant_id, &sha256);
-    let put = |bytes: bytes::Bytes| objects.put(&place, bytes.into());
-    put(bytes.clone()).await.map_err(OperationalError::files)?;
-    let mut tx = services.support().begin(scope.now).await?;
+    // Not in the transaction: a bucket may take its time.
+    let is_there: bool = sql("select exists (select 1 from stored_file
+         where tenant_id = ?1 and sha256 = ?2 and deleted_at is null)")
+    .bind(scope.tenant_id)
+    .bind(&sha256)
+    .value(&mut *services.support().read().await?)
+    .await?;
+    let own = if is_there { None } else { Some(new_object(scope.tenant_id, &sha256)?) };
+    if let Some(object) = &own {
+        let put = objects.put(&Path::from(object.as_str()), bytes.into()).await;
+        put.map_err(OperationalError::files)?;
+    }
     let file = StoredFile {
-        file_id: tx.id::<StoredFile>(None).await?,
+        file_id: 0,
         tenant_id: scope.tenant_id,
-        person_id,
+        person_id: new.person_id.or(scope.only_person()),
         name: new.name,
         content_type: new.content_type,
-        size_bytes: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+        size_bytes: i64::try_from(command.body.len()).unwrap_or(i64::MAX),
         sha256,
+        object: own.clone().unwrap_or_default(),
         created_at: Micros(scope.now),
         created_by: scope.actor.to_string(),
         deleted_at: None,
     };
-    insert_one(&mut tx, &file).await?;
-    tx.commit().await?;
-    // A sweep that looked before the row was there may just have taken the same bytes of long ago.
-    if objects.head(&place).await.is_err() {
-        put(bytes).await.map_err(OperationalError::files)?;
+    let answer = command
+        .carry_out(services.support(), scope.now, StatusCode::CREATED, move |tx, _, _| {
+            Box::pin(keep(tx, file.clone()))
+        })
+        .await;
+    if let Some(object) = own {
+        let used: bool = sql("select exists (select 1 from stored_file where object = ?1)")
+            .bind(&object)
+            .value(&mut *services.support().read().await?)
+            .await?;
+        if !used {
+            // If it stays, the sweep finds it.
+            let _ = objects.delete(&Path::from(object)).await;
+        }
     }
+    answer
+}
+
+/// Writes the row of a file whose bytes are in an object of another file of the same, or in its own.
+async fn keep(
+    tx: &mut WriteTransaction,
+    mut file: StoredFile,
+) -> Result<StoredFile, OperationalError> {
+    // Held to the end, so that nobody deletes the last file of the object meanwhile.
+    let shared: Option<(String,)> = sql("select object from stored_file
+         where tenant_id = ?1 and sha256 = ?2 and deleted_at is null
+         order by file_id limit 1 for update")
+    .bind(file.tenant_id)
+    .bind(&file.sha256)
+    .first(tx)
+    .await?;
+    if let Some((object,)) = shared {
+        file.object = object;
+    } else if file.object.is_empty() {
+        return Err(OperationalError::conflict(
+            "the file of the same bytes was just deleted: send it again",
+        ));
+    }
+    file.file_id = tx.id::<StoredFile>(None).await?;
+    insert_one(tx, &file).await?;
     Ok(file)
 }
 
@@ -183,10 +235,10 @@ pub(crate) async fn find(
 pub(crate) async fn bytes_of(
     services: &Services,
     file: &StoredFile,
-) -> Result<bytes::Bytes, OperationalError> {
+) -> Result<Bytes, OperationalError> {
     let objects = services.files().objects()?;
-    let got =
-        objects.get(&place(file.tenant_id, &file.sha256)).await.map_err(OperationalError::files)?;
+    let got = objects.get(&Path::from(file.object.as_str())).await;
+    let got = got.map_err(OperationalError::files)?;
     let bytes = got.bytes().await.map_err(OperationalError::files)?;
     if sha256(&bytes) != file.sha256 {
         return Err(OperationalError::Tampered { what: "file" });
@@ -199,35 +251,28 @@ pub(crate) async fn sweep(services: &Services) -> Result<u64, OperationalError> 
     use futures::TryStreamExt as _;
 
     let objects = services.files().objects()?;
-    let old =
-        |at: chrono::DateTime<chrono::Utc>| at.timestamp_micros() + ORPHAN_MICROS < services.now();
+    let now = services.now();
+    let old = |at: chrono::DateTime<chrono::Utc>| at.timestamp_micros() + ORPHAN_MICROS < now;
     let mut taken = 0;
     let mut there = objects.list(None);
     while let Some(object) = there.try_next().await.map_err(OperationalError::files)? {
-        let parts: Vec<String> =
-            object.location.parts().map(|part| part.as_ref().to_owned()).collect();
-        let [tenant_id, _, sha256] = parts.as_slice() else { continue };
-        let Ok(tenant_id) = tenant_id.parse::<i64>() else { continue };
-        // The bytes of a deleted file go at once; what never had a row may be an upload on its way.
-        let mut tx = services.support().begin_internal().await?;
         let (rows, live): (i64, i64) = sql("select count(*), count(*) - count(deleted_at)
-             from stored_file where tenant_id = ?1 and sha256 = ?2")
-        .bind(tenant_id)
-        .bind(sha256)
-        .one(&mut tx)
+             from stored_file where object = ?1")
+        .bind(object.location.as_ref())
+        .one(&mut *services.support().read().await?)
         .await?;
+        // The bytes of a deleted file go at once; what never had a row may be an upload on its way.
         if live == 0 && (rows > 0 || old(object.last_modified)) {
             objects.delete(&object.location).await.map_err(OperationalError::files)?;
-            sql("delete from stored_file where tenant_id = ?1 and sha256 = ?2
-                 and deleted_at is not null")
-            .bind(tenant_id)
-            .bind(sha256)
-            .execute(&mut tx)
-            .await?;
             taken += 1;
         }
-        tx.commit().await?;
     }
+    let mut tx = services.support().begin_internal().await?;
+    sql("delete from stored_file where deleted_at < ?1")
+        .bind(Micros(now - ORPHAN_MICROS))
+        .execute(&mut tx)
+        .await?;
+    tx.commit().await?;
     Ok(taken)
 }
 

@@ -6,14 +6,17 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use object_store::{
-    ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore,
+    ObjectStore, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore,
 };
 
 use crate::OperationalError;
 
+/// How long a bucket that fails is asked again before whoever waits is told.
+const PATIENCE: Duration = Duration::from_secs(10);
 const SWEEP_EVERY_MICROS: i64 = 3600 * 1_000_000;
 
 /// Where files are kept.
@@ -29,11 +32,41 @@ pub enum FileStore {
         endpoint: Option<String>,
         /// The region.
         region: String,
-        /// Key and secret; those of the machine when there are none.
-        keys: Option<(String, String)>,
+        /// Who asks.
+        access: BucketAccess,
+        /// Whether the bucket stands in the path instead of the host name.
+        path_style: bool,
         /// Whether the connection may be without encryption.
         allow_http: bool,
     },
+}
+
+/// Who asks a bucket.
+#[derive(Clone, PartialEq, Eq)]
+pub enum BucketAccess {
+    /// The machine, by the role it was given where it runs.
+    Machine,
+    /// Nobody in particular: requests are not signed.
+    Anonymous,
+    /// Whoever has these keys.
+    Keys {
+        /// Name of the key.
+        access_key_id: String,
+        /// The key.
+        secret_access_key: String,
+        /// With keys that were lent for a while.
+        session_token: Option<String>,
+    },
+}
+
+impl std::fmt::Debug for BucketAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Machine => "Machine",
+            Self::Anonymous => "Anonymous",
+            Self::Keys { .. } => "Keys(***)",
+        })
+    }
 }
 
 impl std::fmt::Debug for FileStore {
@@ -62,17 +95,35 @@ impl FileStore {
                 let opened = opened.map_err(OperationalError::files)?;
                 Ok(Arc::new(opened.with_automatic_cleanup(true)))
             }
-            Self::Bucket { url, endpoint, region, keys, allow_http } => {
+            Self::Bucket { url, endpoint, region, access, path_style, allow_http } => {
+                // Somebody waits for the answer.
+                let retry = RetryConfig {
+                    max_retries: 3,
+                    retry_timeout: PATIENCE,
+                    ..RetryConfig::default()
+                };
                 let mut builder = AmazonS3Builder::new()
                     .with_url(url)
                     .with_region(region)
-                    .with_allow_http(*allow_http);
+                    .with_virtual_hosted_style_request(!path_style)
+                    .with_allow_http(*allow_http)
+                    .with_retry(retry);
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_endpoint(endpoint);
                 }
-                if let Some((key, secret)) = keys {
-                    builder = builder.with_access_key_id(key).with_secret_access_key(secret);
-                }
+                builder = match access {
+                    BucketAccess::Machine => builder,
+                    BucketAccess::Anonymous => builder.with_skip_signature(true),
+                    BucketAccess::Keys { access_key_id, secret_access_key, session_token } => {
+                        let builder = builder
+                            .with_access_key_id(access_key_id)
+                            .with_secret_access_key(secret_access_key);
+                        match session_token {
+                            Some(token) => builder.with_token(token),
+                            None => builder,
+                        }
+                    }
+                };
                 let bucket = builder.build().map_err(OperationalError::files)?;
                 let prefix = url
                     .strip_prefix("s3://")

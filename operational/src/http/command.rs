@@ -35,7 +35,11 @@ pub(crate) struct Command<T> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Nothing {}
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
+/// A request whose body is bytes of whatever kind its headers say.
+#[derive(Debug)]
+pub(crate) struct Raw(pub(crate) Command<Bytes>);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
@@ -54,14 +58,26 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
                     .map(|key| caller.own(key))?,
             ),
         };
-        let target = format!("{} {}", request.method(), request.uri().path());
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+        let target = format!("{} {}", request.method(), request.uri());
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 OperationalError::TooLong
             } else {
                 OperationalError::invalid("the request body could not be read")
             }
         })?;
+        let request = digest_of(&target, &body);
+        Ok(Self(Command { body, caller, key, request }))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let target = format!("{} {}", request.method(), request.uri().path());
+        let Raw(Command { body: bytes, caller, key, .. }) =
+            Raw::from_request(request, state).await?;
         let text = if bytes.is_empty() { b"{}".as_slice() } else { &bytes };
         let wrong = |error: serde_json::Error| {
             OperationalError::invalid(format!("the request body is not valid: {error}"))
@@ -71,8 +87,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
         if !value.is_object() {
             return Err(OperationalError::invalid("the request body must be a JSON object").into());
         }
-        let request = format!("{target}\n{value}");
-        let request = BASE64.encode(digest::digest(&digest::SHA256, request.as_bytes()));
+        let request = digest_of(&target, value.to_string().as_bytes());
         // From the text, not from the value: only so the error names line and column, and the
         // field they are in.
         let mut reader = serde_json::Deserializer::from_slice(text);
@@ -85,6 +100,15 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Command<T> {
         })?;
         Ok(Self { body, caller, key, request })
     }
+}
+
+/// What a request is known by.
+fn digest_of(target: &str, body: &[u8]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(target.as_bytes());
+    context.update(b"\n");
+    context.update(body);
+    BASE64.encode(context.finish())
 }
 
 impl<T> Command<T> {

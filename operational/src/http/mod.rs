@@ -14,7 +14,7 @@ use utoipa::OpenApi;
 
 pub(crate) use answer::{Answer, ErrorBody, Failure};
 pub(crate) use caller::Caller;
-pub(crate) use command::{Command, Nothing};
+pub(crate) use command::{Command, Nothing, Raw};
 pub(crate) use read::{Id, List, Params};
 pub use read::{Limit, Page};
 
