@@ -22,6 +22,7 @@ mod description;
 mod house;
 mod ingest;
 mod lifecycle;
+mod notified;
 mod orders_killed;
 mod publishing;
 mod readers;

@@ -1,17 +1,18 @@
 //! Notifications: told once, by each channel until it arrives, and not while people want quiet.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
 use medlake_operational::{AlertRaised, Options};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::{App, On, SECOND, assert_error};
+use crate::{App, On, SECOND, START, assert_error};
 
 on_both! {
     a_webhook_hears_of_it_until_it_answers_well,
     nobody_is_told_twice_or_while_they_want_quiet,
+    what_care_and_the_programme_tell_arrives_in_words,
 }
 
 /// An address that takes note of what it is told, and answers as it is told to.
@@ -102,7 +103,7 @@ async fn a_webhook_hears_of_it_until_it_answers_well(on: On) {
     let said: Value = serde_json::from_str(body).unwrap();
     assert_eq!((&said["person_id"], &said["template"]), (&json!(7), &json!("order_shipped")));
     let time = is_signed(&heard[2], hook["secret"].as_str().unwrap());
-    assert_eq!(time, ((crate::START + 90 * SECOND) / SECOND).to_string());
+    assert_eq!(time, ((START + 90 * SECOND) / SECOND).to_string());
     drop(heard);
 
     // What is refused for good is given up, and tried again when somebody says so.
@@ -142,17 +143,17 @@ async fn nobody_is_told_twice_or_while_they_want_quiet(on: On) {
         kind: "reading_high".into(),
         subject: "patient:3".into(),
         person_id: Some(7),
-        raised_at: crate::START,
+        raised_at: START,
         parameters: parameters.into(),
     };
     // The same alert raised twice is told of once: to the person and to the staff.
     for _ in 0..2 {
         let payload = serde_json::to_string(&alert).unwrap();
-        let mut tx = app.services.chronic_care().begin(crate::START).await.unwrap();
+        let mut tx = app.services.chronic_care().begin(START).await.unwrap();
         let insert = format!(
             "insert into outbox (consumer, event_type, tenant_id, aggregate_key, payload, created_at)
              values ('notification', 'alert_raised', 1, 'patient:3', '{payload}', {})",
-            if on == On::Sqlite { crate::START.to_string() } else { "now(6)".to_owned() }
+            if on == On::Sqlite { START.to_string() } else { "now(6)".to_owned() }
         );
         assert!(crate::run(&mut tx, &insert).await);
         tx.commit().await.unwrap();
@@ -180,4 +181,119 @@ async fn nobody_is_told_twice_or_while_they_want_quiet(on: On) {
     assert!(deliveries(&app, muted["notification_id"].as_i64().unwrap()).await.is_empty());
     let missing = json!({"request_key": "m", "template": "reading_high"});
     assert_error(app.post("/notifications", missing).await, 400, "invalid", "\"value\"");
+}
+
+/// A patient under care who takes medicine, and whom nobody visits; another one who is badly off; and a tree
+/// of distributors that grows too far.
+async fn something_of_everything(app: &App) {
+    let patient = |person: i64| {
+        json!({"person_id": person, "name": "顾客", "sex": "female", "birth_date": "1971-11-22",
+            "condition": "hypertension"})
+    };
+    for (person, id) in [(7, 1), (8, 2)] {
+        app.made("/chronic-care/patients", patient(person)).await;
+        let of = |rest: &str| format!("/chronic-care/patients/{id}/{rest}");
+        let text = json!({"purpose": "care", "sensitive_data": true, "text_version": "care-1"});
+        app.made(&of("consents"), text).await;
+        app.made(&of("programmes"), json!({"template": "hypertension"})).await;
+    }
+    let plan = json!({"patient_id": 1, "drug_code": "C08CA01", "drug_class": "C08C",
+        "doses_per_day": 1, "starts_on": "2026-11-21", "clock_times": ["08:30"]});
+    app.made("/chronic-care/medication-plans", plan).await;
+    let device = json!({"kind": "blood_pressure_monitor", "model": "m", "serial": "1",
+        "valid_to": "2026-11-25"});
+    app.made("/chronic-care/devices", device).await;
+    let visit = json!({"patient_id": 2, "method": "visit", "programme_id": 2,
+        "systolic_mmhg": 185, "diastolic_mmhg": 84, "answers": {}});
+    app.made("/chronic-care/follow-ups", visit).await;
+    let reading = json!({"patient_id": 2, "kind": "blood_pressure", "systolic_mmhg": 191,
+        "diastolic_mmhg": 121});
+    app.made("/chronic-care/readings", reading).await;
+    let mut parent = None;
+    for person in 1..=31 {
+        let application = json!({"person_id": 1_000 + person, "parent_id": parent, "kind": "person", "name": "n"});
+        let made = app.made("/distribution/applications", application).await;
+        let id = made["distributor_id"].as_i64().unwrap();
+        app.made(&format!("/distribution/distributors/{id}/approve"), json!({})).await;
+        // A chain of four, and then many below the first.
+        parent = Some(if id < 4 { id } else { 1 });
+    }
+}
+
+async fn what_care_and_the_programme_tell_arrives_in_words(on: On) {
+    let app = App::start(on).await;
+    app.services.use_options(Options { private_webhooks: true, ..Options::default() });
+    let receiver = Receiver::default();
+    let (address, _tasks) = receiver.start().await;
+    let hook = app.made("/notifications/webhooks", json!({"url": address})).await;
+    something_of_everything(&app).await;
+    // Half an hour before noon each time, so that each dose is told of and then missed.
+    for hours in std::iter::once(1).chain([12; 34]).chain([24 * 10; 9]) {
+        app.move_clock(hours * 3600 * SECOND);
+        app.services.run_due().await.unwrap();
+        app.services.deliver_outbox().await.unwrap();
+    }
+    app.services.run_due().await.unwrap();
+
+    let (_, refused) = app.get("/outbox/messages?service=chronic_care&refused=true").await;
+    assert_eq!(refused["items"], json!([]), "a template wants what is not given");
+    let mut said: BTreeMap<String, (String, String)> = BTreeMap::new();
+    let mut told = Vec::new();
+    loop {
+        let after = told.last().map_or(0, |n: &Value| n["notification_id"].as_i64().unwrap());
+        let path = format!("/notifications?after_id={after}&limit=100");
+        let items = app.get(&path).await.1["items"].as_array().unwrap().clone();
+        if items.is_empty() {
+            break;
+        }
+        told.extend(items);
+    }
+    for one in &told {
+        let text = |field: &str| one[field].as_str().unwrap().to_owned();
+        said.insert(text("template"), (text("title"), text("body")));
+    }
+    let names: Vec<&str> = said.keys().map(String::as_str).collect();
+    let expected = [
+        "care_device",
+        "care_doses",
+        "care_lost",
+        "care_overdue",
+        "care_overdue_reminder",
+        "care_reading",
+        "care_reminder",
+        "care_step",
+        "medication_reminder",
+        "tree_depth",
+        "tree_people",
+    ];
+    assert_eq!(names, expected, "{said:#?}");
+    let body = |name: &str| said[name].1.as_str();
+    assert_eq!(body("medication_reminder"), "现在是 08:30 的服药时间，服药后请确认。");
+    assert_eq!(body("tree_depth"), "distributor:1 的分销关系已达 3 层，共 3 人，请核查。");
+    assert!(body("care_lost").starts_with("patient:2：转诊后两周随访"), "{said:?}");
+    for (title, body) in said.values() {
+        assert!(!title.contains("{{") && !body.contains("{{"), "{title}: {body}");
+    }
+
+    // Each went by each channel, and the staff's are for nobody in particular.
+    let undelivered = "select count(*) from notification_delivery where state <> 'delivered'";
+    assert_eq!(app.scalar(app.services.support(), undelivered).await, 0);
+    let heard = receiver.heard.lock().await;
+    assert_eq!(heard.len(), told.len());
+    for request in heard.iter() {
+        is_signed(request, hook["secret"].as_str().unwrap());
+        let sent: Value = serde_json::from_str(&request.1).unwrap();
+        let same = told.iter().find(|t| t["notification_id"] == sent["notification_id"]).unwrap();
+        assert_eq!((&sent["title"], &sent["body"]), (&same["title"], &same["body"]));
+        let to_patient = sent["template"].as_str().unwrap().ends_with("reminder");
+        assert_eq!(sent["person_id"].is_i64(), to_patient, "{sent}");
+    }
+    drop(heard);
+
+    // A tenant's own words may only name what is given.
+    let path = "/notifications/templates/medication_reminder";
+    let wrong = json!({"version": 0, "title": "用药", "body": "{{drug}}"});
+    assert_error(app.put(path, wrong).await, 400, "invalid", "scheduled_at");
+    let own = json!({"version": 0, "title": "用药", "body": "{{ scheduled_at }}"});
+    assert_eq!(app.put(path, own).await.0, 200);
 }

@@ -58,7 +58,7 @@ pub(super) trait Channel: Send + Sync {
     async fn tell(&self, what: &Outgoing) -> Result<(), NotArrived>;
 }
 
-/// A line in the log. Not what is told: the log is not for that.
+/// A line in the log: the heading, not the text, which may say more than a log should.
 pub(super) struct Log;
 
 #[async_trait]
@@ -73,6 +73,7 @@ impl Channel for Log {
             tenant_id = what.tenant_id,
             person_id = what.person_id,
             template = what.template,
+            title = what.title,
             "a notification"
         );
         Ok(())

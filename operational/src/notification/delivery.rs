@@ -2,6 +2,8 @@
 
 use std::{future::Future, time::Duration};
 
+use futures::{StreamExt as _, stream};
+
 use super::{
     Delivery, DeliveryState, Notification, bound_to_webhook,
     channels::{Channel, Log, NotArrived, Outgoing, Webhook},
@@ -17,8 +19,12 @@ const ATTEMPTS_MAX: i64 = 8;
 /// How long after the first attempt the second comes; twice as long after each further one.
 const WAIT_MICROS: i64 = 30 * 1_000_000;
 const WAIT_MICROS_MAX: i64 = 6 * 3600 * 1_000_000;
-/// How long a delivery is left to the process that took it.
-const TAKEN_MICROS: i64 = 60 * 1_000_000;
+/// How long a delivery is left to the process that took it: longer than an address has to answer.
+const TAKEN_MICROS: i64 = 30 * 1_000_000;
+/// Deliveries on their way at a time, so that an address that is slow does not hold up the others.
+const AT_A_TIME: usize = 16;
+/// The longest between two looks at what is due, and the shortest.
+const LOOK_MICROS: std::ops::RangeInclusive<i64> = 100_000..=60_000_000;
 /// Deliveries looked for at a time.
 const BATCH: i64 = 100;
 /// How long to wait when the database fails.
@@ -39,8 +45,14 @@ pub(crate) async fn run(services: &Services, stop: impl Future<Output = ()> + Se
                     "could not deliver notifications; trying again"
                 );
                 tokio::time::sleep(RETRY_AFTER).await;
-            } else if filled.changed().await.is_err() {
-                return;
+                continue;
+            }
+            let next = next_at(services).await.unwrap_or(i64::MAX);
+            let wait = next.saturating_sub(services.now());
+            let wait = wait.clamp(*LOOK_MICROS.start(), *LOOK_MICROS.end()).unsigned_abs();
+            tokio::select! {
+                changed = filled.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(Duration::from_micros(wait)) => {}
             }
         }
     };
@@ -48,6 +60,15 @@ pub(crate) async fn run(services: &Services, stop: impl Future<Output = ()> + Se
         () = stop => {}
         () = deliver => {}
     }
+}
+
+/// When the next one is due.
+async fn next_at(services: &Services) -> Result<i64, OperationalError> {
+    let next: Option<Micros> =
+        sql("select min(next_at) from notification_delivery where state = 'pending'")
+            .value(&mut *services.support().read().await?)
+            .await?;
+    Ok(next.map_or(i64::MAX, |at| at.0))
 }
 
 /// Tries everything once that is due now.
@@ -68,23 +89,34 @@ pub(crate) async fn deliver_due(services: &Services) -> Result<(), OperationalEr
         .await?;
         let Some(last) = due.last() else { return Ok(()) };
         after = last.delivery_id;
-        for delivery in &due {
-            if !take(services, delivery, now).await? {
-                continue;
-            }
-            let told = match outgoing(services, delivery, now).await? {
-                Ok(what) => {
-                    let by = channels.iter().find(|by| by.kind() == delivery.channel);
-                    match by {
-                        Some(channel) => channel.tell(&what).await,
-                        None => Err(for_good("there is no such channel")),
-                    }
-                }
-                Err(problem) => Err(for_good(problem)),
-            };
-            note(services, delivery, told).await?;
-        }
+        let channels = &channels;
+        let tried: Vec<Result<(), OperationalError>> = stream::iter(due)
+            .map(|delivery| async move { deliver(services, channels, &delivery).await })
+            .buffer_unordered(AT_A_TIME)
+            .collect()
+            .await;
+        tried.into_iter().collect::<Result<(), _>>()?;
     }
+}
+
+/// Tries one, unless another process does.
+async fn deliver(
+    services: &Services,
+    channels: &[&dyn Channel],
+    delivery: &Delivery,
+) -> Result<(), OperationalError> {
+    let now = services.now();
+    if !take(services, delivery, now).await? {
+        return Ok(());
+    }
+    let told = match outgoing(services, delivery, now).await? {
+        Ok(what) => match channels.iter().find(|by| by.kind() == delivery.channel) {
+            Some(channel) => channel.tell(&what).await,
+            None => Err(for_good("there is no such channel")),
+        },
+        Err(problem) => Err(for_good(problem)),
+    };
+    note(services, delivery, told).await
 }
 
 fn for_good(problem: &str) -> NotArrived {

@@ -22,12 +22,73 @@ use crate::{
 const TITLE_LENGTH_MAX: usize = 200;
 const BODY_LENGTH_MAX: usize = 2_000;
 
-/// Name, heading and text of those that come with the platform.
-const DEFAULTS: &[(&str, &str, &str)] = &[
-    ("medication_reminder", "用药提醒", "该服用 {{drug}} 了。"),
-    ("order_shipped", "订单已发货", "您的订单 {{order_id}} 已发货。"),
-    ("follow_up_due", "随访提醒", "您有一项随访待完成。"),
+/// A template that comes with the platform.
+struct Stock {
+    name: &'static str,
+    title: &'static str,
+    body: &'static str,
+    /// What is given to it, so that a template of a tenant in its place may name it.
+    given: &'static [&'static str],
+}
+
+const ALERT: &[&str] = &["title", "severity", "alert_id", "subject"];
+const TREE: &[&str] = &["root_id", "depth", "people", "subject"];
+
+const STOCK: &[Stock] = &[
+    Stock {
+        name: "medication_reminder",
+        title: "用药提醒",
+        body: "现在是 {{scheduled_at}} 的服药时间，服药后请确认。",
+        given: &["scheduled_at"],
+    },
+    Stock {
+        name: "care_reminder",
+        title: "随访提醒：{{step}}",
+        body: "您的随访「{{step}}」请于 {{due_on}} 前完成。",
+        given: &["step", "due_on"],
+    },
+    Stock {
+        name: "care_overdue_reminder",
+        title: "随访已逾期：{{step}}",
+        body: "您的随访「{{step}}」应于 {{due_on}} 前完成，请尽快联系我们。",
+        given: &["step", "due_on"],
+    },
+    alert("care_reading", "测量值预警（{{severity}}）"),
+    alert("care_overdue", "随访逾期（{{severity}}）"),
+    alert("care_lost", "患者失访（{{severity}}）"),
+    alert("care_step", "随访预警（{{severity}}）"),
+    alert("care_doses", "漏服预警（{{severity}}）"),
+    alert("care_device", "设备预警（{{severity}}）"),
+    Stock {
+        name: "tree_depth",
+        title: "分销层级预警",
+        body: "{{subject}} 的分销关系已达 {{depth}} 层，共 {{people}} 人，请核查。",
+        given: TREE,
+    },
+    Stock {
+        name: "tree_people",
+        title: "分销人数预警",
+        body: "{{subject}} 的分销关系已达 {{people}} 人，共 {{depth}} 层，请核查。",
+        given: TREE,
+    },
+    Stock {
+        name: "order_shipped",
+        title: "订单已发货",
+        body: "您的订单 {{order_id}} 已发货。",
+        given: &["order_id"],
+    },
 ];
+
+/// What the staff are told of an alert of chronic care.
+const fn alert(name: &'static str, title: &'static str) -> Stock {
+    Stock {
+        name, title, body: "{{subject}}：{{title}}（预警编号 {{alert_id}}）", given: ALERT
+    }
+}
+
+fn stock(name: &str) -> Option<&'static Stock> {
+    STOCK.iter().find(|stock| stock.name == name)
+}
 
 record! {
     /// A template that a tenant wrote.
@@ -77,10 +138,7 @@ pub(super) async fn rendered(
     .bind(name)
     .first(on)
     .await?;
-    let default = || {
-        let (_, title, body) = DEFAULTS.iter().find(|(default, ..)| *default == name)?;
-        Some(((*title).to_owned(), (*body).to_owned()))
-    };
+    let default = || stock(name).map(|stock| (stock.title.to_owned(), stock.body.to_owned()));
     let (title, body) = match own.or_else(default) {
         Some((title, body)) => (filled(&title, parameters)?, filled(&body, parameters)?),
         None => {
@@ -91,6 +149,11 @@ pub(super) async fn rendered(
     // Bounded, whatever the parameters are.
     let cut = |text: String, most| text.chars().take(most).collect::<String>();
     Ok((cut(title, TITLE_LENGTH_MAX), cut(body, BODY_LENGTH_MAX)))
+}
+
+/// The parameters that a text names.
+fn places(text: &str) -> impl Iterator<Item = &str> {
+    text.split("{{").skip(1).filter_map(|rest| rest.split_once("}}")).map(|(name, _)| name.trim())
 }
 
 /// A text with its parameters in their places.
@@ -135,6 +198,15 @@ async fn change(
     for text in [&new.title, &new.body] {
         if text.matches("{{").count() != text.matches("}}").count() {
             return Err(OperationalError::invalid("a place is written {{name}}"));
+        }
+        // What is told by itself must not be held up by a name that nobody gives.
+        let Some(stock) = stock(name) else { continue };
+        let wrong = places(text).find(|place| !stock.given.contains(place));
+        if let Some(place) = wrong {
+            return Err(OperationalError::invalid(format!(
+                "the template names \"{place}\"; what is given to \"{name}\" is {}",
+                stock.given.join(", ")
+            )));
         }
     }
     let there: Option<NotificationTemplate> = sql("select * from notification_template
@@ -250,9 +322,10 @@ mod tests {
 
     #[test]
     fn the_platforms_own_are_well_formed() {
-        for (name, title, body) in DEFAULTS {
+        for Stock { name, title, body, given } in STOCK {
+            let given = given.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
             for text in [title, body] {
-                assert_eq!(text.matches("{{").count(), text.matches("}}").count(), "{name}");
+                assert!(!filled(text, &given).unwrap().contains(['{', '}']), "{name}");
             }
         }
     }

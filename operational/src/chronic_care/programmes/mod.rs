@@ -423,7 +423,7 @@ async fn fire(
                 .execute(tx)
                 .await?;
             about.raise(tx, scope, AlertKind::Overdue, Severity::Warning, &step.title).await?;
-            about.tell(tx, scope, "care_overdue", &step.title).await?;
+            about.tell(tx, scope, "care_overdue_reminder", &step.title).await?;
             if let Some(to) = &step.on_overdue {
                 leave(tx, &moving.programme, at, StepOutcome::Overdue, None).await?;
                 return enter(tx, scope, moving, to, at).await;
