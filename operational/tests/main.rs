@@ -21,6 +21,7 @@ macro_rules! on_both {
 
 mod access;
 mod care_access;
+mod care_clients;
 mod chronic_care;
 mod configuration;
 mod distribution;

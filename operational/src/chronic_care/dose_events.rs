@@ -89,8 +89,10 @@ pub async fn record(
 ) -> Result<DoseEvent, OperationalError> {
     check_time("scheduled_at", Some(new.scheduled_at))?;
     check_time("taken_at", new.taken_at)?;
+    let patient_id = medication_plans::find(tx, scope.tenant_id, new.plan_id).await?.patient_id;
+    patients::lock_in_use(tx, scope, patient_id).await?;
+    // As it is now that nobody else can change it.
     let plan = medication_plans::find(tx, scope.tenant_id, new.plan_id).await?;
-    patients::lock_in_use(tx, scope, plan.patient_id).await?;
     if plan.status != PlanStatus::Active {
         return Err(OperationalError::conflict(format!(
             "medication_plan {} is {}",

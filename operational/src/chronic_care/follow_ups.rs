@@ -65,6 +65,10 @@ pub struct NewFollowUp {
     pub note: Option<String>,
     /// The programme whose step it answers.
     pub programme_id: Option<i64>,
+    /// Which visit of the programme that is, as it was read: when somebody else answered that one meanwhile,
+    /// this is refused instead of counting as the next. The present one when left out.
+    #[schema(minimum = 1)]
+    pub visit: Option<i64>,
     /// Answers to the form of the step, by field.
     #[serde(default)]
     pub answers: BTreeMap<String, Value>,
@@ -84,6 +88,7 @@ impl NewFollowUp {
             on_target: None,
             note: None,
             programme_id: None,
+            visit: None,
             answers: BTreeMap::new(),
         }
     }
@@ -168,7 +173,8 @@ fn on_target(
 ///
 /// # Errors
 /// `NotFound` for an unknown patient or programme; `Invalid` for values no device shows, half a pressure or
-/// answers that do not fit the form; `Conflict` when the programme has ended.
+/// answers that do not fit the form; `Conflict` when the programme has ended, or somebody else answered the
+/// visit.
 pub async fn record(
     tx: &mut WriteTransaction,
     scope: Scope,
@@ -195,9 +201,17 @@ pub async fn record(
             return Err(OperationalError::invalid("performed_at must not be in the future"));
         }
         Some(id) => Some(programmes::asked(tx, scope, &patient, id).await?),
-        None if new.answers.is_empty() => None,
-        None => return Err(OperationalError::invalid("answers go with a programme_id")),
+        None if new.answers.is_empty() && new.visit.is_none() => None,
+        None => return Err(OperationalError::invalid("answers and visit go with a programme_id")),
     };
+    if let (Some(visit), Some((programme, _))) = (new.visit, &asked)
+        && visit != programme.visit
+    {
+        return Err(OperationalError::conflict(format!(
+            "care_programme {} is at visit {}, not {visit}: read it again",
+            programme.programme_id, programme.visit
+        )));
+    }
     let mut follow_up = FollowUp {
         follow_up_id: tx.id::<FollowUp>(None).await?,
         tenant_id: scope.tenant_id,
