@@ -85,6 +85,7 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<Parts> {
         parts.start("simulator", |cancel| async move {
             let traffic = live::run(live, past, cancel.clone());
             if !begun {
+                backfill::introduce(&services, history, services.now()).await?;
                 return traffic.await;
             }
             let history = async {

@@ -30,4 +30,5 @@ mod recompute;
 mod replay;
 mod screen;
 mod services;
+mod tokens;
 mod upkeep;

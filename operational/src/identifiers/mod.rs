@@ -11,7 +11,7 @@
 pub(crate) mod master_keys;
 pub(crate) mod rotation;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -192,6 +192,7 @@ pub(crate) async fn keep(
     let keys = tx.master_keys()?;
     let mut known =
         person_keys(tx, &keys, scope.tenant_id, of.iter().map(|(person_id, _)| *person_id)).await?;
+    let had_some: HashSet<i64> = known.keys().copied().collect();
     let (mut new_keys, mut texts, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
     for (person_id, identifiers) in of {
         let checked = identifiers.checked()?;
@@ -230,7 +231,7 @@ pub(crate) async fn keep(
         .execute(tx)
         .await?;
     }
-    for (person_id, field, _) in &texts {
+    for (person_id, field, _) in texts.iter().filter(|(id, ..)| had_some.contains(id)) {
         for table in ["_identifier", "_identifier_token"] {
             sql(format!(
                 "delete from {table} where tenant_id = ?1 and person_id = ?2 and field = ?3"

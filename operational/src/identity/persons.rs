@@ -1,6 +1,8 @@
 //! People: each one `person_id`, the same in all services. Known by a phone number, which only one person
 //! of a tenant has; names and numbers are kept encrypted.
 
+use std::collections::HashSet;
+
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
-    database::{Connection, Micros, insert, record, sql},
+    database::{Connection, Micros, insert_missing, record, sql},
     http::{Answer, Caller, Command, ErrorBody, Failure, Id, List, Page, Params},
     identifiers::{self, Field, Identifiers},
 };
@@ -34,6 +36,10 @@ record! {
 #[derive(Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPerson {
+    /// Their id, where one is recorded; otherwise the next free one.
+    #[serde(skip_deserializing)]
+    #[schema(ignore)]
+    pub person_id: Option<i64>,
     /// Their name.
     #[schema(max_length = 200)]
     pub name: Option<String>,
@@ -63,7 +69,7 @@ pub struct KnownPerson {
     pub created_at: Micros,
 }
 
-/// Makes people known.
+/// Makes people known, and returns those that were not: one whose id is known is left as it is.
 ///
 /// # Errors
 /// `Invalid` for what is no name or number; `Conflict` when somebody has one of the numbers already.
@@ -79,27 +85,30 @@ pub async fn create_many(
             .first(tx)
             .await?;
     tenant.ok_or(OperationalError::not_found("tenant", scope.tenant_id))?;
-    let ids = tx.ids::<Person>(new.iter().map(|_| None)).await?;
+    let ids = tx.ids::<Person>(new.iter().map(|new| new.person_id)).await?;
     let person =
         |person_id| Person { person_id, tenant_id: scope.tenant_id, created_at: Micros(scope.now) };
-    let persons: Vec<Person> = ids.into_iter().map(person).collect();
-    insert(tx, &persons).await?;
-    for (person, new) in persons.iter().zip(new) {
-        if let Some(phone) = &new.phone
-            && by_phone(tx, scope.tenant_id, phone).await?.is_some()
-        {
+    let made = insert_missing(tx, ids.iter().copied().map(person).collect()).await?;
+    let made_ids: HashSet<i64> = made.iter().map(|person| person.person_id).collect();
+    let named: Vec<(i64, Identifiers)> = ids
+        .into_iter()
+        .zip(new)
+        .filter(|(id, new)| made_ids.contains(id) && (new.name.is_some() || new.phone.is_some()))
+        .map(|(id, new)| {
+            let (name, phone) = (new.name.clone(), new.phone.clone());
+            (id, Identifiers { name, phone, ..Identifiers::default() })
+        })
+        .collect();
+    let of: Vec<(i64, &Identifiers)> = named.iter().map(|(id, named)| (*id, named)).collect();
+    identifiers::keep(tx, scope, &of).await?;
+    let keys = tx.master_keys()?;
+    for phone in new.iter().filter_map(|new| new.phone.as_ref()) {
+        let have = identifiers::find(tx, &keys, scope.tenant_id, Field::Phone, phone).await?;
+        if have.len() > 1 {
             return Err(OperationalError::conflict("somebody has this phone number already"));
         }
-        if new.name.is_some() || new.phone.is_some() {
-            let named = Identifiers {
-                name: new.name.clone(),
-                phone: new.phone.clone(),
-                ..Identifiers::default()
-            };
-            identifiers::keep(tx, scope, &[(person.person_id, &named)]).await?;
-        }
     }
-    Ok(persons)
+    Ok(made)
 }
 
 /// Makes one person known.
@@ -113,17 +122,6 @@ pub async fn create(
 ) -> Result<Person, OperationalError> {
     let mut made = create_many(tx, scope, &[new]).await?;
     Ok(made.pop().expect("one was made of one"))
-}
-
-/// Who has a phone number.
-async fn by_phone(
-    tx: &mut WriteTransaction,
-    tenant_id: i64,
-    phone: &str,
-) -> Result<Option<i64>, OperationalError> {
-    let keys = tx.master_keys()?;
-    let found = identifiers::find(tx, &keys, tenant_id, Field::Phone, phone).await?;
-    Ok(found.first().copied())
 }
 
 /// That there is such a person.
@@ -305,7 +303,8 @@ pub(crate) async fn post_register(
             move |tx, scope, new| {
                 let hash = hash.clone();
                 Box::pin(async move {
-                    let person = NewPerson { name: new.name.clone(), phone: new.phone.clone() };
+                    let (name, phone) = (new.name.clone(), new.phone.clone());
+                    let person = NewPerson { name, phone, ..NewPerson::default() };
                     let person_id = create(tx, scope, person).await?.person_id;
                     let account = NewAccount {
                         person_id,

@@ -74,6 +74,7 @@ impl Channel for Log {
             person_id = what.person_id,
             template = what.template,
             title = what.title,
+            trace = what.traceparent.as_deref(),
             "a notification"
         );
         Ok(())

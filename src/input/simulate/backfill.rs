@@ -14,7 +14,10 @@ mod mall;
 use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medlake_operational::{Database, OperationalError, Scope, Services, WriteTransaction};
+use medlake_operational::{
+    Database, OperationalError, Scope, Services, WriteTransaction,
+    identity::persons::{self, NewPerson},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     DAY_MICROS, SHANGHAI_MICROS,
     behaviour::{Act, Model, Step},
+    catalogue,
     history::{Chunk, History},
+    people::Person,
 };
 
 /// What the progress of a history is noted under.
@@ -32,6 +37,8 @@ const ORDER_IDS: i64 = 20_000_000_000;
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// So many acts are one transaction, half a second's: who orders meanwhile waits for no more.
 const ACTS_AT_ONCE: usize = 2_000;
+/// People who become known in one transaction.
+const PEOPLE_AT_ONCE: usize = 400;
 
 /// How far a history is, to those who go on with its people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,6 +134,7 @@ pub(crate) async fn run(
         distribution::Distribution::open(services, &model, &mall.products, noted).await?;
     let mut care = care::Care::open(&model);
     stage.send_replace(Stage::Goods);
+    introduce(services, config, noted.from).await?;
     let done = [
         position(services.mall(), noted).await?,
         position(services.distribution(), noted).await?,
@@ -204,6 +212,38 @@ async fn begin(services: &Services, config: BackfillConfig) -> anyhow::Result<No
     tx.set_progress(NAME, &serde_json::to_string(&noted)?).await?;
     tx.commit().await?;
     Ok(noted)
+}
+
+/// Makes the simulated people known to identity by their own ids, as of a time (microseconds since 1970, UTC),
+/// unless they are known.
+///
+/// # Errors
+/// When the database fails, or somebody has one of their phone numbers.
+pub(crate) async fn introduce(
+    services: &Services,
+    of: BackfillConfig,
+    at: i64,
+) -> anyhow::Result<()> {
+    let BackfillConfig { seed, people, .. } = of;
+    let introduced = format!("{people} people of seed {seed}");
+    if services.identity().read().await?.progress(NAME).await?.as_ref() == Some(&introduced) {
+        return Ok(());
+    }
+    let new = |person: &Person| NewPerson {
+        person_id: Some(person.person_id),
+        name: Some(catalogue::patient_name(person.number())),
+        phone: person.patient.as_ref().map(|_| catalogue::phone(person.number())),
+    };
+    for people in Model::new(seed, people).population.people.chunks(PEOPLE_AT_ONCE) {
+        let mut tx = services.identity().begin(services.now()).await?;
+        let people: Vec<NewPerson> = people.iter().map(new).collect();
+        persons::create_many(&mut tx, Scope::at(at), &people).await?;
+        tx.commit().await?;
+    }
+    let mut tx = services.identity().begin(services.now()).await?;
+    tx.set_progress(NAME, &introduced).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 async fn noted(database: &Database) -> anyhow::Result<Option<Noted>> {

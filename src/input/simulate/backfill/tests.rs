@@ -34,6 +34,8 @@ async fn content(services: &Services) -> Vec<String> {
         (services.mall(), "select json_array(count(*), sum(person_id)) from visit"),
         (services.mall(), "select json_array(count(*), sum(product_id)) from page_view"),
         (services.mall(), "select json_array(count(*), sum(person_id)) from coupon_claim"),
+        (services.identity(), "select json_array(count(*), sum(person_id)) from person"),
+        (services.identity(), "select json_array(count(distinct token)) from _identifier_token"),
         (services.distribution(), "select json_array(count(*), sum(person_id)) from touch"),
         (
             services.distribution(),
