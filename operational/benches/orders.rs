@@ -54,9 +54,12 @@ impl Step {
     }
 }
 
+/// Each request has a key of its own, as an app sends it.
 async fn post(router: &Router, path: &str, body: &Value) -> anyhow::Result<Value> {
+    static KEYS: AtomicUsize = AtomicUsize::new(0);
     let request = Request::post(path)
         .header("content-type", "application/json")
+        .header("idempotency-key", KEYS.fetch_add(1, Ordering::Relaxed).to_string())
         .body(Body::from(body.to_string()))?;
     let answer = router.clone().oneshot(request).await?;
     let status = answer.status();
