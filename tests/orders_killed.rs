@@ -64,6 +64,7 @@ async fn buy(mut buyer: Client, done: Arc<AtomicBool>) -> usize {
     let mut random = StdRng::seed_from_u64(buyer.number);
     let person_id = 1 + buyer.number;
     let mut placed = 0;
+    let mut kept = Vec::new();
     while !done.load(Ordering::SeqCst) {
         if placed == 0 || random.random_range(0..4) == 0 {
             programme::follow(&mut buyer, person_id, &mut random).await;
@@ -92,22 +93,37 @@ async fn buy(mut buyer: Client, done: Arc<AtomicBool>) -> usize {
             let (status, answer) = buyer.post(&format!("{path}/{step}"), &json!({})).await;
             assert_eq!(status, 200, "{answer}");
         }
-        let line = &order["lines"][random.random_range(0..lines.len())]["order_line_id"];
-        let mut refund = match random.random_range(0..4) {
-            0 => json!({"reason": "r", "whole": true}),
-            1 => json!({"reason": "r", "lines": [{"order_line_id": line, "quantity": 1}]}),
-            2 => json!({"reason": "r", "lines": [{"order_line_id": line, "amount_fen": 7}]}),
-            _ => continue,
-        };
-        refund["cause"] = json!("quality");
-        let (status, asked) = buyer.post(&format!("{path}/refund-requests"), &refund).await;
-        assert_eq!(status, 201, "{asked}");
-        let refund = format!("/mall/refunds/{}", asked["refund_id"]);
-        let step = if random.random_range(0..3) == 0 { "reject" } else { "approve" };
-        buyer.post(&format!("{refund}/{step}"), &json!({"restock": true})).await;
-        buyer.post(&format!("{refund}/succeed"), &json!({})).await;
+        match random.random_range(0..4) {
+            0 if sent => kept.push(order),
+            0 => {}
+            _ => give_back(&mut buyer, &order, &mut random).await,
+        }
+        // Long after: what it earned may be free, and its points spent.
+        if !kept.is_empty() && random.random_range(0..4) == 0 {
+            let order = kept.swap_remove(random.random_range(0..kept.len()));
+            give_back(&mut buyer, &order, &mut random).await;
+        }
     }
     placed
+}
+
+/// Asks for all of an order back, for a unit or for an amount; it is granted or not.
+async fn give_back(buyer: &mut Client, order: &Value, random: &mut StdRng) {
+    let path = format!("/mall/orders/{}", order["order_id"]);
+    let lines = order["lines"].as_array().unwrap();
+    let line = &lines[random.random_range(0..lines.len())]["order_line_id"];
+    let mut refund = match random.random_range(0..3) {
+        0 => json!({"reason": "r", "whole": true}),
+        1 => json!({"reason": "r", "lines": [{"order_line_id": line, "quantity": 1}]}),
+        _ => json!({"reason": "r", "lines": [{"order_line_id": line, "amount_fen": 7}]}),
+    };
+    refund["cause"] = json!("quality");
+    let (status, asked) = buyer.post(&format!("{path}/refund-requests"), &refund).await;
+    assert_eq!(status, 201, "{asked}");
+    let refund = format!("/mall/refunds/{}", asked["refund_id"]);
+    let step = if random.random_range(0..3) == 0 { "reject" } else { "approve" };
+    buyer.post(&format!("{refund}/{step}"), &json!({"restock": true})).await;
+    buyer.post(&format!("{refund}/succeed"), &json!({})).await;
 }
 
 /// All rows of a list.

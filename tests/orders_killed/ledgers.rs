@@ -28,6 +28,7 @@ fn at_places(entries: &[Value], ends: [&str; 2], amount: &str) -> BTreeMap<Strin
 pub(super) async fn commissions_are_those_of(orders: &[Value], platform: &Platform) {
     let mut entered: BTreeMap<(i64, i64, i64), i64> = BTreeMap::new();
     let mut seen = BTreeSet::new();
+    let mut moves = BTreeSet::new();
     for promoter in 1..=PROMOTERS {
         let path = format!("/distribution/entries?beneficiary_id={promoter}");
         let entries = all(platform, &path, "entry_id").await;
@@ -41,6 +42,9 @@ pub(super) async fn commissions_are_those_of(orders: &[Value], platform: &Platfo
             let what = (fen(entry, "order_line_id"), promoter, fen(entry, "level"));
             let cause = ["event_type", "source_event_id"].map(|field| entry[field].to_string());
             assert!(seen.insert((what, cause)), "twice: {entry}");
+            moves.insert(
+                ["event_type", "to_account"].map(|field| entry[field].as_str().unwrap().to_owned()),
+            );
             if ["accrue", "reverse"].contains(&entry["event_type"].as_str().unwrap()) {
                 *entered.entry(what).or_insert(0) += fen(entry, "amount_fen");
             }
@@ -63,7 +67,10 @@ pub(super) async fn commissions_are_those_of(orders: &[Value], platform: &Platfo
     for all in [&mut entered, &mut earned] {
         all.retain(|_, amount| *amount != 0);
     }
-    assert!(!earned.is_empty());
+    for (event, account) in [("accrue", "frozen"), ("reverse", "frozen"), ("reverse", "available")]
+    {
+        assert!(moves.contains(&[event.to_owned(), account.to_owned()]), "{event}: {moves:?}");
+    }
     assert_eq!(entered, earned, "by line, beneficiary and level");
 }
 
@@ -114,7 +121,7 @@ pub(super) async fn points_are_those_of(orders: &[Value], platform: &Platform) {
         assert_eq!(earned.remove(&id).unwrap_or(0), rewarded, "{order}");
     }
     assert!(spent.is_empty() && earned.is_empty(), "of no order: {spent:?} {earned:?}");
-    for event in ["adjust", "spend", "give_back", "earn"] {
+    for event in ["adjust", "spend", "give_back", "earn", "take_back"] {
         assert!(events.contains(event), "{event}: {events:?}");
     }
 }
