@@ -1,6 +1,7 @@
 //! Wires the parts: all of them, or some beside others in another process.
 
 use std::{
+    collections::BTreeMap,
     future::IntoFuture as _,
     io::Write as _,
     path::{Path, PathBuf},
@@ -60,7 +61,8 @@ const PIPELINE_PATIENCE: Duration = Duration::from_secs(30);
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Services, traffic, ingest, lake, marts, doors, screen.
-pub(crate) async fn everything(config: Config) -> anyhow::Result<Parts> {
+pub(crate) async fn everything(mut config: Config) -> anyhow::Result<Parts> {
+    let channels = simulated_channels(&mut config)?;
     let committed = Arc::new(Notify::new());
     let services = open_services(&config, Arc::clone(&committed)).await?;
     let listen = bind(config.operational.listen, "operational.listen").await?;
@@ -75,7 +77,7 @@ pub(crate) async fn everything(config: Config) -> anyhow::Result<Parts> {
     start_doors(&mut parts, server, http, postgres);
     parts.start("pipeline", |cancel| conductor.run(cancel));
     parts.start("control", |cancel| control.run(cancel));
-    let simulated = simulated(&config, &services).await?;
+    let simulated = simulated(&config, &services, channels).await?;
     let begun = simulated.as_ref().is_some_and(|simulated| simulated.history.days > 0);
     let (stage, past) = watch::channel(if begun { Stage::Begun } else { Stage::Whole });
     let publishing =
@@ -482,16 +484,36 @@ struct Simulated {
     live: LiveConfig,
 }
 
+/// Secrets of payment channels that tell of simulated payments, beside those that are set.
+fn simulated_channels(config: &mut Config) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut channels = BTreeMap::new();
+    if config.simulate.enabled {
+        for channel in live::payment_channels() {
+            let secret = config.operational.payment_channels.add(channel)?;
+            channels.extend(secret.map(|secret| (channel.to_owned(), secret)));
+        }
+    }
+    Ok(channels)
+}
+
 /// The people of the history there is go on, whatever the settings say of others.
-async fn simulated(config: &Config, services: &Services) -> anyhow::Result<Option<Simulated>> {
+async fn simulated(
+    config: &Config,
+    services: &Services,
+    channels: BTreeMap<String, String>,
+) -> anyhow::Result<Option<Simulated>> {
     if !config.simulate.enabled {
         return Ok(None);
     }
     let SimulateSettings { seed, people, history_days, .. } = config.simulate;
     let wanted = BackfillConfig { seed, people, days: history_days };
     let history = backfill::of(services).await?.unwrap_or(wanted);
-    let mut live =
-        LiveConfig { seed: history.seed, people: history.people, ..traffic(config, None) };
+    let mut live = LiveConfig {
+        seed: history.seed,
+        people: history.people,
+        channels,
+        ..traffic(config, None)
+    };
     if config.operational.access == Access::Tokens && live.access.is_none() {
         live.access = Some(own_client(services).await?);
     }
@@ -528,6 +550,7 @@ fn traffic(config: &Config, services: Option<String>) -> LiveConfig {
         seed: config.simulate.seed,
         people: config.simulate.people,
         access: config.simulate.client.clone(),
+        channels: BTreeMap::new(),
     }
 }
 

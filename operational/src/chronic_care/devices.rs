@@ -128,64 +128,64 @@ pub(crate) struct NewAssignment {
 }
 
 /// A reading in the memory of a device.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct DeviceReading {
+pub struct DeviceReading {
     /// What its clock said, in microseconds since 1970 (UTC).
-    measured_at: i64,
+    pub measured_at: i64,
     /// Of a blood pressure monitor.
-    systolic_mmhg: Option<i64>,
+    pub systolic_mmhg: Option<i64>,
     /// Of a blood pressure monitor.
-    diastolic_mmhg: Option<i64>,
+    pub diastolic_mmhg: Option<i64>,
     /// Of a blood pressure monitor, instead of `systolic_mmhg`.
-    systolic_kpa: Option<f64>,
+    pub systolic_kpa: Option<f64>,
     /// Of a blood pressure monitor, instead of `diastolic_mmhg`.
-    diastolic_kpa: Option<f64>,
+    pub diastolic_kpa: Option<f64>,
     /// Heart beats a minute, perhaps of a blood pressure monitor.
-    pulse_per_min: Option<i64>,
+    pub pulse_per_min: Option<i64>,
     /// Of a glucose meter: micromol per litre, a thousandth of a mmol/L.
-    glucose_umol_per_l: Option<i64>,
+    pub glucose_umol_per_l: Option<i64>,
     /// Of a glucose meter, instead of `glucose_umol_per_l`.
-    glucose_mmol_per_l: Option<f64>,
+    pub glucose_mmol_per_l: Option<f64>,
     /// Of a glucose meter, instead of `glucose_umol_per_l`; divided by 18.016.
-    glucose_mg_per_dl: Option<f64>,
+    pub glucose_mg_per_dl: Option<f64>,
     /// Perhaps of a glucose meter.
-    meal: Option<Meal>,
+    pub meal: Option<Meal>,
 }
 
 /// Readings of a device.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Upload {
+pub struct Upload {
     /// What the clock of the device says now: by how much it is off corrects the times.
-    device_now: Option<i64>,
+    pub device_now: Option<i64>,
     /// The readings, in any order; the same one may come again.
     #[schema(max_items = 1000)]
-    readings: Vec<DeviceReading>,
+    pub readings: Vec<DeviceReading>,
 }
 
 /// A reading that was not taken in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct RefusedReading {
+pub struct RefusedReading {
     /// Its place in the upload, from 0.
-    position: usize,
+    pub position: usize,
     /// Why.
-    message: String,
+    pub message: String,
 }
 
 /// What became of an upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct Uploaded {
+pub struct Uploaded {
     /// Readings that are new.
-    recorded: u64,
+    pub recorded: u64,
     /// Of them, those that cannot be right.
-    suspect: u64,
+    pub suspect: u64,
     /// Readings that were there already.
-    duplicates: u64,
+    pub duplicates: u64,
     /// By how much the clock was corrected.
-    clock_offset_seconds: Option<i64>,
+    pub clock_offset_seconds: Option<i64>,
     /// Readings that were not taken in; the others were.
-    refused: Vec<RefusedReading>,
+    pub refused: Vec<RefusedReading>,
 }
 
 /// Registers a device.
@@ -258,8 +258,26 @@ async fn with_whom(
     }
 }
 
+/// The devices that a patient has, by their ids.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_patient(
+    on: &mut Connection,
+    patient_id: i64,
+) -> Result<Vec<Device>, OperationalError> {
+    sql("select d.* from device d join device_assignment a on a.device_id = d.device_id
+         where a.patient_id = ?1 and a.returned_at is null order by d.device_id limit 1000")
+    .bind(patient_id)
+    .all(on)
+    .await
+}
+
 /// Gives a device to a patient.
-async fn assign(
+///
+/// # Errors
+/// `NotFound` for an unknown device or patient; `Conflict` when the device is not used, or with somebody.
+pub async fn assign(
     tx: &mut WriteTransaction,
     scope: Scope,
     device_id: i64,
@@ -344,8 +362,13 @@ async fn own(
     Ok(with)
 }
 
-/// Takes in the readings of a device, each for the patient who had it when it was measured.
-async fn upload(
+/// Takes in the readings of a device, each for the patient who had it when it was measured. Readings that
+/// cannot be taken in are told of in the answer.
+///
+/// # Errors
+/// `Invalid` without readings or with too many, `NotFound` for an unknown device, `Conflict` for one that is
+/// retired.
+pub async fn upload(
     tx: &mut WriteTransaction,
     scope: Scope,
     device_id: i64,

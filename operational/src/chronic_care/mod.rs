@@ -16,7 +16,7 @@ pub mod privacy;
 pub mod programmes;
 pub mod readings;
 pub mod slots;
-pub(crate) mod sweeps;
+pub mod sweeps;
 pub mod templates;
 
 use axum::Router;

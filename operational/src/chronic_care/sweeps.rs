@@ -7,20 +7,35 @@
 use futures::future::BoxFuture;
 
 use super::{devices, privacy, programmes, slots};
-use crate::{OperationalError, Services, WriteTransaction, database::ATTEMPTS};
+use crate::{
+    OperationalError, Services, WriteTransaction, calendar::DAY_MICROS, database::ATTEMPTS,
+};
 
 /// Does some of what is due at a time (microseconds since 1970, UTC), and says how much.
 type Sweep =
     for<'a> fn(&'a mut WriteTransaction, i64) -> BoxFuture<'a, Result<u64, OperationalError>>;
 
 const SWEEPS: &[(&str, Sweep)] = &[
-    ("steps", |tx, now| Box::pin(programmes::sweep(tx, now))),
+    ("steps", |tx, now| Box::pin(programmes::sweep(tx, now, now - DAY_MICROS))),
     ("slots ahead", |tx, now| Box::pin(slots::extend(tx, now))),
     ("reminders", |tx, now| Box::pin(slots::remind(tx, now))),
     ("missed doses", |tx, now| Box::pin(slots::miss(tx, now))),
     ("devices", |tx, now| Box::pin(devices::sweep(tx, now))),
     ("erasures", |tx, now| Box::pin(privacy::sweep(tx, now))),
 ];
+
+/// Does in the caller's transaction what was due by a time in the past (microseconds since 1970, UTC), so
+/// that a past can be recorded. Patients are not reminded of it; alerts are raised.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_past(tx: &mut WriteTransaction, at: i64) -> Result<(), OperationalError> {
+    while programmes::sweep(tx, at, i64::MAX).await? > 0 {}
+    while slots::extend(tx, at).await? > 0 {}
+    while slots::miss(tx, at).await? > 0 {}
+    while devices::sweep(tx, at).await? > 0 {}
+    Ok(())
+}
 
 /// Does all that is due now; gives how much that was. A sweep that fails holds up no other.
 ///

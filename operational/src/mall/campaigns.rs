@@ -122,7 +122,7 @@ pub struct CampaignDetail {
 }
 
 /// A campaign to be added.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCampaign {
     /// Its name.
@@ -162,7 +162,7 @@ pub struct NewCampaign {
 }
 
 /// A tier of a campaign to be added.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTier {
     /// What the lines it is for must come to.
@@ -181,7 +181,7 @@ pub struct NewTier {
 }
 
 /// What a campaign to be added is for.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewItem {
     /// The product.

@@ -9,7 +9,7 @@ pub mod coupons;
 mod limits;
 pub mod order_states;
 pub mod orders;
-mod payment_notifications;
+pub mod payment_notifications;
 pub mod payments;
 pub mod pharmacies;
 pub mod points;

@@ -109,6 +109,14 @@ impl Acknowledged {
     }
 }
 
+/// What a channel signs a notification with that is sent at a time (seconds since 1970, UTC): the header
+/// `Payment-Signature`.
+#[must_use]
+pub fn signature(secret: &str, sent: i64, body: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    hex::encode(hmac::sign(&key, format!("{sent}.{body}").as_bytes()))
+}
+
 /// Reads a notification and checks who sent it and when.
 fn read(
     services: &Services,

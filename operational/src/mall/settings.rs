@@ -1,4 +1,4 @@
-use crate::names::is_name;
+use crate::{OperationalError, identity::secrets, names::is_name};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 /// What the mall of this process knows beside the settings of its tenants.
@@ -20,6 +20,20 @@ impl PaymentChannels {
     /// The secret of a channel.
     pub(super) fn secret(&self, channel: &str) -> Option<&[u8]> {
         self.0.get(channel).map(String::as_bytes)
+    }
+
+    /// Adds a channel with a secret that nobody can guess, for as long as this process runs; gives the
+    /// secret, or none if there is a channel of this name.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn add(&mut self, channel: &str) -> Result<Option<String>, OperationalError> {
+        if self.0.contains_key(channel) {
+            return Ok(None);
+        }
+        let secret = secrets::token()?;
+        self.0.insert(channel.to_owned(), secret.clone());
+        Ok(Some(secret))
     }
 }
 

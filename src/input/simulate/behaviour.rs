@@ -1,33 +1,41 @@
 //! What people do, as acts at times: pure draws, carried out elsewhere. The order of the draws is
 //! part of a history's identity: it must not depend on what the services answer.
 
+use std::collections::BTreeMap;
+
 use chrono::NaiveDate;
 use medlake_operational::{
-    chronic_care::{follow_ups::Method, patients::Condition, readings::ReadingKind},
+    chronic_care::{follow_ups::Method, patients::Condition},
     mall::{orders::Channel, refunds::RefundCause},
 };
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
+use serde_json::{Value, json};
 
 use super::{
     DAY_MICROS, HOUR_MICROS,
     catalogue::{self, COUPONS, PHARMACIES},
+    home::Reading,
     law::{self, Weighted},
-    people::{Patient, Person, Population},
+    people::{Habit, Patient, Person, Population},
+    promotions::Promotion,
 };
 
 /// The chance that a visit to the mall ends with an order.
 pub(super) const ORDERS: f64 = 0.2;
+/// The chance that a visit without one leaves something in the cart.
+pub(super) const LEFT_IN_CART: f64 = 0.1;
+/// The chance that a visit was brought by the promotion that is on.
+pub(super) const BROUGHT_BY_CAMPAIGN: f64 = 0.3;
 const LINES_MAX: u64 = 20;
 /// After which time an order that is not paid is given up, in seconds.
 const UNPAID_SECONDS: f64 = 1_800.0;
 /// The longest return window of a line.
 const RETURNS_DAYS: i64 = 7;
-/// The chance that a device shows what cannot be.
-const FAULTS: f64 = 0.01;
 
 const CHANNELS: [(Channel, u32); 4] =
     [(Channel::App, 45), (Channel::MiniProgram, 35), (Channel::H5, 12), (Channel::Pharmacy, 8)];
-const PAYMENT_METHODS: [(&str, u32); 3] = [("wechat_pay", 60), ("alipay", 32), ("bank_card", 8)];
+pub(super) const PAYMENT_METHODS: [(&str, u32); 3] =
+    [("wechat_pay", 60), ("alipay", 32), ("bank_card", 8)];
 const FOLLOW_UP_METHODS: [(Method, u32); 3] =
     [(Method::Visit, 40), (Method::Phone, 35), (Method::Online, 25)];
 
@@ -76,6 +84,20 @@ pub(super) enum Act {
     },
     /// Comes to the mall and looks at pages.
     Visit(Visit),
+    /// Leaves something in the cart.
+    Leave {
+        pharmacy: usize,
+        product: usize,
+        quantity: i64,
+    },
+    /// Goods come in at a pharmacy.
+    Deliver {
+        pharmacy: usize,
+        product: usize,
+        units: i64,
+    },
+    /// The mall makes an offer.
+    Promote(Promotion),
     /// Takes a coupon that has to be claimed.
     Claim {
         coupon: usize,
@@ -147,6 +169,8 @@ pub(super) enum RefundPart {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Visit {
     pub(super) channel: Channel,
+    /// The campaign that brought it.
+    pub(super) campaign: Option<&'static str>,
     /// When, and the product, on a page of one.
     pub(super) pages: Vec<(i64, Option<usize>)>,
 }
@@ -164,21 +188,14 @@ pub(super) struct Basket {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Reading {
-    pub(super) kind: ReadingKind,
-    pub(super) systolic_mmhg: Option<i64>,
-    pub(super) diastolic_mmhg: Option<i64>,
-    pub(super) pulse_per_min: Option<i64>,
-    pub(super) glucose_umol_per_l: Option<i64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct FollowUp {
     pub(super) method: Method,
     pub(super) systolic_mmhg: i64,
     pub(super) diastolic_mmhg: i64,
     pub(super) fasting_glucose_umol_per_l: Option<i64>,
     pub(super) on_target: Option<bool>,
+    /// How they take their medicine, in the words of the forms.
+    pub(super) adherence: &'static str,
 }
 
 /// The people and what they choose among.
@@ -220,9 +237,15 @@ impl Model {
             let product = self.shelf.draw(random);
             pages.push((last, random.random_bool(0.8).then_some(product)));
         }
-        let mut acts = vec![(at, Act::Visit(Visit { channel: choose(&CHANNELS, random), pages }))];
+        let channel = choose(&CHANNELS, random);
+        let brought = random.random_bool(BROUGHT_BY_CAMPAIGN);
+        let campaign = Promotion::at(at).filter(|_| brought).map(Promotion::code);
+        let mut acts = vec![(at, Act::Visit(Visit { channel, campaign, pages }))];
         if random.random_bool(ORDERS) {
             acts.extend(self.purchase(person, last, pace, random));
+        } else if random.random_bool(LEFT_IN_CART) {
+            let (pharmacy, product) = (self.shops.draw(random), self.shelf.draw(random));
+            acts.push((last, Act::Leave { pharmacy, product, quantity: quantity(random) }));
         }
         acts
     }
@@ -245,7 +268,7 @@ impl Model {
                 lines.push((product, quantity));
             }
         }
-        let basket = self.basket(traits, lines, random);
+        let basket = self.basket(traits, lines, at, random);
         let mut acts = placed(&basket, at);
         match random.random_range(0..100) {
             0..88 => acts.extend(self.paid(&basket, at, pace, random)),
@@ -274,17 +297,24 @@ impl Model {
         if random.random_bool(0.3) && more != patient.medicine {
             lines.push((more, quantity(random)));
         }
-        let basket = self.basket(traits, lines, random);
+        let basket = self.basket(traits, lines, at, random);
         let mut acts = placed(&basket, at);
         acts.extend(self.paid(&basket, at, pace, random));
         acts
     }
 
-    fn basket(&self, traits: &Person, lines: Vec<(usize, i64)>, random: &mut StdRng) -> Basket {
+    fn basket(
+        &self,
+        traits: &Person,
+        lines: Vec<(usize, i64)>,
+        at: i64,
+        random: &mut StdRng,
+    ) -> Basket {
         let coupon = random
             .random_bool(traits.thrift)
             .then(|| random.random_range(0..COUPONS.len()))
-            .filter(|coupon| COUPONS[*coupon].applies(&lines));
+            // What a promotion takes off may leave too little for a coupon.
+            .filter(|coupon| COUPONS[*coupon].applies(&lines) && Promotion::at(at).is_none());
         Basket {
             pharmacy: self.shops.draw(random),
             channel: choose(&CHANNELS, random),
@@ -366,46 +396,41 @@ pub(super) fn dose(
     Act::Dose { scheduled_at, taken_at }
 }
 
-/// What a device at home shows.
-pub(super) fn measure(patient: &Patient, at: i64, random: &mut StdRng) -> Act {
-    let fault = random.random_bool(FAULTS);
-    let glucose = patient.condition == Condition::Diabetes && random.random_bool(0.7);
-    Act::Measure(if glucose {
-        // A strip that has gone off shows next to nothing.
-        let shown = if fault { 300 } else { patient.glucose(random) };
-        Reading {
-            kind: ReadingKind::Glucose,
-            systolic_mmhg: None,
-            diastolic_mmhg: None,
-            pulse_per_min: None,
-            glucose_umol_per_l: Some(shown),
-        }
-    } else {
-        let (systolic, diastolic) = patient.pressure(at, random);
-        // A cuff that was put on wrongly gives the pressures the wrong way round.
-        let (upper, lower) = if fault { (diastolic, systolic) } else { (systolic, diastolic) };
-        Reading {
-            kind: ReadingKind::BloodPressure,
-            systolic_mmhg: Some(upper),
-            diastolic_mmhg: Some(lower),
-            pulse_per_min: Some(law::whole_normal(74.0, 8.0, 40..=180, random)),
-            glucose_umol_per_l: None,
-        }
-    })
-}
-
 /// What a follow-up finds.
-pub(super) fn follow_up(patient: &Patient, at: i64, random: &mut StdRng) -> Act {
+pub(super) fn follow_up(patient: &Patient, at: i64, random: &mut StdRng) -> FollowUp {
     let (systolic_mmhg, diastolic_mmhg) = patient.pressure(at, random);
     let glucose = patient.glucose(random);
-    Act::FollowUp(FollowUp {
+    FollowUp {
         method: choose(&FOLLOW_UP_METHODS, random),
         systolic_mmhg,
         diastolic_mmhg,
         fasting_glucose_umol_per_l: (patient.condition == Condition::Diabetes).then_some(glucose),
         // No value says it of other conditions; the doctor does.
         on_target: (patient.condition == Condition::Other).then(|| random.random_bool(0.65)),
-    })
+        adherence: match patient.habit {
+            Habit::Steady | Habit::Early => "规律",
+            Habit::Late | Habit::Gaps | Habit::Stops => "间断",
+        },
+    }
+}
+
+impl FollowUp {
+    /// Whether a value is out of control, which calls for the next one within two weeks.
+    pub(super) fn is_out_of_control(&self, condition: Condition) -> bool {
+        match condition {
+            Condition::Hypertension => self.systolic_mmhg >= 140 || self.diastolic_mmhg >= 90,
+            Condition::Diabetes => self.fasting_glucose_umol_per_l >= Some(7_000),
+            Condition::Other => false,
+        }
+    }
+
+    /// Answers to the form of a step of a programme, beside its values; the first one of high blood
+    /// pressure does not ask for how medicine is taken.
+    pub(super) fn answers(&self, step: &str) -> BTreeMap<String, Value> {
+        let adherence =
+            (step != "assessment").then(|| ("adherence".to_owned(), json!(self.adherence)));
+        adherence.into_iter().collect()
+    }
 }
 
 fn choose<T: Copy>(weighted: &[(T, u32)], random: &mut StdRng) -> T {

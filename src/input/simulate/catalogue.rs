@@ -2,6 +2,10 @@
 //! and rules are made up.
 
 use medlake_operational::{
+    chronic_care::{
+        consents::{NewConsent, Purpose},
+        devices::{DeviceKind, NewDevice},
+    },
     distribution::rules::NewRule,
     mall::{
         coupons::{CouponKind, Funder, NewCoupon},
@@ -12,6 +16,7 @@ use medlake_operational::{
 };
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
+use super::people::Consents;
 use crate::input::recording::PROVINCES;
 
 pub(super) const PHARMACIES: u32 = 62;
@@ -97,6 +102,11 @@ pub(super) const PRODUCTS: [Medicine; 40] = [
 ];
 
 impl Medicine {
+    /// Whether each pharmacy counts what it has of it; others send for what is bought.
+    pub(super) fn is_counted(&self) -> bool {
+        self.category == "医疗器械"
+    }
+
     fn new_product(&self) -> NewProduct {
         // Medicines go back for their quality only; the rest within seven days.
         let medicine = matches!(self.kind, ProductKind::Rx | ProductKind::Otc);
@@ -106,6 +116,7 @@ impl Medicine {
             drug_code: self.drug.map(|(code, ..)| code.to_owned()),
             drug_class: self.drug.map(|(_, class, _)| class.to_owned()),
             days_supply_per_unit: self.drug.map(|(.., days)| days),
+            tracks_stock: self.is_counted(),
             ..NewProduct::new(self.name, self.kind, self.category, self.price_fen, return_policy)
         }
     }
@@ -246,6 +257,34 @@ pub(super) fn reason(cause: RefundCause) -> &'static str {
 
 pub(super) fn patient_name(number: i64) -> String {
     format!("顾客 {number:05}")
+}
+
+/// A device at home of the patient of this number.
+pub(super) fn device(kind: DeviceKind, number: i64) -> NewDevice {
+    let model = match kind {
+        DeviceKind::BloodPressureMonitor => "simulated monitor",
+        DeviceKind::GlucoseMeter => "simulated meter",
+    };
+    NewDevice { kind, model: model.to_owned(), serial: format!("S{number:08}"), valid_to: None }
+}
+
+/// How many units of a counted product a pharmacy has when it opens; what is shipped comes in again.
+pub(super) fn stock_units(people: usize) -> i64 {
+    40 + i64::try_from(people / 500).unwrap_or(0)
+}
+
+/// What a patient agrees to: care always, the rest or not.
+pub(super) fn consents(given: Consents) -> Vec<NewConsent> {
+    let consent = |purpose| NewConsent {
+        purpose,
+        sensitive_data: purpose == Purpose::Care,
+        text_version: "simulated-1".to_owned(),
+        given_at: None,
+    };
+    let mut consents = vec![consent(Purpose::Care)];
+    consents.extend(given.analytics.then(|| consent(Purpose::Analytics)));
+    consents.extend(given.marketing.then(|| consent(Purpose::Marketing)));
+    consents
 }
 
 pub(super) fn phone(number: i64) -> String {

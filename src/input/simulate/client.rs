@@ -47,6 +47,11 @@ impl Refused {
         self.status == StatusCode::CONFLICT.as_u16()
     }
 
+    /// A pharmacy has too little of something that is counted.
+    pub(super) fn is_out_of_stock(&self) -> bool {
+        self.is_conflict() && self.message.contains("units left of variant")
+    }
+
     pub(super) fn is_not_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND.as_u16()
     }
@@ -94,6 +99,25 @@ impl Client {
     pub(super) async fn post(&self, path: &str, key: &str, body: &Value) -> Result<Value, Refused> {
         self.send(|| {
             self.http.post(format!("{}{path}", self.base)).header("idempotency-key", key).json(body)
+        })
+        .await
+    }
+
+    /// A payment channel's notification, sent at `sent` (seconds since 1970, UTC).
+    pub(super) async fn notify(
+        &self,
+        path: &str,
+        sent: i64,
+        signature: &str,
+        body: &str,
+    ) -> Result<Value, Refused> {
+        self.send(|| {
+            self.http
+                .post(format!("{}{path}", self.base))
+                .header("payment-timestamp", sent)
+                .header("payment-signature", signature)
+                .header("content-type", "application/json")
+                .body(body.to_owned())
         })
         .await
     }

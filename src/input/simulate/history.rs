@@ -9,7 +9,9 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::{
     DAY_MICROS, HOUR_MICROS, SHANGHAI_MICROS,
     behaviour::{self, Act, Model, Pace, Step},
-    law,
+    catalogue::{self, PHARMACIES, PRODUCTS},
+    home, law,
+    promotions::Promotion,
 };
 
 /// Visits to the mall of one person on an average day.
@@ -23,8 +25,23 @@ const REFILLS_IN_THE_MALL: f64 = 0.75;
 pub(super) const KNOWN_AFTER_MICROS: i64 = 2 * HOUR_MICROS;
 /// The chance that somebody who was referred comes by the link again.
 const FOLLOWS_AGAIN: f64 = 0.15;
+/// The first follow-up, and each after a value that is out of control, comes within so many days.
+const FIRST_FOLLOW_UP_DAYS: i64 = 7;
+const FOLLOW_UP_SOON_DAYS: std::ops::RangeInclusive<i64> = 10..=16;
 const FOLLOW_UP_EVERY_DAYS: i64 = 90;
 const FOLLOW_UP_AGAIN_AFTER_DAYS: i64 = 30;
+/// The chance that a dose of which somebody was reminded is confirmed only hours later, when it counts as
+/// missed by the clock, and that it is confirmed twice.
+const CONFIRMED_LATE: f64 = 0.05;
+const CONFIRMED_TWICE: f64 = 0.03;
+const CONFIRMED_LATE_MICROS: i64 = 6 * HOUR_MICROS;
+/// When what a pharmacy shipped the day before comes in.
+const DELIVERED_AT_HOUR: i64 = 6;
+
+/// The products whose stock is counted.
+fn counted() -> impl Iterator<Item = usize> {
+    (0..PRODUCTS.len()).filter(|product| PRODUCTS[*product].is_counted())
+}
 
 /// The acts of a day, in order; ends when the history does.
 #[derive(Debug)]
@@ -42,6 +59,8 @@ pub(super) struct History {
     /// Who has been to the mall before, and to whom they are bound since.
     known: Vec<Option<Option<usize>>>,
     orders: i64,
+    /// Units that each pharmacy ships of counted products, by the day.
+    shipped: BTreeMap<i64, BTreeMap<(usize, usize), i64>>,
 }
 
 /// What happens until a time, from where the one before it ended.
@@ -105,7 +124,7 @@ impl History {
                     refill_on: Some(enrolled_on),
                     supplied_until: enrolled_on,
                     stops_on: patient.habit.stops_after_days(&mut random).map(|d| enrolled_on + d),
-                    follow_up_on: enrolled_on + random.random_range(20..FOLLOW_UP_EVERY_DAYS),
+                    follow_up_on: enrolled_on + random.random_range(1..=FIRST_FOLLOW_UP_DAYS),
                     random,
                 }
             })
@@ -121,7 +140,12 @@ impl History {
         joined_at.sort_unstable();
         let known = vec![None; model.population.people.len()];
         let pending = BTreeMap::new();
-        Self { model, from, until, day: 0, pending, courses, joined_at, known, orders: 0 }
+        // A pharmacy opens with a stock, which is as if it had shipped that much the day before.
+        let units = catalogue::stock_units(model.population.people.len());
+        let opening = (0..PHARMACIES as usize)
+            .flat_map(|pharmacy| counted().map(move |product| ((pharmacy, product), units)));
+        let shipped = BTreeMap::from([(-1, opening.collect())]);
+        Self { model, from, until, day: 0, pending, courses, joined_at, known, orders: 0, shipped }
     }
 
     fn midnight(&self, day: i64) -> i64 {
@@ -135,18 +159,59 @@ impl History {
     }
 
     fn put(&mut self, person: usize, order: i64, at: i64, act: Act) {
-        let day = ((at - self.from) / DAY_MICROS).max(self.day);
+        let day = self.day_of(at);
         self.pending.entry(day).or_default().push(Step { at, person, order, act });
+    }
+
+    fn day_of(&self, at: i64) -> i64 {
+        ((at - self.from) / DAY_MICROS).max(self.day)
+    }
+
+    /// Notes what the order among these acts takes from a counted stock, and when.
+    fn note_shipped(&mut self, acts: &[(i64, Act)]) {
+        let placed = acts.iter().find_map(|(_, act)| match act {
+            Act::Place(basket) => Some(basket),
+            _ => None,
+        });
+        let shipped = acts.iter().find(|(_, act)| matches!(act, Act::Ship));
+        let Some((basket, (at, _))) = placed.zip(shipped) else { return };
+        let day = self.day_of(*at);
+        let of_day = self.shipped.entry(day).or_default();
+        for (product, quantity) in &basket.lines {
+            if PRODUCTS[*product].is_counted() {
+                *of_day.entry((basket.pharmacy, *product)).or_default() += quantity;
+            }
+        }
+    }
+
+    /// What pharmacies shipped the day before comes in again in the morning.
+    fn goods_come(&mut self) {
+        let hour = if self.day == 0 { 0 } else { DELIVERED_AT_HOUR };
+        let at = self.midnight(self.day) + hour * HOUR_MICROS;
+        for ((pharmacy, product), units) in self.shipped.remove(&(self.day - 1)).unwrap_or_default()
+        {
+            self.put(0, 0, at, Act::Deliver { pharmacy, product, units });
+        }
+    }
+
+    fn mall_promotes(&mut self) {
+        let midnight = self.midnight(self.day);
+        if let Some(promotion) = Promotion::of_day(midnight)
+            && (self.day == 0 || promotion.starts_at >= midnight)
+        {
+            self.put(0, 0, promotion.starts_at.max(midnight), Act::Promote(promotion));
+        }
     }
 
     /// Puts the acts of a visit or an order, which gets the next number if there is one.
     fn put_all(&mut self, person: usize, acts: Vec<(i64, Act)>) {
+        self.note_shipped(&acts);
         if acts.iter().any(|(_, act)| matches!(act, Act::Place(_))) {
             self.orders += 1;
         }
         for (at, mut act) in acts {
-            let order =
-                if matches!(act, Act::Visit(_) | Act::Claim { .. }) { 0 } else { self.orders };
+            let of_none = matches!(act, Act::Visit(_) | Act::Claim { .. } | Act::Leave { .. });
+            let order = if of_none { 0 } else { self.orders };
             if let Act::Place(basket) = &mut act {
                 basket.promoter = self.known[person].flatten();
             }
@@ -235,28 +300,44 @@ impl History {
             day < course.supplied_until && course.stops_on.is_none_or(|stops| day < stops);
         for scheduled_at in patient.reminders(midnight) {
             let dose = behaviour::dose(patient, scheduled_at, at_hand, random);
-            if scheduled_at > enrolled_at {
-                self.put(person, 0, scheduled_at + KNOWN_AFTER_MICROS, dose);
+            let (late, twice) =
+                (random.random_bool(CONFIRMED_LATE), random.random_bool(CONFIRMED_TWICE));
+            if scheduled_at <= enrolled_at {
+                continue;
             }
+            let confirmed = patient.reminded && matches!(dose, Act::Dose { taken_at: Some(_), .. });
+            let after = match confirmed && late {
+                true => CONFIRMED_LATE_MICROS,
+                false => KNOWN_AFTER_MICROS,
+            };
+            if confirmed && twice {
+                self.put(person, 0, scheduled_at + after + HOUR_MICROS / 60, dose.clone());
+            }
+            self.put(person, 0, scheduled_at + after, dose);
         }
-        for _ in 0..law::poisson(patient.readings_per_day, random) {
+        let per_day = patient.kit.map_or(0.0, |kit| kit.readings_per_day);
+        for _ in 0..law::poisson(per_day, random) {
             // In the morning or in the evening.
             let hour = if random.random_bool(0.6) { 7 } else { 19 };
             let at = midnight + hour * HOUR_MICROS + random.random_range(0..2 * HOUR_MICROS);
-            let reading = behaviour::measure(patient, at, random);
+            let (after, reading) = home::measure(patient, at, random);
             if at > enrolled_at {
-                self.put(person, 0, at, reading);
+                self.put(person, 0, at + after, reading);
             }
         }
         if course.follow_up_on == day {
             let kept = random.random_bool(if patient.diligence >= 0.75 { 0.92 } else { 0.65 });
+            let again = if kept { FOLLOW_UP_EVERY_DAYS } else { FOLLOW_UP_AGAIN_AFTER_DAYS };
+            let mut next = again + random.random_range(-7..=7);
             if kept {
                 let at = midnight + random.random_range(8 * HOUR_MICROS..17 * HOUR_MICROS);
                 let found = behaviour::follow_up(patient, at, random);
-                self.put(person, 0, at, found);
+                if found.is_out_of_control(patient.condition) {
+                    next = random.random_range(FOLLOW_UP_SOON_DAYS);
+                }
+                self.put(person, 0, at, Act::FollowUp(found));
             }
-            let again = if kept { FOLLOW_UP_EVERY_DAYS } else { FOLLOW_UP_AGAIN_AFTER_DAYS };
-            course.follow_up_on = day + again + random.random_range(-7..=7);
+            course.follow_up_on = day + next;
         }
     }
 }
@@ -268,6 +349,8 @@ impl Iterator for History {
         if self.midnight(self.day) >= self.until {
             return None;
         }
+        self.goods_come();
+        self.mall_promotes();
         self.distributors_join();
         self.people_visit();
         self.patients_live();

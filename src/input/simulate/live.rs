@@ -4,6 +4,7 @@ mod people;
 mod session;
 
 use std::{
+    collections::BTreeMap,
     pin::pin,
     sync::{
         Arc,
@@ -41,6 +42,13 @@ const SESSIONS_MAX: usize = 10_000;
 /// Arrivals that are later than this are given up, so that a long stop is not made up for.
 const BEHIND_MAX: Duration = Duration::from_secs(1);
 const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked whether a campaign begins today.
+const PROMOTE_EVERY: Duration = Duration::from_secs(600);
+
+/// The payment channels that may tell of the payments of the traffic.
+pub(crate) fn payment_channels() -> impl Iterator<Item = &'static str> {
+    behaviour::PAYMENT_METHODS.iter().map(|(method, _)| *method)
+}
 
 /// What traffic to make.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +63,9 @@ pub(crate) struct LiveConfig {
     pub(crate) people: usize,
     /// Which client of the services it is, when they want tokens.
     pub(crate) access: Option<ClientCredentials>,
+    /// Secrets of the payment channels that tell of payments, by their names, which are those of
+    /// methods; payments of other methods are entered.
+    pub(crate) channels: BTreeMap<String, String>,
 }
 
 /// What was done so far.
@@ -105,7 +116,8 @@ async fn traffic(
     mut past: watch::Receiver<Stage>,
     clock: Clock,
 ) -> anyhow::Result<()> {
-    let LiveConfig { services, orders_per_second, seed, people, access } = config;
+    let LiveConfig { services, orders_per_second, seed, people, access, channels } = config;
+    let channels = Arc::new(channels);
     anyhow::ensure!(
         orders_per_second.is_finite() && orders_per_second > 0.0,
         "orders_per_second must be a positive number, not {orders_per_second}"
@@ -141,6 +153,7 @@ async fn traffic(
     let mut due = Instant::now();
     let mut report = tokio::time::interval(REPORT_EVERY);
     report.tick().await;
+    let mut promote = tokio::time::interval(PROMOTE_EVERY);
     for number in 0_u64.. {
         due = (due + Duration::from_secs_f64(gaps.sample(&mut random)))
             .max(Instant::now().checked_sub(BEHIND_MAX).unwrap_or(due));
@@ -153,6 +166,10 @@ async fn traffic(
                 made = &mut whole, if !all_are_there => {
                     (world, all_are_there) = (made?, true);
                 }
+                _ = promote.tick(), if all_are_there => {
+                    let (client, world, now) = (Arc::clone(&client), Arc::clone(&world), clock());
+                    sessions.spawn(async move { world.shops.promote(&client, now).await });
+                }
                 _ = report.tick() => tally.report(sessions.len()),
                 () = tokio::time::sleep_until(due), if sessions.len() < SESSIONS_MAX => break,
             }
@@ -161,6 +178,7 @@ async fn traffic(
             client: Arc::clone(&client),
             world: Arc::clone(&world),
             tally: Arc::clone(&tally),
+            channels: Arc::clone(&channels),
             clock: Arc::clone(&clock),
             random: StdRng::seed_from_u64(seed),
             key: format!("{run:x}-{number}"),

@@ -14,9 +14,11 @@ mod behaviour;
 mod catalogue;
 mod client;
 mod history;
+mod home;
 mod law;
 pub(crate) mod live;
 mod people;
+mod promotions;
 
 const HOUR_MICROS: i64 = 3600 * 1_000_000;
 const DAY_MICROS: i64 = 24 * HOUR_MICROS;

@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use super::{
     DAY_MICROS, HOUR_MICROS,
     catalogue::PRODUCTS,
+    home::Kit,
     law::{self, Weighted},
 };
 
@@ -22,6 +23,8 @@ const PATIENTS_PERCENT: usize = 15;
 const DISTRIBUTORS_PERCENT: usize = 4;
 /// Distributors that nobody brought in, of a hundred.
 const ROOTS_PERCENT: usize = 6;
+/// The chance that a patient is reminded of each dose.
+const REMINDED: f64 = 0.7;
 /// The chance that somebody was referred by a distributor.
 const REFERRED: f64 = 0.4;
 
@@ -66,8 +69,12 @@ pub(super) struct Patient {
     pub(super) habit: Habit,
     /// The chance of a dose on time, with medicine at hand.
     pub(super) diligence: f64,
-    /// How many readings a day they take at home on average; none without a device.
-    pub(super) readings_per_day: f64,
+    /// Whether they are reminded of each dose.
+    pub(super) reminded: bool,
+    /// How they measure at home, if they do.
+    pub(super) kit: Option<Kit>,
+    /// What they have consented to beside care.
+    pub(super) consents: Consents,
     systolic_mmhg: f64,
     diastolic_mmhg: f64,
     glucose_umol_per_l: f64,
@@ -75,6 +82,13 @@ pub(super) struct Patient {
     phase_days: i64,
     /// From midnight in Asia/Shanghai to the first reminder of a day.
     first_reminder_micros: i64,
+}
+
+/// Purposes that a patient may agree to or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Consents {
+    pub(super) analytics: bool,
+    pub(super) marketing: bool,
 }
 
 /// How a patient refills.
@@ -196,14 +210,18 @@ impl Patient {
             Habit::Steady | Habit::Early => 0.75..0.98,
             Habit::Late | Habit::Gaps | Habit::Stops => 0.45..0.75,
         };
-        let has_device = random.random_bool(0.6);
         Self {
             condition,
             medicine: medicines.choose(random).copied().unwrap_or(0),
             doses_per_day: if random.random_bool(1.0 / 3.0) { 2 } else { 1 },
             habit,
             diligence: random.random_range(diligence),
-            readings_per_day: if has_device { random.random_range(0.2..1.0) } else { 0.0 },
+            reminded: random.random_bool(REMINDED),
+            kit: Kit::draw(random),
+            consents: Consents {
+                analytics: random.random_bool(0.7),
+                marketing: random.random_bool(0.25),
+            },
             systolic_mmhg: law::normal(136.0, 9.0, random),
             diastolic_mmhg: law::normal(84.0, 6.0, random),
             glucose_umol_per_l: law::normal(6_800.0, 900.0, random),
@@ -240,6 +258,21 @@ impl Patient {
         let first = midnight + self.first_reminder_micros;
         let spacing = 12 * HOUR_MICROS / (self.doses_per_day - 1).max(1);
         (0..self.doses_per_day).map(move |dose| first + dose * spacing)
+    }
+
+    /// The times of the day of the reminders, as `hh:mm`.
+    pub(super) fn clock_times(&self) -> Vec<String> {
+        let minutes = self.reminders(0).map(|at| at / (HOUR_MICROS / 60));
+        minutes.map(|minute| format!("{:02}:{:02}", minute / 60, minute % 60)).collect()
+    }
+
+    /// The programme of care for their condition, if there is one.
+    pub(super) fn programme(&self) -> Option<&'static str> {
+        match self.condition {
+            Condition::Hypertension => Some("hypertension"),
+            Condition::Diabetes => Some("type_2_diabetes"),
+            Condition::Other => None,
+        }
     }
 
     /// The smallest number of packs for four weeks, and how many days they last.

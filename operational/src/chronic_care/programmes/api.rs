@@ -3,11 +3,11 @@
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 
 use super::{
-    Cancellation, CareProgramme, Move, NewProgramme, ProgrammeDetail, cancel, move_to, of_patient,
-    start,
+    Cancellation, CareProgramme, Move, NewProgramme, ProgrammeDetail, cancel, find, move_to,
+    of_patient, start,
 };
 use crate::{
-    OperationalError, Scope, Services,
+    Scope, Services,
     chronic_care::patients,
     database::sql,
     http::{Answer, Command, ErrorBody, Failure, Id, List},
@@ -65,13 +65,7 @@ pub(crate) async fn get_one(
     Id(programme_id): Id,
 ) -> Result<Json<ProgrammeDetail>, Failure> {
     let mut tx = services.chronic_care().read().await?;
-    let programme: CareProgramme =
-        sql("select * from care_programme where programme_id = ?1 and tenant_id = ?2")
-            .bind(programme_id)
-            .bind(scope.tenant_id)
-            .first(&mut tx)
-            .await?
-            .ok_or(OperationalError::not_found("care_programme", programme_id))?;
+    let programme = find(&mut tx, scope, programme_id).await?;
     patients::find(&mut tx, scope, programme.patient_id)
         .await
         .map_err(|error| error.of("care_programme", programme_id))?;

@@ -398,14 +398,15 @@ async fn fire(
     scope: Scope,
     moving: &mut Moving,
     (at, timer): (i64, Timer),
+    told_from: i64,
 ) -> Result<(), OperationalError> {
     moving.programme.fired += 1;
+    let tells = at >= told_from;
     let step = machine::step(&moving.template, &moving.programme.step)?.clone();
     let about = About { programme: &moving.programme, patient: &moving.patient };
     match timer {
         Timer::Remind { .. } => {
-            // A reminder of long ago helps nobody.
-            if scope.now - at < DAY_MICROS {
+            if tells {
                 about.tell(tx, scope, "care_reminder", &step.title).await?;
             }
         }
@@ -423,7 +424,9 @@ async fn fire(
                 .execute(tx)
                 .await?;
             about.raise(tx, scope, AlertKind::Overdue, Severity::Warning, &step.title).await?;
-            about.tell(tx, scope, "care_overdue_reminder", &step.title).await?;
+            if tells {
+                about.tell(tx, scope, "care_overdue_reminder", &step.title).await?;
+            }
             if let Some(to) = &step.on_overdue {
                 leave(tx, &moving.programme, at, StepOutcome::Overdue, None).await?;
                 return enter(tx, scope, moving, to, at).await;
@@ -474,11 +477,16 @@ async fn known_of(
     Ok(known)
 }
 
-/// Fires the timers that are due; gives how many.
+/// Fires the timers that are due; gives how many. Patients are told of those from `told_from` on: a
+/// reminder of long ago helps nobody.
 ///
 /// # Errors
 /// When the database fails.
-pub(crate) async fn sweep(tx: &mut WriteTransaction, now: i64) -> Result<u64, OperationalError> {
+pub(crate) async fn sweep(
+    tx: &mut WriteTransaction,
+    now: i64,
+    told_from: i64,
+) -> Result<u64, OperationalError> {
     let due: Vec<(i64, i64, i64)> = sql("select p.tenant_id, p.patient_id, p.programme_id
          from care_programme p join patient using (patient_id)
          where p.timer_at <= ?1 and p.state = 'running' and status in ('active', 'lost')
@@ -521,7 +529,7 @@ pub(crate) async fn sweep(tx: &mut WriteTransaction, now: i64) -> Result<u64, Op
                 _ => None,
             };
             let Some(timer) = due.filter(|(at, _)| *at <= now) else { break };
-            fire(tx, scope, &mut moving, timer).await?;
+            fire(tx, scope, &mut moving, timer, told_from).await?;
             fired += 1;
         }
         save(tx, &mut moving.programme).await?;
@@ -709,6 +717,23 @@ pub async fn cancel(
     programme.reason = Some(end.reason.trim().to_owned());
     save(tx, &mut programme).await?;
     Ok(programme)
+}
+
+/// A programme.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn find(
+    on: &mut Connection,
+    scope: Scope,
+    programme_id: i64,
+) -> Result<CareProgramme, OperationalError> {
+    sql("select * from care_programme where programme_id = ?1 and tenant_id = ?2")
+        .bind(programme_id)
+        .bind(scope.tenant_id)
+        .first(on)
+        .await?
+        .ok_or(OperationalError::not_found("care_programme", programme_id))
 }
 
 /// The programmes of a patient, the oldest first.

@@ -1,14 +1,22 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use medlake_operational::{
     Connection, OperationalError, Scope, WriteTransaction,
     chronic_care::{
+        consents,
+        devices::{self, DeviceKind},
         dispensings::{self, DispensingSource, NewDispensing},
         dose_events::{self, NewDoseEvent},
         follow_ups::{self, NewFollowUp},
         medication_plans::{self, NewMedicationPlan},
         patients::{self, NewPatient},
+        programmes::{self, NewProgramme},
         readings::{self, NewReading},
+        slots::{self, Confirmation},
+        sweeps,
     },
 };
 
@@ -16,6 +24,7 @@ use super::Part;
 use crate::input::simulate::{
     behaviour::{Act, Model, Step},
     catalogue::{self, PRODUCTS},
+    home,
     people::{Patient, Person},
 };
 
@@ -26,10 +35,12 @@ pub(super) struct Care {
     enrolled: HashMap<usize, Enrolled>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Enrolled {
     patient_id: i64,
     plan_id: i64,
+    programme_id: Option<i64>,
+    devices: Vec<(DeviceKind, i64)>,
 }
 
 impl Care {
@@ -44,7 +55,7 @@ impl Care {
         person: usize,
     ) -> Result<Enrolled, OperationalError> {
         if let Some(there) = self.enrolled.get(&person) {
-            return Ok(*there);
+            return Ok(there.clone());
         }
         let person_id = self.model.population.people[person].person_id;
         let unknown = OperationalError::NotFound { what: "patient", id: person_id };
@@ -52,8 +63,16 @@ impl Care {
         let Some(patient) = patient else { return Err(unknown) };
         let plans = medication_plans::of_patient(on, patient.patient_id).await?;
         let Some(plan) = plans.first() else { return Err(unknown) };
-        let there = Enrolled { patient_id: patient.patient_id, plan_id: plan.plan_id };
-        self.enrolled.insert(person, there);
+        let patient_id = patient.patient_id;
+        let programmes = programmes::of_patient(on, patient_id).await?;
+        let devices = devices::of_patient(on, patient_id).await?;
+        let there = Enrolled {
+            patient_id,
+            plan_id: plan.plan_id,
+            programme_id: programmes.first().map(|programme| programme.programme_id),
+            devices: devices.iter().map(|device| (device.kind, device.device_id)).collect(),
+        };
+        self.enrolled.insert(person, there.clone());
         Ok(there)
     }
 
@@ -72,15 +91,34 @@ impl Care {
         };
         let made = patients::create(tx, scope, new).await?;
         let (drug_code, drug_class, _) = PRODUCTS[patient.medicine].drug.unwrap_or_default();
-        let plan = NewMedicationPlan::new(
-            made.patient_id,
-            drug_code,
-            drug_class,
-            patient.doses_per_day,
-            starts_on,
-        );
+        let plan = NewMedicationPlan {
+            clock_times: patient.reminded.then(|| patient.clock_times()),
+            ..NewMedicationPlan::new(
+                made.patient_id,
+                drug_code,
+                drug_class,
+                patient.doses_per_day,
+                starts_on,
+            )
+        };
         let plan = medication_plans::create(tx, scope, plan).await?;
-        Ok(Enrolled { patient_id: made.patient_id, plan_id: plan.plan_id })
+        let mut devices = Vec::new();
+        for kind in home::devices(patient) {
+            let new = catalogue::device(*kind, person.number());
+            let device = devices::register(tx, scope, &new).await?;
+            devices::assign(tx, scope, device.device_id, made.patient_id).await?;
+            devices.push((*kind, device.device_id));
+        }
+        for new in catalogue::consents(patient.consents) {
+            consents::give(tx, scope, made.patient_id, &new).await?;
+        }
+        let mut programme_id = None;
+        if let Some(template) = patient.programme() {
+            let new = NewProgramme { template: template.to_owned() };
+            let started = programmes::start(tx, scope, made.patient_id, &new).await?;
+            programme_id = Some(started.programme_id);
+        }
+        Ok(Enrolled { patient_id: made.patient_id, plan_id: plan.plan_id, programme_id, devices })
     }
 }
 
@@ -116,24 +154,51 @@ impl Part for Care {
             }
             Act::Dose { scheduled_at, taken_at } => {
                 let Enrolled { plan_id, .. } = self.enrolled(tx, step.person).await?;
-                let new =
-                    NewDoseEvent { plan_id, scheduled_at: *scheduled_at, taken_at: *taken_at };
-                dose_events::record(tx, scope, new).await?;
+                let (scheduled_at, taken_at) = (*scheduled_at, *taken_at);
+                match (patient.reminded, taken_at) {
+                    (false, _) => {
+                        let new = NewDoseEvent { plan_id, scheduled_at, taken_at };
+                        dose_events::record(tx, scope, new).await?;
+                    }
+                    (true, Some(_)) => {
+                        slots::confirm(tx, scope, plan_id, Confirmation { taken_at }).await?;
+                    }
+                    // Nobody confirms it: its slot passes.
+                    (true, None) => {}
+                }
             }
             Act::Measure(reading) => {
-                let Enrolled { patient_id, .. } = self.enrolled(tx, step.person).await?;
-                let new = NewReading {
-                    systolic_mmhg: reading.systolic_mmhg,
-                    diastolic_mmhg: reading.diastolic_mmhg,
-                    pulse_per_min: reading.pulse_per_min,
-                    glucose_umol_per_l: reading.glucose_umol_per_l,
-                    ..NewReading::new(patient_id, reading.kind)
+                let Enrolled { patient_id, devices, .. } = self.enrolled(tx, step.person).await?;
+                let Some(sent) = &reading.sent else {
+                    let new = NewReading {
+                        measured_at: Some(reading.measured_at),
+                        systolic_mmhg: reading.systolic_mmhg,
+                        diastolic_mmhg: reading.diastolic_mmhg,
+                        pulse_per_min: reading.pulse_per_min,
+                        glucose_umol_per_l: reading.glucose_umol_per_l,
+                        ..NewReading::new(patient_id, reading.kind)
+                    };
+                    readings::record(tx, scope, new).await?;
+                    return Ok(true);
                 };
-                readings::record(tx, scope, new).await?;
+                let unknown = OperationalError::NotFound { what: "device", id: patient_id };
+                let device = devices.iter().find(|(kind, _)| *kind == reading.device());
+                let (_, device_id) = device.ok_or(unknown)?;
+                let upload = reading.upload(sent, scope.now);
+                for _ in 0..=i32::from(sent.again) {
+                    devices::upload(tx, scope, *device_id, &upload).await?;
+                }
             }
             Act::FollowUp(found) => {
-                let Enrolled { patient_id, .. } = self.enrolled(tx, step.person).await?;
+                let Enrolled { patient_id, programme_id, .. } =
+                    self.enrolled(tx, step.person).await?;
+                let answers = match programme_id {
+                    Some(id) => found.answers(&programmes::find(tx, scope, id).await?.step),
+                    None => BTreeMap::new(),
+                };
                 let new = NewFollowUp {
+                    programme_id,
+                    answers,
                     systolic_mmhg: Some(found.systolic_mmhg),
                     diastolic_mmhg: Some(found.diastolic_mmhg),
                     fasting_glucose_umol_per_l: found.fasting_glucose_umol_per_l,
@@ -145,5 +210,13 @@ impl Part for Care {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    async fn end_of_day(
+        &mut self,
+        tx: &mut WriteTransaction,
+        scope: Scope,
+    ) -> Result<(), OperationalError> {
+        sweeps::of_past(tx, scope.now).await
     }
 }

@@ -3,7 +3,9 @@ use std::{collections::HashMap, sync::Arc};
 use medlake_operational::{
     Connection, Limit, OperationalError, Page, Scope, Services, WriteTransaction,
     mall::{
-        CatalogueLine, Pricing, coupon_claims, coupons,
+        CatalogueLine, Pricing, campaigns,
+        carts::{self, SetCartLine},
+        coupon_claims, coupons,
         order_states::{self, Shipment, Swept},
         orders::{self, NewOrder},
         payments, pharmacies,
@@ -11,6 +13,8 @@ use medlake_operational::{
         prescriptions::{self, NewPrescription, NewPrescriptionItem},
         products,
         refunds::{self, NewRefund, NewRefundLine},
+        stock::{self, MovementKind, NewMovement},
+        variants,
         visits::{self, NewPageView, NewVisit, PageKind},
     },
 };
@@ -32,6 +36,8 @@ pub(super) struct Mall {
     model: Arc<Model>,
     pharmacies: Vec<i64>,
     pub(super) products: Vec<i64>,
+    /// The variant of each product.
+    variants: Vec<i64>,
     coupons: Vec<i64>,
     /// Persons and their visits that are not written yet.
     visits: Vec<(i64, Visit)>,
@@ -65,7 +71,13 @@ impl Mall {
         for row in products::create_many(&mut tx, scope, &missing).await? {
             there.insert(row.name, row.product_id);
         }
-        let products = wanted.iter().map(|p| there[&p.name]).collect();
+        let products: Vec<i64> = wanted.iter().map(|p| there[&p.name]).collect();
+        let mut variants = Vec::with_capacity(products.len());
+        for product_id in &products {
+            let of_product = variants::of_product(&mut tx, *product_id).await?;
+            let unknown = OperationalError::NotFound { what: "product", id: *product_id };
+            variants.push(of_product.first().ok_or(unknown)?.variant_id);
+        }
 
         let wanted = catalogue::coupons();
         let list = async |on: &mut Connection, page| coupons::list(on, TENANT, page).await;
@@ -77,7 +89,8 @@ impl Mall {
         }
         let coupons = wanted.iter().map(|c| there[&c.name]).collect();
         tx.commit().await?;
-        Ok(Self { model: Arc::clone(model), pharmacies, products, coupons, visits: Vec::new() })
+        let (model, visits) = (Arc::clone(model), Vec::new());
+        Ok(Self { model, pharmacies, products, variants, coupons, visits })
     }
 
     /// The prescription of what is sold on one only, if there is any.
@@ -126,7 +139,7 @@ impl Mall {
                     person_id: Some(*person_id),
                     channel: visit.channel,
                     referrer: None,
-                    campaign_code: None,
+                    campaign_code: visit.campaign.map(str::to_owned),
                     share_code: None,
                 };
                 (visit.pages[0].0, new)
@@ -198,6 +211,29 @@ impl Part for Mall {
             Act::Claim { coupon } => {
                 let person_id = self.model.population.people[step.person].person_id;
                 coupon_claims::claim(tx, scope, self.coupons[*coupon], person_id).await?;
+            }
+            Act::Leave { pharmacy, product, quantity } => {
+                let left = SetCartLine {
+                    person_id: self.model.population.people[step.person].person_id,
+                    pharmacy_id: self.pharmacies[*pharmacy],
+                    variant_id: self.variants[*product],
+                    quantity: *quantity,
+                    selected: false,
+                };
+                carts::set(tx, scope, &left).await?;
+            }
+            Act::Deliver { pharmacy, product, units } => {
+                let receipt = NewMovement {
+                    pharmacy_id: self.pharmacies[*pharmacy],
+                    variant_id: self.variants[*product],
+                    on_hand_change: *units,
+                    kind: MovementKind::Receipt,
+                    reason: Some("delivery".to_owned()),
+                };
+                stock::move_by_hand(tx, scope, &receipt).await?;
+            }
+            Act::Promote(promotion) => {
+                campaigns::create(tx, scope, &promotion.campaign(&self.products)).await?;
             }
             Act::Ship => {
                 let shipment =

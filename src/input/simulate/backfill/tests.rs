@@ -36,6 +36,33 @@ async fn content(services: &Services) -> Vec<String> {
         (services.mall(), "select json_array(count(*), sum(person_id)) from coupon_claim"),
         (services.identity(), "select json_array(count(*), sum(person_id)) from person"),
         (services.identity(), "select json_array(count(distinct token)) from _identifier_token"),
+        (services.mall(), "select json_array(count(*), sum(on_hand), sum(reserved)) from stock"),
+        (services.mall(), "select json_array(count(*), sum(on_hand_change)) from stock_movement"),
+        (
+            services.mall(),
+            "select json_array(count(*), sum(starts_at), sum(sold_units)) from campaign",
+        ),
+        (services.mall(), "select json_array(count(*), sum(quantity)) from cart_line"),
+        (
+            services.mall(),
+            "select json_array(count(*), sum(person_id)) from visit where campaign_code <> ''",
+        ),
+        (
+            services.chronic_care(),
+            "select json_array(count(*), sum(entered_at), count(distinct outcome)) from care_step",
+        ),
+        (
+            services.chronic_care(),
+            "select json_array(count(*), sum(scheduled_at), sum(status = 'taken'),
+                 sum(status = 'late'), sum(status = 'missed')) from reminder_slot",
+        ),
+        (services.chronic_care(), "select json_array(count(*), sum(given_at)) from consent"),
+        (services.chronic_care(), "select json_array(count(*), sum(occurrences)) from alert"),
+        (
+            services.chronic_care(),
+            "select json_array(count(*), sum(measured_at - device_measured_at)) from reading
+             where device_id is not null",
+        ),
         (services.distribution(), "select json_array(count(*), sum(person_id)) from touch"),
         (
             services.distribution(),

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use medlake_transforms::pdc::{Carry, Fill, Window, measure};
 
 use super::*;
-use crate::input::simulate::people::Habit;
+use crate::input::simulate::{law::tests::fits, people::Habit};
 
 /// 2026-05-25, 00:00 in Asia/Shanghai.
 const FROM: i64 = 1_779_638_400_000_000;
@@ -31,28 +31,45 @@ fn a_history_is_in_order_and_follows_from_the_seed() {
     // Nobody does anything with an order before it is placed, or as a patient before they are one.
     let (mut placed, mut enrolled, mut members) =
         (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let mut doses = BTreeSet::new();
+    let (mut doses, mut twice) = (BTreeSet::new(), 0);
+    // Units of counted products by pharmacy and product: what came in, less what was shipped.
+    let (mut stock, mut baskets) = (BTreeMap::new(), BTreeMap::new());
     for Step { at, person, order, act } in &steps {
         match act {
             Act::Place(basket) => {
                 assert!(placed.insert(*order));
                 assert!(!basket.lines.is_empty());
+                baskets.insert(*order, basket.clone());
             }
-            Act::Pay { .. }
-            | Act::Close
-            | Act::Ship
-            | Act::Receive
-            | Act::Complete
-            | Act::Refund { .. } => assert!(placed.contains(order)),
-            Act::Claim { .. } => assert_eq!(*order, 0),
+            Act::Ship => {
+                let basket = &baskets[order];
+                let counted = |(product, _): &&(usize, i64)| PRODUCTS[*product].is_counted();
+                for (product, quantity) in basket.lines.iter().filter(counted) {
+                    let left: &mut i64 = stock.get_mut(&(basket.pharmacy, *product)).unwrap();
+                    *left -= quantity;
+                    assert!(*left >= 0);
+                }
+            }
+            Act::Deliver { pharmacy, product, units } => {
+                *stock.entry((*pharmacy, *product)).or_insert(0) += units;
+            }
+            Act::Pay { .. } | Act::Close | Act::Receive | Act::Complete | Act::Refund { .. } => {
+                assert!(placed.contains(order))
+            }
+            Act::Claim { .. } | Act::Leave { .. } => assert_eq!(*order, 0),
+            Act::Promote(promotion) => {
+                assert_eq!(Promotion::at(*at).map(Promotion::name), Some(promotion.name()));
+            }
             Act::Visit(visit) => {
                 assert!(visit.pages.is_sorted() && visit.pages[0].0 == *at);
             }
             Act::Enrol { .. } => assert!(enrolled.insert(*person)),
             Act::Dose { scheduled_at, .. } => {
                 assert!(enrolled.contains(person));
-                assert_eq!(scheduled_at + KNOWN_AFTER_MICROS, *at);
-                assert!(doses.insert((*person, *scheduled_at)));
+                assert!(scheduled_at + KNOWN_AFTER_MICROS <= *at);
+                if !doses.insert((*person, *scheduled_at)) {
+                    twice += 1;
+                }
             }
             Act::Measure(_) | Act::FollowUp(_) | Act::Dispense { .. } => {
                 assert!(enrolled.contains(person));
@@ -62,6 +79,11 @@ fn a_history_is_in_order_and_follows_from_the_seed() {
         }
     }
     assert_eq!((enrolled.len(), members.len()), (60, 16));
+    assert!(twice > 0);
+    // In the morning a pharmacy has again what it opened with.
+    let opened = catalogue::stock_units(400);
+    assert_eq!(stock.len(), 62 * 6);
+    assert!(stock.values().all(|left| (opened - 25..=opened).contains(left)));
 }
 
 #[test]
@@ -114,6 +136,40 @@ fn as_much_happens_as_is_said() {
     let followed = count(|act| matches!(act, Act::Follow { .. }));
     assert!((1_000..3_000).contains(&followed), "{followed} followed a link");
     assert!(model.population.people.iter().any(|person| person.promoter == Some(0)));
+    let share = |yes: f64, all: f64, chance: f64| {
+        fits(&[yes, all - yes], &[all * chance, all * (1.0 - chance)])
+    };
+    // Of visits without an order one in ten leaves something in the cart.
+    let left = f64::from(count(|act| matches!(act, Act::Leave { .. })));
+    assert!(share(left, visits, 0.8 * 0.1) && !share(left, visits, 0.8 * 0.12), "{left}");
+    let (mut during, mut brought) = (0.0, 0.0);
+    for step in &steps {
+        let Act::Visit(visit) = &step.act else { continue };
+        let Some(promotion) = Promotion::at(step.at) else {
+            assert_eq!(visit.campaign, None);
+            continue;
+        };
+        during += 1.0;
+        assert!(visit.campaign.is_none_or(|code| code == promotion.code()));
+        brought += f64::from(u8::from(visit.campaign.is_some()));
+    }
+    assert!(share(brought, during, 0.3) && !share(brought, during, 0.34), "{brought} of {during}");
+    // Of confirmed doses five in a hundred are confirmed late, and three twice.
+    let (mut confirmed, mut late, mut twice) = (BTreeSet::new(), 0.0, 0.0);
+    for Step { at, person, act, .. } in &steps {
+        let Act::Dose { scheduled_at, taken_at: Some(_) } = act else { continue };
+        let patient = model.population.people[*person].patient.as_ref().unwrap();
+        if !patient.reminded {
+            assert_eq!(scheduled_at + KNOWN_AFTER_MICROS, *at);
+        } else if !confirmed.insert((*person, *scheduled_at)) {
+            twice += 1.0;
+        } else if scheduled_at + CONFIRMED_LATE_MICROS <= *at {
+            late += 1.0;
+        }
+    }
+    let confirmed = confirmed.len() as f64;
+    assert!(share(late, confirmed, 0.05) && !share(late, confirmed, 0.06), "{late} of {confirmed}");
+    assert!(share(twice, confirmed, 0.03) && !share(twice, confirmed, 0.038), "{twice}");
 }
 
 /// Patients whose adherence is measured in the year of the history, and how many of them adhere.

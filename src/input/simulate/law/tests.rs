@@ -26,7 +26,7 @@ pub(in crate::input::simulate) fn follows(
 }
 
 /// Whether counts fit what was expected of them. The bound is Wilson and Hilferty's approximation.
-fn fits(observed: &[f64], expected: &[f64]) -> bool {
+pub(in crate::input::simulate) fn fits(observed: &[f64], expected: &[f64]) -> bool {
     assert_eq!(observed.len(), expected.len());
     assert!(expected.iter().all(|e| *e >= 5.0), "classes too small: {expected:?}");
     let statistic: f64 = observed.iter().zip(expected).map(|(o, e)| (o - e).powi(2) / e).sum();

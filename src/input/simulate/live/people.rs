@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use medlake_operational::chronic_care::devices::{DeviceKind, NewDevice};
 use rand::rngs::StdRng;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,14 +14,18 @@ use serde_json::{Value, json};
 use super::{Client, Refused};
 use crate::input::simulate::{
     DAY_MICROS, SHANGHAI_MICROS,
-    behaviour::Model,
-    catalogue::{self, COUPONS, PRODUCTS},
+    behaviour::{Act, Model},
+    catalogue::{self, PRODUCTS},
     history::KNOWN_AFTER_MICROS,
+    home,
     people::{Patient, Population},
+    promotions::Promotion,
 };
 
 /// Rows of one page of a list.
 const LIST_ROWS: usize = 1_000;
+/// How often somebody is drawn who may be the one that is looked for.
+const DRAWS_MAX: usize = 20;
 
 /// What the model's shops and goods are to the services.
 #[derive(Clone)]
@@ -34,6 +39,8 @@ pub(super) struct Shops {
 /// The same, and what its people are.
 pub(super) struct World {
     pub(super) shops: Shops,
+    /// The variant of each product.
+    pub(super) variants: Vec<i64>,
     /// Whether some of the people have still to become what they are.
     partly: bool,
     /// The codes of the links of the distributors.
@@ -47,6 +54,7 @@ pub(super) struct World {
 pub(super) struct Enrolled {
     pub(super) patient_id: i64,
     pub(super) plan_id: i64,
+    pub(super) devices: Vec<(DeviceKind, i64)>,
     /// The reminder that was reported last.
     reported: Mutex<i64>,
 }
@@ -82,13 +90,32 @@ impl Shops {
             named(client, "/mall/coupons", "coupon_id", coupons).await.context("coupons")?;
         Ok(Self { model, pharmacies, products, coupons })
     }
+
+    /// Makes the campaign of the day of this time, unless it is there.
+    pub(super) async fn promote(&self, client: &Client, now: i64) {
+        let Some(promotion) = Promotion::of_day(now) else { return };
+        if let Err(error) = self.make(client, promotion).await {
+            tracing::warn!(error = format!("{error:#}"), "could not make the campaign of the day");
+        }
+    }
+
+    async fn make(&self, client: &Client, promotion: Promotion) -> anyhow::Result<()> {
+        const CAMPAIGNS: &str = "/mall/campaigns";
+        let new = promotion.campaign(&self.products);
+        let name = |row: &Value| row["name"].as_str().map(str::to_owned);
+        if !present(client, CAMPAIGNS, "campaign_id", name).await?.contains_key(&new.name) {
+            let key = format!("setup{CAMPAIGNS}/{}", new.starts_at);
+            client.post(CAMPAIGNS, &key, &json!(new)).await?;
+        }
+        Ok(())
+    }
 }
 
 impl World {
     /// Of those alone who are buyers and nothing else.
     pub(super) fn of_passers_by(shops: Shops) -> Self {
-        let (codes, enrolled, bound) = (Vec::new(), Vec::new(), Mutex::default());
-        Self { shops, partly: true, codes, enrolled, bound }
+        let (variants, codes, enrolled) = (Vec::new(), Vec::new(), Vec::new());
+        Self { shops, variants, partly: true, codes, enrolled, bound: Mutex::default() }
     }
 
     /// Of all; finds or makes them at `now` (microseconds since 1970, UTC).
@@ -97,7 +124,12 @@ impl World {
         let distributors = distributors(client, model, products).await.context("distributors")?;
         let codes = codes(client, &distributors).await.context("links of distributors")?;
         let enrolled = patients(client, model, now).await.context("patients")?;
-        Ok(Self { partly: false, codes, enrolled, bound: Mutex::default(), shops })
+        let mut variants = Vec::with_capacity(products.len());
+        for product_id in products {
+            let product = client.get(&format!("/mall/products/{product_id}")).await?;
+            variants.push(integer(&product["variants"][0], "variant_id")?);
+        }
+        Ok(Self { variants, partly: false, codes, enrolled, bound: Mutex::default(), shops })
     }
 
     pub(super) fn population(&self) -> &Population {
@@ -110,18 +142,38 @@ impl World {
         (!self.partly || self.population().is_buyer_alone(person)).then_some(person)
     }
 
-    /// A patient with what the service calls them, if there is one.
-    pub(super) fn any_patient(&self, random: &mut StdRng) -> Option<(&Patient, &Enrolled)> {
+    /// A patient of whom this is true, with what the service calls them; none if it is of few.
+    pub(super) fn any_patient(
+        &self,
+        is_wanted: impl Fn(&Patient) -> bool,
+        random: &mut StdRng,
+    ) -> Option<(&Patient, &Enrolled)> {
         if self.partly {
             return None;
         }
-        let place = self.population().any_patient(random);
-        self.population().people[place].patient.as_ref().zip(self.enrolled.get(place))
+        (0..DRAWS_MAX).find_map(|_| {
+            let place = self.population().any_patient(random);
+            let patient = self.population().people[place].patient.as_ref();
+            patient.filter(|patient| is_wanted(patient)).zip(self.enrolled.get(place))
+        })
     }
 
-    /// Whether this coupon may be claimed and used now: claims may be those of a past that is made.
-    pub(super) fn takes(&self, coupon: usize) -> bool {
-        !self.partly || !COUPONS[coupon].claimed
+    /// Whether carts may be used now: a past that is made has its own.
+    pub(super) fn has_carts(&self) -> bool {
+        !self.partly
+    }
+
+    /// Whether this may be done now: stock that is counted, claims and carts may be those of a past
+    /// that is made.
+    pub(super) fn allows(&self, act: &Act) -> bool {
+        let changes_a_past = match act {
+            Act::Place(basket) => {
+                basket.lines.iter().any(|(product, _)| PRODUCTS[*product].is_counted())
+            }
+            Act::Claim { .. } | Act::Leave { .. } => true,
+            _ => false,
+        };
+        !(self.partly && changes_a_past)
     }
 
     /// The code of the link that somebody comes by, if by one and not done yet.
@@ -251,6 +303,9 @@ async fn rules(client: &Client, products: &[i64]) -> Result<(), Refused> {
 async fn patients(client: &Client, model: &Model, now: i64) -> anyhow::Result<Vec<Enrolled>> {
     let key = |row: &Value| row["person_id"].as_i64();
     let present = present(client, "/chronic-care/patients", "patient_id", key).await?;
+    let key =
+        |row: &Value| Some((row["kind"].as_str()?.to_owned(), row["serial"].as_str()?.to_owned()));
+    let registered = self::present(client, "/chronic-care/devices", "device_id", key).await?;
     let mut enrolled = Vec::new();
     for (_, person, patient) in model.population.patients() {
         let number = person.number();
@@ -270,15 +325,79 @@ async fn patients(client: &Client, model: &Model, now: i64) -> anyhow::Result<Ve
             }
         };
         let found = client.get(&format!("/chronic-care/patients/{patient_id}")).await?;
+        // What nobody reported in the day before, as the traffic was away, is reported first.
+        let mut since = now - KNOWN_AFTER_MICROS - DAY_MICROS;
         let plan_id = match &found["medication_plans"][0] {
-            Value::Null => make_plan(client, patient, number, patient_id, now).await?,
+            Value::Null => {
+                // Nobody was reminded before there was a plan.
+                since = if patient.reminded { now } else { since };
+                make_plan(client, patient, number, patient_id, now).await?
+            }
             plan => integer(plan, "plan_id")?,
         };
-        // What nobody reported in the day before, as the traffic was away, is reported first.
-        let reported = Mutex::new(now - KNOWN_AFTER_MICROS - DAY_MICROS);
-        enrolled.push(Enrolled { patient_id, plan_id, reported });
+        begin_programme(client, patient, number, patient_id).await?;
+        let mut devices = Vec::new();
+        for kind in home::devices(patient) {
+            let new = catalogue::device(*kind, number);
+            let there = registered.get(&(kind.to_string(), new.serial.clone())).copied();
+            let device_id = lend(client, &new, there, patient_id).await?;
+            devices.push((*kind, device_id));
+        }
+        let reported = Mutex::new(since);
+        enrolled.push(Enrolled { patient_id, plan_id, devices, reported });
     }
     Ok(enrolled)
+}
+
+/// Starts the programme of a patient who is in none, with the consents it needs.
+async fn begin_programme(
+    client: &Client,
+    patient: &Patient,
+    number: i64,
+    patient_id: i64,
+) -> anyhow::Result<()> {
+    let path = format!("/chronic-care/patients/{patient_id}");
+    let Some(template) = patient.programme() else { return Ok(()) };
+    let found = client.get(&format!("{path}/programmes")).await?;
+    if !found["items"][0].is_null() {
+        return Ok(());
+    }
+    for (place, consent) in catalogue::consents(patient.consents).iter().enumerate() {
+        let key = format!("setup/consent/{number}/{place}");
+        or_there(client.post(&format!("{path}/consents"), &key, &json!(consent)).await)?;
+    }
+    let key = format!("setup/programme/{number}");
+    let body = json!({ "template": template });
+    or_there(client.post(&format!("{path}/programmes"), &key, &body).await)?;
+    Ok(())
+}
+
+/// Registers a device unless it is there, and gives it to a patient unless somebody has it.
+async fn lend(
+    client: &Client,
+    new: &NewDevice,
+    there: Option<i64>,
+    patient_id: i64,
+) -> anyhow::Result<i64> {
+    let key = format!("setup/device/{}/{}", new.kind, new.serial);
+    let device_id = match there {
+        Some(device_id) => device_id,
+        None => {
+            integer(&client.post("/chronic-care/devices", &key, &json!(new)).await?, "device_id")?
+        }
+    };
+    let path = format!("/chronic-care/devices/{device_id}/assignment");
+    let body = json!({ "patient_id": patient_id });
+    or_there(client.post(&path, &format!("{key}/assignment"), &body).await)?;
+    Ok(device_id)
+}
+
+/// What an earlier run or the history made is not made again.
+fn or_there(made: Result<Value, Refused>) -> Result<(), Refused> {
+    match made {
+        Err(refused) if !refused.is_conflict() => Err(refused),
+        _ => Ok(()),
+    }
 }
 
 async fn make_plan(
@@ -295,6 +414,7 @@ async fn make_plan(
         "drug_code": drug_code,
         "drug_class": drug_class,
         "doses_per_day": patient.doses_per_day,
+        "clock_times": patient.reminded.then(|| patient.clock_times()),
         "starts_on": today.context("a time outside the calendar")?.date_naive(),
     });
     let key = format!("setup/plan/{number}");

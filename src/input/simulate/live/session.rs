@@ -1,27 +1,37 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use rand::rngs::StdRng;
+use medlake_operational::mall::payment_notifications;
+use rand::{RngExt, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
     Arrival, Client, Refused, Tally,
-    people::{World, integer},
+    people::{Enrolled, World, integer},
 };
 use crate::{
     clock::Clock,
     input::simulate::{
         DAY_MICROS,
-        behaviour::{self, Act, Basket, Pace, RefundPart, Visit},
-        catalogue,
+        behaviour::{self, Act, Basket, FollowUp, Pace, RefundPart, Visit},
+        catalogue::{self, PRODUCTS},
+        home,
+        people::Patient,
     },
 };
+
+/// The chance that an order is of what was put into the cart before.
+const BY_CART: f64 = 0.4;
+/// The chance that a payment channel tells of a payment twice.
+const TOLD_TWICE: f64 = 0.05;
 
 /// One arrival and all that comes of it.
 pub(super) struct Session {
     pub(super) client: Arc<Client>,
     pub(super) world: Arc<World>,
     pub(super) tally: Arc<Tally>,
+    /// Secrets of payment channels by their names.
+    pub(super) channels: Arc<BTreeMap<String, String>>,
     pub(super) clock: Clock,
     pub(super) random: StdRng,
     /// Unique to the session; its requests are told apart by what follows it.
@@ -51,7 +61,8 @@ impl Session {
     async fn visit(&mut self, world: &World) -> Result<(), Refused> {
         let Some(person) = world.visitor(&mut self.random) else { return Ok(()) };
         Tally::add(&self.tally.visits);
-        if let Some(code) = world.code(person) {
+        let share_code = world.code(person);
+        if let Some(code) = share_code {
             // Whoever is bound already stays so; that they came is noted.
             let person_id = world.population().people[person].person_id;
             let body = json!({ "code": code, "person_id": person_id });
@@ -63,23 +74,28 @@ impl Session {
             }
         }
         let started = Instant::now();
-        let acts = world.shops.model.visit(person, 0, Pace::LIVE, &mut self.random);
+        let begun = (self.clock)();
+        let mut acts = world.shops.model.visit(person, begun, Pace::LIVE, &mut self.random);
+        if !acts.iter().all(|(_, act)| world.allows(act)) {
+            // They only look.
+            acts.retain(|(_, act)| matches!(act, Act::Visit(_)));
+        }
         let mut order = Value::Null;
         // Completing is the mall's own to do.
         let acts = acts.iter().filter(|(_, act)| !matches!(act, Act::Complete));
-        for (step, (after, act)) in acts.enumerate() {
-            let after = Duration::from_micros(u64::try_from(*after).unwrap_or(0));
+        for (step, (at, act)) in acts.enumerate() {
+            let after = Duration::from_micros(u64::try_from(at - begun).unwrap_or(0));
             tokio::time::sleep_until(started + after).await;
-            self.shop(world, person, act, &format!("{step}"), &mut order).await?;
+            self.shop(world, (person, share_code), act, &format!("{step}"), &mut order).await?;
         }
         Ok(())
     }
 
     /// Does one thing with the order of this session.
     async fn shop(
-        &self,
+        &mut self,
         world: &World,
-        person: usize,
+        (person, share_code): (usize, Option<&str>),
         act: &Act,
         step: &str,
         order: &mut Value,
@@ -87,17 +103,19 @@ impl Session {
         let of_order = |what: &str| format!("/mall/orders/{}/{what}", order["order_id"]);
         match act {
             Act::Place(basket) => {
-                let mut body = order_body(world, person, basket);
-                body["prescription_id"] = self.prescription(world, step, &body, basket).await?;
-                *order = self.post("/mall/orders", step, &body).await?;
+                *order = self.place(world, person, basket, step).await?;
                 Tally::add(&self.tally.orders);
             }
             Act::Pay { method } => {
-                self.post(&of_order("pay"), step, &json!({ "method": method })).await?;
+                self.pay(order, method, step).await?;
                 Tally::add(&self.tally.paid);
             }
-            Act::Visit(visit) => self.look(world, person, visit, step).await?,
-            Act::Claim { coupon } if world.takes(*coupon) => {
+            Act::Leave { pharmacy, product, quantity } => {
+                let line = (*product, *quantity);
+                self.put_in_cart(world, person, *pharmacy, line, false, step).await?;
+            }
+            Act::Visit(visit) => self.look(world, person, visit, share_code, step).await?,
+            Act::Claim { coupon } => {
                 let person_id = world.population().people[person].person_id;
                 let path = format!("/mall/coupons/{}/claims", world.shops.coupons[*coupon]);
                 self.post(&path, step, &json!({ "person_id": person_id })).await?;
@@ -134,6 +152,93 @@ impl Session {
                 Tally::add(&self.tally.refunds);
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Places an order, at times of what is put into the cart first. When the pharmacy has too little of
+    /// something, goods come in and it is tried once more.
+    async fn place(
+        &mut self,
+        world: &World,
+        person: usize,
+        basket: &Basket,
+        step: &str,
+    ) -> Result<Value, Refused> {
+        let mut body = order_body(world, person, basket);
+        body["prescription_id"] = self.prescription(world, step, &body, basket).await?;
+        let mut path = "/mall/orders";
+        if world.has_carts() && self.random.random_bool(BY_CART) {
+            for (place, line) in basket.lines.iter().enumerate() {
+                let step = format!("{step}-line-{place}");
+                self.put_in_cart(world, person, basket.pharmacy, *line, true, &step).await?;
+            }
+            path = "/mall/carts/checkout";
+            body.as_object_mut()
+                .map(|fields| (fields.remove("lines"), fields.remove("shipping_fen")));
+        }
+        match self.post(path, step, &body).await {
+            Err(refused) if refused.is_out_of_stock() => {
+                let people = world.population().people.len();
+                for (product, quantity) in &basket.lines {
+                    if !PRODUCTS[*product].is_counted() {
+                        continue;
+                    }
+                    let receipt = json!({
+                        "pharmacy_id": world.shops.pharmacies[basket.pharmacy],
+                        "variant_id": world.variants[*product],
+                        "on_hand_change": catalogue::stock_units(people) + quantity,
+                        "kind": "receipt",
+                        "reason": "delivery",
+                    });
+                    let step = format!("{step}-delivery-{product}");
+                    self.post("/mall/stock/movements", &step, &receipt).await?;
+                }
+                self.post(path, &format!("{step}-again"), &body).await
+            }
+            placed => placed,
+        }
+    }
+
+    async fn put_in_cart(
+        &self,
+        world: &World,
+        person: usize,
+        pharmacy: usize,
+        (product, quantity): (usize, i64),
+        selected: bool,
+        step: &str,
+    ) -> Result<(), Refused> {
+        let line = json!({
+            "person_id": world.population().people[person].person_id,
+            "pharmacy_id": world.shops.pharmacies[pharmacy],
+            "variant_id": world.variants[product],
+            "quantity": quantity,
+            "selected": selected,
+        });
+        self.post("/mall/carts/lines", step, &line).await?;
+        Ok(())
+    }
+
+    /// Pays: the channel of the method tells of it, at times twice, or it is entered.
+    async fn pay(&mut self, order: &Value, method: &str, step: &str) -> Result<(), Refused> {
+        let again = self.random.random_bool(TOLD_TWICE);
+        let Some(secret) = self.channels.get(method) else {
+            let path = format!("/mall/orders/{}/pay", order["order_id"]);
+            return self.post(&path, step, &json!({ "method": method })).await.map(drop);
+        };
+        let body = json!({
+            "channel": method,
+            "event": "payment_succeeded",
+            "order_id": order["order_id"],
+            "transaction_id": format!("{}-{step}", self.key),
+            "amount_fen": order["payable_fen"],
+        });
+        let body = body.to_string();
+        for _ in 0..=i32::from(again) {
+            let sent = (self.clock)() / 1_000_000;
+            let signature = payment_notifications::signature(secret, sent, &body);
+            self.client.notify("/mall/callbacks/payments", sent, &signature, &body).await?;
         }
         Ok(())
     }
@@ -176,6 +281,7 @@ impl Session {
         world: &World,
         person: usize,
         visit: &Visit,
+        share_code: Option<&str>,
         step: &str,
     ) -> Result<(), Refused> {
         let person_id = world.population().people[person].person_id;
@@ -183,6 +289,8 @@ impl Session {
             "visitor_key": format!("person-{person_id}"),
             "person_id": person_id,
             "channel": visit.channel,
+            "campaign_code": visit.campaign,
+            "share_code": share_code,
         });
         let made = self.post("/mall/visits", step, &body).await?;
         let path = format!("/mall/visits/{}/page-views", number(&made, "visit_id")?);
@@ -200,55 +308,106 @@ impl Session {
     }
 
     async fn health(&mut self, world: &World, arrival: Arrival) -> Result<(), Refused> {
-        let Some((patient, enrolled)) = world.any_patient(&mut self.random) else {
+        let is_wanted = |patient: &Patient| arrival != Arrival::Reading || patient.kit.is_some();
+        let Some((patient, enrolled)) = world.any_patient(is_wanted, &mut self.random) else {
             return Ok(());
         };
-        let (patient_id, now) = (enrolled.patient_id, (self.clock)());
-        let random = &mut self.random;
-        let act = match arrival {
+        let now = (self.clock)();
+        match arrival {
             Arrival::Dose => match enrolled.take_reminder(patient, now) {
-                Some(scheduled_at) => behaviour::dose(patient, scheduled_at, true, random),
+                Some(scheduled_at) => self.dose(patient, enrolled, scheduled_at).await?,
                 // All that are known were reported.
                 None => return Ok(()),
             },
-            Arrival::FollowUp => behaviour::follow_up(patient, now, random),
-            Arrival::Reading | Arrival::Visit => behaviour::measure(patient, now, random),
-        };
-        let (path, body) = match act {
-            Act::Dose { scheduled_at, taken_at } => (
-                "/chronic-care/dose-events",
-                json!({
-                    "plan_id": enrolled.plan_id,
+            Arrival::FollowUp => {
+                let found = behaviour::follow_up(patient, now, &mut self.random);
+                self.follow_up(enrolled.patient_id, &found).await?;
+            }
+            Arrival::Reading => self.measure(patient, enrolled, now).await?,
+            Arrival::Visit => {}
+        }
+        Tally::add(&self.tally.health_events);
+        Ok(())
+    }
+
+    async fn dose(
+        &mut self,
+        patient: &Patient,
+        enrolled: &Enrolled,
+        scheduled_at: i64,
+    ) -> Result<(), Refused> {
+        let plan_id = enrolled.plan_id;
+        let dose = behaviour::dose(patient, scheduled_at, true, &mut self.random);
+        let Act::Dose { taken_at, .. } = dose else { return Ok(()) };
+        match (patient.reminded, taken_at) {
+            (false, _) => {
+                let body = json!({
+                    "plan_id": plan_id,
                     "scheduled_at": scheduled_at,
                     "taken_at": taken_at,
-                }),
-            ),
-            Act::FollowUp(found) => (
-                "/chronic-care/follow-ups",
-                json!({
-                    "patient_id": patient_id,
-                    "method": found.method,
-                    "systolic_mmhg": found.systolic_mmhg,
-                    "diastolic_mmhg": found.diastolic_mmhg,
-                    "fasting_glucose_umol_per_l": found.fasting_glucose_umol_per_l,
-                    "on_target": found.on_target,
-                }),
-            ),
-            Act::Measure(reading) => (
-                "/chronic-care/readings",
-                json!({
-                    "patient_id": patient_id,
-                    "kind": reading.kind,
-                    "systolic_mmhg": reading.systolic_mmhg,
-                    "diastolic_mmhg": reading.diastolic_mmhg,
-                    "pulse_per_min": reading.pulse_per_min,
-                    "glucose_umol_per_l": reading.glucose_umol_per_l,
-                }),
-            ),
-            _ => return Ok(()),
+                });
+                self.post("/chronic-care/dose-events", "dose", &body).await?;
+            }
+            (true, Some(_)) => {
+                let path = format!("/chronic-care/medication-plans/{plan_id}/confirmations");
+                self.post(&path, "dose", &json!({ "taken_at": taken_at })).await?;
+            }
+            // Nobody confirms it: its slot passes.
+            (true, None) => {}
+        }
+        Ok(())
+    }
+
+    /// A follow-up; in a programme it answers the form of its step.
+    async fn follow_up(&self, patient_id: i64, found: &FollowUp) -> Result<(), Refused> {
+        let programmes = format!("/chronic-care/patients/{patient_id}/programmes");
+        let programmes = self.client.get(&programmes).await?;
+        let running = |programme: &&Value| programme["ended_at"].is_null();
+        let programme = programmes["items"].as_array().and_then(|all| all.iter().find(running));
+        let programme = programme.unwrap_or(&Value::Null);
+        let answers = programme["step"].as_str().map(|step| found.answers(step));
+        let body = json!({
+            "patient_id": patient_id,
+            "method": found.method,
+            "systolic_mmhg": found.systolic_mmhg,
+            "diastolic_mmhg": found.diastolic_mmhg,
+            "fasting_glucose_umol_per_l": found.fasting_glucose_umol_per_l,
+            "on_target": found.on_target,
+            "programme_id": programme["programme_id"],
+            "answers": answers.unwrap_or_default(),
+        });
+        self.post("/chronic-care/follow-ups", "follow-up", &body).await?;
+        Ok(())
+    }
+
+    /// A reading, sent by the device or entered.
+    async fn measure(
+        &mut self,
+        patient: &Patient,
+        enrolled: &Enrolled,
+        now: i64,
+    ) -> Result<(), Refused> {
+        let (_, act) = home::measure(patient, now, &mut self.random);
+        let Act::Measure(reading) = act else { return Ok(()) };
+        let device = enrolled.devices.iter().find(|(kind, _)| *kind == reading.device());
+        let Some((sent, (_, device_id))) = reading.sent.as_ref().zip(device) else {
+            let body = json!({
+                "patient_id": enrolled.patient_id,
+                "kind": reading.kind,
+                "measured_at": reading.measured_at,
+                "systolic_mmhg": reading.systolic_mmhg,
+                "diastolic_mmhg": reading.diastolic_mmhg,
+                "pulse_per_min": reading.pulse_per_min,
+                "glucose_umol_per_l": reading.glucose_umol_per_l,
+            });
+            self.post("/chronic-care/readings", "reading", &body).await?;
+            return Ok(());
         };
-        self.post(path, "health", &body).await?;
-        Tally::add(&self.tally.health_events);
+        let path = format!("/chronic-care/devices/{device_id}/readings");
+        let body = json!(reading.upload(sent, now));
+        for time in 0..=i32::from(sent.again) {
+            self.post(&path, &format!("reading-{time}"), &body).await?;
+        }
         Ok(())
     }
 
@@ -265,12 +424,11 @@ fn order_body(world: &World, person: usize, basket: &Basket) -> Value {
             json!({ "product_id": world.shops.products[*product], "quantity": quantity })
         })
         .collect();
-    let coupon = basket.coupon.filter(|coupon| world.takes(*coupon));
     json!({
         "person_id": world.population().people[person].person_id,
         "pharmacy_id": world.shops.pharmacies[basket.pharmacy],
         "channel": basket.channel,
-        "coupon_id": coupon.map(|coupon| world.shops.coupons[coupon]),
+        "coupon_id": basket.coupon.map(|coupon| world.shops.coupons[coupon]),
         "shipping_fen": basket.shipping_fen,
         "lines": lines,
     })

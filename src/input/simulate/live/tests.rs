@@ -1,11 +1,13 @@
 use std::path::Path;
 
-use medlake_operational::{Services, Storage};
+use medlake_operational::{Services, Storage, mall::Settings};
 use sqlx::AssertSqlSafe;
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::input::simulate::backfill::{self, BackfillConfig};
+
+const SECRET: &str = "of the tests alone";
 
 /// The services on a port of their own, until it is dropped.
 struct Served {
@@ -20,6 +22,9 @@ async fn serve(folder: &Path, address: &str) -> Served {
 
 async fn serve_at(folder: &Path, address: &str, clock: Clock) -> Served {
     let services = Services::open(&Storage::files(folder), clock, Arc::new(|| ())).await.unwrap();
+    services.use_mall_settings(Settings {
+        payment_channels: format!("wechat_pay={SECRET}").parse().unwrap(),
+    });
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut tasks = JoinSet::new();
@@ -68,7 +73,9 @@ fn whole() -> watch::Receiver<Stage> {
 
 fn config(address: &str) -> LiveConfig {
     let services = format!("http://{address}");
-    LiveConfig { services, orders_per_second: 60.0, seed: 5, people: 2_000, access: None }
+    let channels = BTreeMap::from([("wechat_pay".to_owned(), SECRET.to_owned())]);
+    let (orders_per_second, seed, people) = (60.0, 5, 2_000);
+    LiveConfig { services, orders_per_second, seed, people, access: None, channels }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,7 +93,14 @@ async fn every_flow_happens_and_a_restart_of_the_services_is_survived() {
         ("mall", "select count(*) from refund"),
         ("distribution", "select count(*) from binding"),
         ("distribution", "select count(*) from commission where level = 2"),
+        ("mall", "select count(*) from payment where channel_transaction_id is not null"),
+        ("mall", "select count(*) from stock_movement where kind = 'shipment'"),
+        ("mall", "select count(*) from cart_line"),
+        ("mall", "select count(*) from visit where share_code is not null"),
         ("chronic_care", "select count(*) from dispensing"),
+        ("chronic_care", "select count(*) from care_step where outcome = 'answered'"),
+        ("chronic_care", "select count(*) from reminder_slot where status = 'due'"),
+        ("chronic_care", "select count(*) from reading where device_id is not null"),
         ("chronic_care", "select count(distinct status) - 2 from dose_event"),
         ("chronic_care", "select count(distinct kind) - 1 from reading"),
         ("chronic_care", "select count(*) from reading where quality = 'suspect'"),
@@ -135,20 +149,29 @@ async fn what_the_traffic_needs_is_made_once() {
             ("distribution", "select count(*) from distributor"),
             ("chronic_care", "select count(*) from patient"),
             ("chronic_care", "select count(*) from medication_plan"),
+            ("chronic_care", "select count(*) from care_programme"),
+            ("chronic_care", "select count(*) from consent"),
+            ("chronic_care", "select count(*) from device_assignment"),
         ] {
             counts.push(served.count(database, sql).await);
         }
         counts
     };
     let made = counts().await;
-    // What became of a day's reminders is reported, each once.
-    let patient = first.population().people[0].patient.as_ref().unwrap();
-    let reminders = || first.enrolled[0].take_reminder(patient, now);
-    let day: Vec<i64> = std::iter::from_fn(reminders).collect();
+    // What became of a day's doses is reported, each once; those of whom somebody is reminded have slots
+    // from now on only.
+    let of = |reminded: bool| {
+        let mut patients = first.population().patients();
+        let (place, _, patient) = patients.find(|(.., p)| p.reminded == reminded).unwrap();
+        let reminders = || first.enrolled[place].take_reminder(patient, now);
+        (patient, std::iter::from_fn(reminders).collect::<Vec<i64>>())
+    };
+    assert!(of(true).1.is_empty());
+    let (patient, day) = of(false);
     assert_eq!(day.len(), usize::try_from(patient.doses_per_day).unwrap());
     let known = now - crate::input::simulate::history::KNOWN_AFTER_MICROS;
     assert!(day.is_sorted() && day.iter().all(|at| (known - 86_400_000_000..=known).contains(at)));
-    // Another seed, and answers that the services no longer remember.
+    // Answers that the services no longer remember; then another seed, whose patients measure otherwise.
     for (database, sql) in [
         (served.services.mall(), "delete from idempotency"),
         (served.services.distribution(), "delete from idempotency"),
@@ -158,8 +181,10 @@ async fn what_the_traffic_needs_is_made_once() {
         sqlx::query(sql).execute(tx.sqlite().unwrap()).await.unwrap();
         tx.commit().await.unwrap();
     }
-    let second = set_up(2).await;
+    set_up(1).await;
     assert_eq!(counts().await, made);
+    let second = set_up(2).await;
+    assert_eq!(counts().await[..6], made[..6]);
     let ids = |world: &World| {
         let enrolled: Vec<_> = world.enrolled.iter().map(|e| (e.patient_id, e.plan_id)).collect();
         let people::Shops { pharmacies, products, coupons, .. } = world.shops.clone();
@@ -185,12 +210,16 @@ async fn a_past_is_the_same_with_traffic_beside_it_and_its_people_come_when_it_i
         ),
         ("mall", "select sum(visit_id > 0) from visit where started_at < 1795269600000000"),
         ("mall", "select sum(person_id) from coupon_claim where claimed_at < 1795269600000000"),
+        ("mall", "select sum(on_hand * 7 + reserved) from stock"),
+        ("mall", "select sum(person_id * 7 + quantity) from cart_line"),
         ("distribution", "select sum(person_id * 7 + bound_at) from binding"),
         ("distribution", "select sum(person_id * distributor_id + created_at) from distributor"),
         ("distribution", "select sum(booked_fen * 7 + reversed_fen) from commission"),
         ("chronic_care", "select sum(person_id * 7 + enrolled_at) from patient"),
         ("chronic_care", "select count(*) * 1000003 + sum(days_supply) from dispensing"),
         ("chronic_care", "select sum(scheduled_at % 1000003 + plan_id) from dose_event"),
+        ("chronic_care", "select count(*) * 1000003 + sum(visit) from care_step"),
+        ("chronic_care", "select sum(measured_at % 1000003 + patient_id) from reading"),
     ];
     let content = async |served: &Served| {
         let mut content = Vec::new();
