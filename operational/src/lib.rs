@@ -27,7 +27,7 @@
 //! # Ok(()) }
 //! ```
 
-mod calendar;
+pub mod calendar;
 mod capture;
 pub mod chronic_care;
 pub mod configuration;

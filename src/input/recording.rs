@@ -19,9 +19,6 @@ pub(super) const DEVICE_IDS: i64 = 40_000_000;
 /// The same for Synthea's patients, persons and dispensings.
 pub(super) const SYNTHEA_IDS: i64 = 50_000_000;
 
-/// Microseconds from midnight in Asia/Shanghai to the same wall-clock time in UTC.
-pub(super) const SHANGHAI_MICROS: i64 = 8 * 3600 * 1_000_000;
-
 /// The provinces of the mainland, as the screen's map knows them.
 pub(super) const PROVINCES: [&str; 31] = [
     "北京",
@@ -135,11 +132,27 @@ impl Pace {
     }
 
     /// How long until what was recorded at `micros` is due; nothing when it is.
-    pub(super) fn until(&self, micros: i64) -> Option<Duration> {
+    fn until(&self, micros: i64) -> Option<Duration> {
         let speed = self.speed?;
         let recorded = Duration::from_micros(u64::try_from(micros - self.first_micros).ok()?);
         let due = recorded.div_f64(speed);
         due.checked_sub(self.started.elapsed()).filter(|wait| !wait.is_zero())
+    }
+
+    /// Waits until the first of `rest` is due, and gives those that are due then, at most `most`, and the
+    /// rest of them; nothing when there are none.
+    pub(super) async fn due<'a, T>(
+        &self,
+        rest: &'a [T],
+        most: usize,
+        at_micros: impl Fn(&T) -> i64,
+    ) -> Option<(&'a [T], &'a [T])> {
+        if let Some(wait) = self.until(at_micros(rest.first()?)) {
+            tokio::time::sleep(wait).await;
+        }
+        let is_due = |next: &&T| self.until(at_micros(next)).is_none();
+        let due = rest.iter().take(most).take_while(is_due).count();
+        Some(rest.split_at(due))
     }
 
     pub(super) fn elapsed(&self) -> Duration {

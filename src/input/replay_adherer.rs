@@ -13,13 +13,14 @@ use anyhow::Context;
 use chrono::NaiveDate;
 use medlake_operational::{
     Scope, Services,
+    calendar::midnight,
     chronic_care::{
         dispensings::{self, DispensingSource, NewDispensing},
         patients::{self, Condition, NewPatient, Sex},
     },
 };
 
-use super::recording::{ADHERER_IDS, Pace, ReplayReport, SHANGHAI_MICROS};
+use super::recording::{ADHERER_IDS, Pace, ReplayReport};
 
 const FILE: &str = "med.events.csv";
 const HEADER: [&str; 5] = ["PATIENT_ID", "DATE", "PERDAY", "CATEGORY", "DURATION"];
@@ -50,20 +51,16 @@ pub(crate) async fn run(
     for event in &events {
         days.entry(event.day).or_default().push(event);
     }
+    let days: Vec<(NaiveDate, Vec<&Event>)> = days.into_iter().collect();
     let mut report = ReplayReport::new("AdhereR medication events", "dispensings");
-    let first = days.keys().next().map_or(0, |day| midnight(*day));
+    let first = days.first().map_or(0, |(day, _)| midnight(*day));
     let pace = Pace::start(first, speed)?;
-    let mut days = days.into_iter().peekable();
+    let mut rest = days.as_slice();
     // All days that are due are one transaction, so at full speed all of them are.
-    while let Some((day, _)) = days.peek() {
-        if let Some(wait) = pace.until(midnight(*day)) {
-            tokio::time::sleep(wait).await;
-        }
+    while let Some((now, later)) = pace.due(rest, usize::MAX, |(day, _)| midnight(*day)).await {
         let mut tx = services.chronic_care().begin(services.now()).await?;
-        while let Some((day, events)) =
-            days.next_if(|(day, _)| pace.until(midnight(*day)).is_none())
-        {
-            let scope = Scope::at(midnight(day));
+        for (day, events) in now {
+            let scope = Scope::at(midnight(*day));
             let new: Vec<NewPatient> = events.iter().map(|e| patient(e.patient)).collect();
             patients::create_many(&mut tx, scope, &new).await?;
             let new: Vec<NewDispensing> = events.iter().map(|e| dispensing(e)).collect();
@@ -72,14 +69,11 @@ pub(crate) async fn run(
             report.skipped += u64::try_from(new.len() - added)?;
         }
         tx.commit().await?;
+        rest = later;
     }
     report.detail_rows = report.written;
     report.elapsed = pace.elapsed();
     Ok(report)
-}
-
-fn midnight(day: NaiveDate) -> i64 {
-    day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros() - SHANGHAI_MICROS
 }
 
 fn patient(patient: i64) -> NewPatient {

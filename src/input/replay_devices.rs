@@ -21,7 +21,9 @@ use anyhow::Context;
 use chrono::{Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta};
 use medlake_operational::{
     Scope, Services,
+    calendar::instant,
     chronic_care::{
+        measurement::umol_per_l_of_mg_per_dl,
         patients::{self, Condition, NewPatient, Sex},
         readings::{self, NewReading, ReadingKind},
     },
@@ -29,13 +31,11 @@ use medlake_operational::{
 
 use super::{
     delimited::{Delimited, Row},
-    recording::{DEVICE_IDS, Pace, ReplayReport, SHANGHAI_MICROS},
+    recording::{DEVICE_IDS, Pace, ReplayReport},
 };
 
 const IDS_PER_FILE: i64 = 100_000;
 const ROWS_PER_TRANSACTION: usize = 2_000;
-/// Micromol per litre in a mg/dL: 1,000 / 18.016.
-const UMOL_PER_L_IN_MG_PER_DL: f64 = 1_000.0 / 18.016;
 
 /// How a file is read.
 struct File {
@@ -151,7 +151,7 @@ async fn replay(
         report.skipped += u64::try_from(begin)?;
         let mut tx = services.chronic_care().begin(services.now()).await?;
         for (patient_id, measured) in &rows[begin..] {
-            let at = measured.at.and_utc().timestamp_micros() - SHANGHAI_MICROS;
+            let at = instant(measured.at);
             let scope = Scope::at(at);
             if let Some(new) = subjects.remove(&measured.subject) {
                 let new = NewPatient {
@@ -214,8 +214,7 @@ pub(super) fn whole(text: &str) -> Option<i64> {
 
 /// Milligrams per decilitre of glucose as micromol per litre.
 pub(super) fn umol_per_l(mg_per_dl: &str) -> Option<i64> {
-    let number: f64 = mg_per_dl.parse().ok()?;
-    whole(&(number * UMOL_PER_L_IN_MG_PER_DL).to_string())
+    umol_per_l_of_mg_per_dl(mg_per_dl.parse().ok()?).ok()
 }
 
 fn time(text: &str) -> Option<NaiveDateTime> {

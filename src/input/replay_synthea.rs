@@ -16,9 +16,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context;
-use chrono::{DateTime, Days, NaiveDate, NaiveTime};
+use chrono::{DateTime, Days, NaiveDate};
 use medlake_operational::{
     OperationalError, Scope, Services, WriteTransaction,
+    calendar::{self, midnight},
     chronic_care::{
         conditions::{self, ConditionEnd, NewCondition},
         dispensings::{self, DispensingSource, NewDispensing},
@@ -32,7 +33,7 @@ use medlake_operational::{
 
 use super::{
     delimited::Delimited,
-    recording::{Pace, ReplayReport, SHANGHAI_MICROS, SYNTHEA_IDS},
+    recording::{Pace, ReplayReport, SYNTHEA_IDS},
     replay_devices::{umol_per_l, whole},
 };
 
@@ -438,10 +439,6 @@ impl Recording {
     }
 }
 
-fn midnight(day: NaiveDate) -> i64 {
-    day.and_time(NaiveTime::MIN).and_utc().timestamp_micros() - SHANGHAI_MICROS
-}
-
 fn day(text: &str) -> Option<NaiveDate> {
     NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()
 }
@@ -453,8 +450,7 @@ fn instant(text: &str) -> Option<i64> {
 
 /// The business day of a moment.
 fn date_of(text: &str) -> Option<NaiveDate> {
-    let at = DateTime::from_timestamp_micros(instant(text)? + SHANGHAI_MICROS)?;
-    Some(at.date_naive())
+    calendar::business_day(instant(text)?).ok()
 }
 
 #[cfg(test)]

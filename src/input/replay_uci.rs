@@ -27,6 +27,7 @@ use anyhow::Context;
 use chrono::NaiveDateTime;
 use medlake_operational::{
     OperationalError, Scope, Services, WriteTransaction,
+    calendar::instant,
     mall::{
         Pricing, RecordedLine,
         orders::{self, Channel, NewOrder},
@@ -40,7 +41,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     delimited::{Delimited, Row, hundredths},
-    recording::{PROVINCES, Pace, ReplayReport, SHANGHAI_MICROS, UCI_IDS},
+    recording::{PROVINCES, Pace, ReplayReport, UCI_IDS},
 };
 
 const PROGRESS: &str = "replay uci";
@@ -153,16 +154,9 @@ pub(crate) async fn run(
     report.skipped = u64::try_from(done)?;
     let pace = Pace::start(documents.get(done).map_or(0, |d| d.at_micros), speed)?;
     let mut rest = &documents[done..];
-    while let Some(next) = rest.first() {
-        if let Some(wait) = pace.until(next.at_micros) {
-            tokio::time::sleep(wait).await;
-        }
-        let due = rest
-            .iter()
-            .take(DOCUMENTS_PER_TRANSACTION)
-            .take_while(|d| pace.until(d.at_micros).is_none())
-            .count();
-        let (now, later) = rest.split_at(due);
+    while let Some((now, later)) =
+        pace.due(rest, DOCUMENTS_PER_TRANSACTION, |document| document.at_micros).await
+    {
         let mut tx = services.mall().begin(services.now()).await?;
         for document in now {
             write(&mut tx, documents, document)
@@ -177,7 +171,7 @@ pub(crate) async fn run(
             tx.set_progress(PROGRESS, &serde_json::to_string(&position)?).await?;
         }
         tx.commit().await?;
-        report.written += u64::try_from(due)?;
+        report.written += u64::try_from(now.len())?;
     }
     services.deliver_outbox().await?;
     report.elapsed = pace.elapsed();
@@ -406,7 +400,7 @@ impl Recording {
         }
         self.documents.push(Document {
             number,
-            at_micros: at.and_utc().timestamp_micros() - SHANGHAI_MICROS,
+            at_micros: instant(at),
             person_id: UCI_IDS + customer.unwrap_or(ANONYMOUS_IDS + number),
             country,
             lines: Vec::new(),

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::{patients, slots};
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
+    calendar::midnight,
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List},
     scope::{check_day, check_time},
@@ -274,7 +275,7 @@ pub async fn create(
     insert_one(tx, &plan)
         .await
         .map_err(|error| error.or_taken(|| "the medication plan exists already".to_owned()))?;
-    let at = slots::midnight(plan.starts_on).min(scope.now);
+    let at = midnight(plan.starts_on).min(scope.now);
     keep_change(tx, scope, &plan, (ChangeKind::Started, at), "").await?;
     slots::generate(tx, scope, &plan).await?;
     find(tx, scope.tenant_id, plan.plan_id).await

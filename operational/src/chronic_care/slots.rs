@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
-use chrono::{DateTime, Days, FixedOffset, NaiveDate, NaiveTime, TimeZone as _};
+use chrono::{DateTime, Days, NaiveTime};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     NotificationRequested, OperationalError, Scope, Services, WriteTransaction,
-    calendar::{DAY_MICROS, business_day, shanghai},
+    calendar::{DAY_MICROS, business_day, instant, midnight, shanghai},
     database::{Connection, Micros, insert, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
     outbox,
@@ -104,17 +104,6 @@ pub(super) fn check_times(
     Ok(texts.join(","))
 }
 
-fn at(day: NaiveDate, time: NaiveTime) -> i64 {
-    let local = shanghai().from_local_datetime(&day.and_time(time));
-    // An offset that never changes has each time once.
-    local.single().map_or(i64::MAX, |at: DateTime<FixedOffset>| at.timestamp_micros())
-}
-
-/// The beginning of a day in Asia/Shanghai, in microseconds since 1970 (UTC).
-pub(super) fn midnight(day: NaiveDate) -> i64 {
-    at(day, NaiveTime::MIN)
-}
-
 /// The times of doses from a time on and before another, by times of the day with commas between.
 ///
 /// # Errors
@@ -132,7 +121,7 @@ pub fn times_between(
     }
     let (mut day, last) = (business_day(from)?, business_day(before)?);
     while day <= last {
-        found.extend(times.iter().map(|time| at(day, *time)));
+        found.extend(times.iter().map(|time| instant(day.and_time(*time))));
         let Some(next) = day.checked_add_days(Days::new(1)) else { break };
         day = next;
     }

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{distributors, ledger, settings};
 use crate::{
     Limit, OperationalError, Scope, Services, WriteTransaction,
-    calendar::{DAY_MICROS, SHANGHAI_MICROS},
+    calendar::{DAY_MICROS, SHANGHAI_MICROS, midnight},
     database::{Connection, Micros, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
@@ -80,8 +80,7 @@ fn end_of(period: &str) -> Result<i64, OperationalError> {
     let next = first.and_then(|day| day.checked_add_months(chrono::Months::new(1)));
     let next =
         next.ok_or_else(|| OperationalError::invalid("period must be a month such as 2026-11"))?;
-    let days = (next - NaiveDate::default()).num_days();
-    Ok(days * DAY_MICROS - SHANGHAI_MICROS)
+    Ok(midnight(next))
 }
 
 fn month_of_day(day: NaiveDate) -> String {

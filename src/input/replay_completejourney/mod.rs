@@ -74,16 +74,9 @@ pub(crate) async fn run(
     report.skipped = u64::try_from(done)?;
     let pace = Pace::start(baskets.get(done).map_or(0, |b| b.at_micros), speed)?;
     let mut rest = &baskets[done..];
-    while let Some(next) = rest.first() {
-        if let Some(wait) = pace.until(next.at_micros) {
-            tokio::time::sleep(wait).await;
-        }
-        let due = rest
-            .iter()
-            .take(ORDERS_PER_TRANSACTION)
-            .take_while(|b| pace.until(b.at_micros).is_none())
-            .count();
-        let (now, later) = rest.split_at(due);
+    while let Some((now, later)) =
+        pace.due(rest, ORDERS_PER_TRANSACTION, |basket| basket.at_micros).await
+    {
         let mut tx = services.mall().begin(services.now()).await?;
         for basket in now {
             write_order(&mut tx, basket, &lines[basket.lines.clone()])
@@ -94,7 +87,7 @@ pub(crate) async fn run(
         tx.commit().await?;
         rest = later;
         let written = baskets.len() - done - rest.len();
-        if written / PROGRESS_ORDERS != (written - due) / PROGRESS_ORDERS {
+        if written / PROGRESS_ORDERS != (written - now.len()) / PROGRESS_ORDERS {
             tracing::info!(orders = done + written, of = baskets.len(), "replaying");
         }
         report.written = u64::try_from(written)?;

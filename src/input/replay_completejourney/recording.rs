@@ -6,10 +6,8 @@ use arrow::{
     compute::cast,
     datatypes::{ArrowPrimitiveType, DataType, Float64Type, Int64Type, TimeUnit},
 };
-use medlake_operational::mall::RecordedLine;
+use medlake_operational::{calendar::SHANGHAI_MICROS, mall::RecordedLine};
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
-
-use crate::input::recording::SHANGHAI_MICROS;
 
 const BATCH_ROWS: usize = 65_536;
 

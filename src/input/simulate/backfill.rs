@@ -23,10 +23,11 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DAY_MICROS, SHANGHAI_MICROS,
+    DAY_MICROS,
     behaviour::{Act, Model, Step},
-    catalogue,
+    catalogue, day_of,
     history::{Chunk, History},
+    midnight,
     people::Person,
 };
 
@@ -205,8 +206,7 @@ async fn begin(services: &Services, config: BackfillConfig) -> anyhow::Result<No
         return Ok(noted);
     }
     let until = services.now();
-    let today = (until + SHANGHAI_MICROS).div_euclid(DAY_MICROS) * DAY_MICROS - SHANGHAI_MICROS;
-    let from = today - i64::from(days) * DAY_MICROS;
+    let from = midnight(day_of(until) - i64::from(days));
     let noted = Noted { seed, people, days, from, until, done: from };
     let mut tx = services.mall().begin(services.now()).await?;
     tx.set_progress(NAME, &serde_json::to_string(&noted)?).await?;

@@ -3,14 +3,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chrono::{DateTime, NaiveDate};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    DAY_MICROS, HOUR_MICROS, SHANGHAI_MICROS,
+    DAY_MICROS, HOUR_MICROS,
     behaviour::{self, Act, Model, Pace, Step},
     catalogue::{self, PHARMACIES, PRODUCTS},
-    home, law,
+    date, home, law,
     promotions::Promotion,
 };
 
@@ -152,12 +151,6 @@ impl History {
         self.from + day * DAY_MICROS
     }
 
-    /// The calendar's day.
-    fn date(&self, day: i64) -> NaiveDate {
-        let shanghai = DateTime::from_timestamp_micros(self.midnight(day) + SHANGHAI_MICROS);
-        shanghai.map(|at| at.date_naive()).unwrap_or_default()
-    }
-
     fn put(&mut self, person: usize, order: i64, at: i64, act: Act) {
         let day = self.day_of(at);
         self.pending.entry(day).or_default().push(Step { at, person, order, act });
@@ -277,7 +270,7 @@ impl History {
         let mut enrolled_at = midnight;
         if course.enrolled_on == day {
             enrolled_at += random.random_range(8 * HOUR_MICROS..17 * HOUR_MICROS);
-            let starts_on = self.date(day);
+            let starts_on = date(midnight);
             self.put(person, 0, enrolled_at, Act::Enrol { starts_on });
         }
         if course.refill_on == Some(day) {
@@ -288,7 +281,7 @@ impl History {
                 self.meet(person, at, random);
                 self.put_all(person, model.refill(person, at, Pace::REAL, random));
             } else {
-                let act = Act::Dispense { on: self.date(day), days_supply: supply_days };
+                let act = Act::Dispense { on: date(midnight), days_supply: supply_days };
                 self.put(person, 0, at, act);
             }
             course.supplied_until = course.supplied_until.max(day) + supply_days;

@@ -4,7 +4,7 @@
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, Exp1, Geometric, Poisson, StandardNormal};
 
-use super::{DAY_MICROS, HOUR_MICROS, SHANGHAI_MICROS};
+use super::{HOUR_MICROS, day_of, midnight, weekday};
 
 /// How busy an hour of the day is, from midnight in Asia/Shanghai; on average 1.
 const HOURS: [f64; 24] = [
@@ -16,12 +16,10 @@ const WEEKDAYS: [f64; 7] = [1.05, 1.00, 0.97, 0.96, 0.98, 1.00, 1.04];
 
 /// How busy the hour is that holds this time, as a multiple of an average hour.
 pub(super) fn intensity(at: i64) -> f64 {
-    let local = at + SHANGHAI_MICROS;
-    let hour = local.rem_euclid(DAY_MICROS) / HOUR_MICROS;
-    // 1970-01-01 was a Thursday.
-    let weekday = (local.div_euclid(DAY_MICROS) + 3).rem_euclid(7);
+    let day = day_of(at);
+    let hour = (at - midnight(day)) / HOUR_MICROS;
     let place = |at: i64| usize::try_from(at).unwrap_or(0);
-    HOURS[place(hour)] * WEEKDAYS[place(weekday)]
+    HOURS[place(hour)] * WEEKDAYS[place(weekday(day))]
 }
 
 /// Times of arrivals in `[from, until)`, in order: a Poisson process whose rate is `per_day` times

@@ -20,7 +20,27 @@ pub(crate) mod live;
 mod people;
 mod promotions;
 
+use chrono::NaiveDate;
+use medlake_operational::calendar::{self, DAY_MICROS, SHANGHAI_MICROS};
+
 const HOUR_MICROS: i64 = 3600 * 1_000_000;
-const DAY_MICROS: i64 = 24 * HOUR_MICROS;
-/// Midnight in Asia/Shanghai is this much before midnight UTC.
-const SHANGHAI_MICROS: i64 = 8 * HOUR_MICROS;
+
+/// The day of a time in Asia/Shanghai, counted from 1970-01-01.
+const fn day_of(at: i64) -> i64 {
+    (at + SHANGHAI_MICROS).div_euclid(DAY_MICROS)
+}
+
+/// When a day begins in Asia/Shanghai.
+const fn midnight(day: i64) -> i64 {
+    day * DAY_MICROS - SHANGHAI_MICROS
+}
+
+/// The weekday of a day, from Monday: 1970-01-01 was a Thursday.
+const fn weekday(day: i64) -> i64 {
+    (day + 3).rem_euclid(7)
+}
+
+/// The calendar's day of a time.
+fn date(at: i64) -> NaiveDate {
+    calendar::business_day(at).unwrap_or_default()
+}

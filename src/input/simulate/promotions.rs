@@ -2,14 +2,13 @@
 //! evening of each Wednesday. It follows from the calendar, so a history and the traffic after it have
 //! the same.
 
-use chrono::DateTime;
 use medlake_operational::mall::{
     campaigns::{CampaignKind, NewCampaign, NewItem, NewTier},
     coupons::Funder,
     products::ProductKind,
 };
 
-use super::{DAY_MICROS, HOUR_MICROS, SHANGHAI_MICROS, catalogue::PRODUCTS};
+use super::{HOUR_MICROS, catalogue::PRODUCTS, date, day_of, midnight, weekday};
 
 /// Days from a Monday.
 const WEDNESDAY: i64 = 2;
@@ -28,10 +27,8 @@ pub(super) struct Promotion {
 impl Promotion {
     /// The one that begins on the day of this time in Asia/Shanghai, or goes on through it.
     pub(super) fn of_day(at: i64) -> Option<Self> {
-        let day = (at + SHANGHAI_MICROS).div_euclid(DAY_MICROS);
-        let midnight = |day: i64| day * DAY_MICROS - SHANGHAI_MICROS;
-        // 1970-01-01 was a Thursday.
-        match (day + 3).rem_euclid(7) {
+        let day = day_of(at);
+        match weekday(day) {
             WEDNESDAY => Some(Self {
                 kind: CampaignKind::ItemPrice,
                 starts_at: midnight(day) + EVENING_FROM_HOUR * HOUR_MICROS,
@@ -61,8 +58,7 @@ impl Promotion {
 
     /// Unique to it.
     pub(super) fn name(self) -> String {
-        let day = DateTime::from_timestamp_micros(self.starts_at + SHANGHAI_MICROS);
-        let day = day.map(|at| at.date_naive()).unwrap_or_default();
+        let day = date(self.starts_at);
         match self.kind {
             CampaignKind::FullReduction => format!("周末满减 {day}"),
             CampaignKind::ItemPrice => format!("周三夜场 {day}"),

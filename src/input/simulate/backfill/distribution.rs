@@ -1,6 +1,6 @@
 use std::{collections::HashMap, sync::Arc};
 
-use chrono::{Datelike, Months, NaiveDate};
+use chrono::{Datelike, Months};
 use medlake_operational::{
     Connection, OperationalError, Scope, Services, WriteTransaction,
     distribution::{
@@ -16,9 +16,8 @@ use medlake_operational::{
 
 use super::{Noted, Part};
 use crate::input::simulate::{
-    DAY_MICROS, SHANGHAI_MICROS,
     behaviour::{Act, Model, Step},
-    catalogue,
+    catalogue, date,
 };
 
 /// The day of a month at whose end the month before is settled and paid out.
@@ -155,8 +154,7 @@ impl Part for Distribution {
     ) -> Result<(), OperationalError> {
         while commissions::release_due(tx, scope).await? > 0 {}
         // The day that ends now.
-        let days = (scope.now - 1 + SHANGHAI_MICROS).div_euclid(DAY_MICROS);
-        let today = NaiveDate::default() + chrono::TimeDelta::days(days);
+        let today = date(scope.now - 1);
         if today.day() == SETTLED_ON {
             let month = today - Months::new(1);
             Self::settle(tx, scope, month.format("%Y-%m").to_string()).await?;

@@ -5,6 +5,7 @@
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::input::simulate::DAY_MICROS;
 
 const SEEDS: [u64; 3] = [1, 5, 42];
 /// 2026-05-25, a Monday, 00:00 in Asia/Shanghai.

@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 
 use super::{Client, Refused};
 use crate::input::simulate::{
-    DAY_MICROS, SHANGHAI_MICROS,
+    DAY_MICROS,
     behaviour::{Act, Model},
     catalogue::{self, PRODUCTS},
+    date, day_of,
     history::KNOWN_AFTER_MICROS,
-    home,
+    home, midnight,
     people::{Patient, Population},
     promotions::Promotion,
 };
@@ -64,10 +65,7 @@ impl Enrolled {
     pub(super) fn take_reminder(&self, patient: &Patient, now: i64) -> Option<i64> {
         // Poisoned or not, a time is whole.
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        let midnight = |day: i64| day * DAY_MICROS - SHANGHAI_MICROS;
-        let first = (*reported + SHANGHAI_MICROS).div_euclid(DAY_MICROS);
-        let last = (now + SHANGHAI_MICROS).div_euclid(DAY_MICROS);
-        let next = (first..=last)
+        let next = (day_of(*reported)..=day_of(now))
             .flat_map(|day| patient.reminders(midnight(day)))
             .find(|at| at > &*reported && at + KNOWN_AFTER_MICROS <= now)?;
         *reported = next;
@@ -408,14 +406,13 @@ async fn make_plan(
     now: i64,
 ) -> anyhow::Result<i64> {
     let (drug_code, drug_class, _) = PRODUCTS[patient.medicine].drug.unwrap_or_default();
-    let today = chrono::DateTime::from_timestamp_micros(now + SHANGHAI_MICROS);
     let body = json!({
         "patient_id": patient_id,
         "drug_code": drug_code,
         "drug_class": drug_class,
         "doses_per_day": patient.doses_per_day,
         "clock_times": patient.reminded.then(|| patient.clock_times()),
-        "starts_on": today.context("a time outside the calendar")?.date_naive(),
+        "starts_on": date(now),
     });
     let key = format!("setup/plan/{number}");
     let made = client.post("/chronic-care/medication-plans", &key, &body).await?;
