@@ -55,6 +55,13 @@ async fn the_complete_journey_comes_out_with_its_totals() {
     let text: Vec<String> = expected.iter().map(ToString::to_string).collect();
     assert_eq!(platform.psql(sql), [text.join("|")]);
 
+    // Coupons of campaigns, with those that were used, and their orders.
+    let coupons = "select count(*), count(distinct coupon_id), count(order_id), \
+                   count(distinct order_id) from mall.coupon_claim";
+    assert_eq!(platform.psql(coupons), ["51963|787|1836|1020"]);
+    let noted = "select count(*) from mall.orders where coupon_id is not null";
+    assert_eq!(platform.psql(noted), ["1020"]);
+
     let mart = "select sum(lines_paid), sum(orders_paid), sum(gmv_paid_fen - disc_merchant_fen), \
                 sum(disc_item_fen), sum(disc_platform_fen), sum(disc_merchant_fen) from marts.gmv_daily";
     let text = [0, 2, 3, 4, 5, 6].map(|i: usize| expected[i].to_string());

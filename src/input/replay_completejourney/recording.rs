@@ -35,7 +35,7 @@ pub(super) struct Line {
     pub(super) quantity: i64,
     sales_value_fen: i64,
     retail_disc_fen: i64,
-    coupon_disc_fen: i64,
+    pub(super) coupon_disc_fen: i64,
     coupon_match_disc_fen: i64,
 }
 
@@ -115,7 +115,7 @@ impl Recording {
             fen("coupon_disc")?,
             fen("coupon_match_disc")?,
         ];
-        let times = times(batch)?;
+        let times = times(batch, "transaction_timestamp")?;
         for row in 0..batch.num_rows() {
             let at = self.lines.len();
             let at_micros = times[row] - SHANGHAI_MICROS;
@@ -150,10 +150,7 @@ impl Recording {
 
     fn add_products(&mut self, batch: &RecordBatch) -> anyhow::Result<()> {
         let ids = values::<Int64Type>(batch, "product_id", &DataType::Int64)?;
-        let texts = |name| -> anyhow::Result<Vec<Option<String>>> {
-            let texts = cast(column(batch, name)?, &DataType::Utf8)?;
-            Ok(texts.as_string::<i32>().iter().map(|t| t.map(str::to_owned)).collect())
-        };
+        let texts = |name| texts(batch, name);
         let [names, categories, departments, brands] = [
             texts("product_type")?,
             texts("product_category")?,
@@ -168,7 +165,7 @@ impl Recording {
     }
 }
 
-fn read_file(
+pub(super) fn read_file(
     path: &Path,
     columns: &[&str],
     mut add: impl FnMut(&RecordBatch) -> anyhow::Result<()>,
@@ -192,7 +189,7 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> anyhow::Result<&'a dyn Arra
         .as_ref())
 }
 
-fn values<T: ArrowPrimitiveType>(
+pub(super) fn values<T: ArrowPrimitiveType>(
     batch: &RecordBatch,
     name: &str,
     ty: &DataType,
@@ -202,9 +199,13 @@ fn values<T: ArrowPrimitiveType>(
     Ok(column.as_primitive::<T>().values().to_vec())
 }
 
+pub(super) fn texts(batch: &RecordBatch, name: &str) -> anyhow::Result<Vec<Option<String>>> {
+    let texts = cast(column(batch, name)?, &DataType::Utf8)?;
+    Ok(texts.as_string::<i32>().iter().map(|t| t.map(str::to_owned)).collect())
+}
+
 /// Wall-clock times as microseconds, as if they were UTC.
-fn times(batch: &RecordBatch) -> anyhow::Result<Vec<i64>> {
-    let name = "transaction_timestamp";
+pub(super) fn times(batch: &RecordBatch, name: &str) -> anyhow::Result<Vec<i64>> {
     let micros = cast(column(batch, name)?, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
     let integers = cast(&micros, &DataType::Int64)?;
     anyhow::ensure!(integers.null_count() == 0, "column \"{name}\" has nulls");

@@ -151,11 +151,107 @@ async fn a_recording_that_cannot_be_used_says_why() {
     assert!(speed.contains("positive"), "{speed}");
 }
 
+/// Campaign 1 of type A and 2 of type B: three coupons, households 1, 2 and 9, six redemptions.
+fn write_campaigns(folder: &Path) {
+    const DAY_NANOS: i64 = 86_400 * SECOND_NANOS;
+    let midnight = FIRST_SECOND * SECOND_NANOS / DAY_NANOS * DAY_NANOS;
+    let integers = |values: &[i64]| -> ArrayRef { Arc::new(Int64Array::from(values.to_vec())) };
+    let days = |days: &[i64]| -> ArrayRef {
+        let days = days.iter().map(|day| midnight + day * DAY_NANOS);
+        Arc::new(TimestampNanosecondArray::from_iter_values(days))
+    };
+    let kinds: ArrayRef = Arc::new(StringArray::from(vec!["Type A", "Type B"]));
+    for (name, columns) in [
+        (
+            "campaign_descriptions",
+            vec![
+                ("campaign_id", integers(&[1, 2])),
+                ("campaign_type", kinds),
+                ("start_date", days(&[-40, 0])),
+                ("end_date", days(&[0, 30])),
+            ],
+        ),
+        (
+            "campaigns",
+            vec![
+                ("campaign_id", integers(&[1, 1, 2, 2])),
+                ("household_id", integers(&[1, 2, 1, 9])),
+            ],
+        ),
+        (
+            "coupons",
+            vec![
+                ("coupon_upc", integers(&[501, 501, 502, 601])),
+                ("product_id", integers(&[26_081, 30_000, 4, 25_671])),
+                ("campaign_id", integers(&[1, 1, 1, 2])),
+            ],
+        ),
+        (
+            // Of these, that of household 9 and that of coupon 502 have no basket, and one day has none.
+            "coupon_redemptions",
+            vec![
+                ("household_id", integers(&[1, 2, 1, 1, 2, 9])),
+                ("coupon_upc", integers(&[501, 501, 501, 601, 502, 601])),
+                ("campaign_id", integers(&[1, 1, 1, 2, 1, 2])),
+                ("redemption_date", days(&[0, 0, -3, 0, 0, 0])),
+            ],
+        ),
+    ] {
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let file = File::create(folder.join(format!("{name}.parquet"))).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn coupons_are_with_whom_they_were_sent_to_and_used_where_it_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = rows(20);
+    write_campaigns(folder.path());
+    let services = services(&folder.path().join("operational")).await;
+    // Stopped after the first basket and taken up again: no claim is written twice.
+    write(folder.path(), &all[..3]);
+    run(&services, folder.path(), None).await.unwrap();
+    write(folder.path(), &all);
+    let report = run(&services, folder.path(), None).await.unwrap();
+    assert_eq!(
+        report.notes,
+        [
+            "2 campaigns with 3 coupons, 6 of them in somebody's hands",
+            "6 coupons were used, 3 of them in a basket that is known"
+        ]
+    );
+    let claims = "
+        select count(*), count(distinct coupon_id), count(order_id),
+            count(distinct person_id), min(expires_at - claimed_at),
+            (select sum(claimed_count) from coupon), (select count(*) from coupon),
+            (select count(*) from orders where coupon_id is not null)
+        from coupon_claim";
+    let days = |days: i64| (days * 24 + 5) * 3600 * 1_000_000;
+    assert_eq!(integers(&services, claims).await, [6, 3, 3, 3, days(31), 6, 3, 2]);
+    // Household 1 came first: its basket used a coupon of each campaign.
+    let first = "
+        select count(*), min(c.redeemed_at - o.created_at), min(o.person_id), max(o.coupon_id)
+        from coupon_claim c join orders o using (order_id) where o.order_id = 31000000000";
+    assert_eq!(integers(&services, first).await, [2, 0, JOURNEY_IDS + 1, JOURNEY_IDS + 1]);
+}
+
 /// The real recording, against totals that others computed from the same file.
 #[test]
 fn the_real_recording_has_its_published_totals() {
     let Some(data) = shared_data() else { return };
-    let recording = Recording::read(&data.join("completejourney")).unwrap();
+    let folder = data.join("completejourney");
+    let recording = Recording::read(&folder).unwrap();
+    // The totals of coupons are those that the data's authors give; in how many baskets they were used
+    // was counted by another program.
+    let sent = Coupons::read(&folder, &recording).unwrap();
+    let count = |of: fn(&Campaign) -> usize| sent.campaigns.iter().map(of).sum::<usize>();
+    assert_eq!((sent.campaigns.len(), sent.redemptions), (27, 2_102));
+    let (coupons, claims) = (count(|of| of.coupons.len()), count(|of| of.claims.len()));
+    assert_eq!((coupons, claims), (1_197, 51_963));
+    assert_eq!((sent.with_basket, sent.used.len()), (1_836, 1_020));
     let oracle = std::fs::read(data.join("oracles/dataset_totals.json")).unwrap();
     let oracle: serde_json::Value = serde_json::from_slice(&oracle).unwrap();
     let oracle = &oracle["completejourney_transactions"];
