@@ -1,6 +1,13 @@
+#[path = "../../../../lake/tests/ports.rs"]
+mod ports;
+#[path = "../../../../lake/tests/servers.rs"]
+#[expect(dead_code, reason = "only MariaDB is started here")]
+mod servers;
+
 use std::path::Path;
 
-use medlake_operational::Storage;
+use medlake_operational::{Connection, MasterKeys, Storage};
+use servers::{DatabaseServer, Kind};
 
 use super::*;
 
@@ -161,4 +168,66 @@ async fn a_history_that_was_cut_short_goes_on_and_nothing_is_doubled() {
     let other = BackfillConfig { people: 300, ..CONFIG };
     let error = run(&services_cut, other, &stage, &never).await.unwrap_err().to_string();
     assert!(error.contains("40 days, 200 people and seed 7"), "{error}");
+}
+
+/// How many rows, and a sum of what is in them, by the same statement on all kinds of databases.
+async fn totals(services: &Services) -> Vec<(&'static str, i64, i64)> {
+    let mut totals = Vec::new();
+    for (database, table, of_row) in [
+        (services.mall(), "orders", "person_id + payable_fen + refunded_fen"),
+        (services.mall(), "order_line", "product_id + cash_fen + refunded_quantity"),
+        (services.mall(), "payment", "amount_fen"),
+        (services.mall(), "visit", "person_id"),
+        (services.mall(), "page_view", "coalesce(product_id, 0)"),
+        (services.mall(), "stock", "variant_id + on_hand * 7 + reserved"),
+        (services.mall(), "stock_movement", "on_hand_change"),
+        (services.mall(), "campaign", "sold_units"),
+        (services.mall(), "cart_line", "person_id + quantity"),
+        (services.distribution(), "distributor", "person_id + coalesce(parent_id, 0)"),
+        (services.distribution(), "binding", "person_id * distributor_id"),
+        (services.distribution(), "commission", "booked_fen + reversed_fen"),
+        (services.chronic_care(), "patient", "person_id"),
+        (services.chronic_care(), "care_step", "visit"),
+        (services.chronic_care(), "reminder_slot", "patient_id * (status = 'missed')"),
+        (services.chronic_care(), "dose_event", "plan_id * (status = 'taken')"),
+        (services.chronic_care(), "reading", "coalesce(systolic_mmhg, 0)"),
+        (services.chronic_care(), "follow_up", "systolic_mmhg"),
+    ] {
+        let sql = format!("select count(*), cast(sum({of_row}) as signed) from {table}");
+        let sql = sqlx::AssertSqlSafe(sql);
+        let mut connection = database.read().await.unwrap();
+        let (rows, sum): (i64, i64) = match &mut *connection {
+            Connection::Sqlite(on) => sqlx::query_as(sql).fetch_one(&mut **on).await,
+            Connection::MySql(on) => sqlx::query_as(sql).fetch_one(&mut **on).await,
+        }
+        .unwrap();
+        assert!(rows > 0, "nothing in {table}");
+        totals.push((table, rows, sum));
+    }
+    totals
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_server_a_history_is_the_same_as_in_files() {
+    let config = BackfillConfig { people: 100, days: 14, ..CONFIG };
+    let (never, (stage, _past)) = (CancellationToken::new(), watch::channel(Stage::Begun));
+    let folder = tempfile::tempdir().unwrap();
+    let in_files = services(folder.path()).await;
+    let expected = run(&in_files, config, &stage, &never).await.unwrap();
+
+    let server =
+        DatabaseServer::start_with(Kind::MariaDb, &["--innodb-flush-log-at-trx-commit=0"]).await;
+    let storage =
+        Storage::Server { url: server.url_of(server.port, "mysql"), prefix: "history_".to_owned() };
+    let on_server = Services::open(&storage, Arc::new(|| NOW), Arc::new(|| ())).await.unwrap();
+    let keys = MasterKeys::open(&folder.path().join("server.keys")).unwrap();
+    on_server.use_master_keys(keys).await.unwrap();
+    let made = run(&on_server, config, &stage, &never).await.unwrap();
+    assert_eq!(made, BackfillReport { elapsed: made.elapsed, ..expected });
+    assert_eq!(made.refused, 0);
+    assert_eq!(totals(&on_server).await, totals(&in_files).await);
+    let again = run(&on_server, config, &stage, &never).await.unwrap();
+    assert!(again.there && again.acts == 0);
+    println!("{made}");
+    on_server.close().await;
 }
