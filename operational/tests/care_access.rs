@@ -64,6 +64,7 @@ async fn cared_for(app: &App, staff: &str, person_id: i64, serial: &str) -> Vec<
         read(of_patient("/conditions")),
         read(of_patient("/consents")),
         read(of_patient("/programmes")),
+        read(of_patient("/readings")),
         read(of_patient("/identifiers?purpose=mine")),
         read(of_patient("/accesses")),
         read(format!("/chronic-care/alerts?patient_id={patient}")),

@@ -191,6 +191,20 @@ async fn devices_of_one_patient_lose_nothing(on: On) {
     let care = app.services.chronic_care();
     let of_device = "select count(distinct measured_at) from reading where device_id = 1";
     assert_eq!(app.scalar(care, of_device).await, 40);
+    let listed = async |query: &str| {
+        let (status, page) = app.get(&format!("/chronic-care/patients/1/readings?{query}")).await;
+        assert_eq!(status, 200, "{page}");
+        page["items"].as_array().unwrap().clone()
+    };
+    let all = listed("limit=1000").await;
+    assert_eq!(all.len(), 70);
+    assert_eq!(listed(&format!("after_id={}", all[59]["reading_id"])).await, all[60..]);
+    // Of both devices, from minute 8 on and before minute 10.
+    let (from, until) = (START + 480 * SECOND, START + 600 * SECOND);
+    let some = listed(&format!("from={from}&until={until}&kind=blood_pressure")).await;
+    assert_eq!(some.len(), 4, "{some:?}");
+    assert_eq!(listed("kind=glucose").await, Vec::<Value>::new());
+    assert_eq!(app.get("/chronic-care/patients/1/readings?from=-1").await.0, 400);
     // What both say is kept twice, and marked by whichever came second.
     let marked = "select count(*) from reading where flags like '%duplicate%'";
     assert_eq!(app.scalar(care, marked).await, 30);

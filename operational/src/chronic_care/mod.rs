@@ -113,6 +113,7 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
         dispensings::post,
         dose_events::post,
         readings::post,
+        readings::get_all,
         follow_ups::post,
         follow_ups::get_answers,
         templates::stored::post,

@@ -1,9 +1,9 @@
 //! Readings: blood pressure and glucose, at home or at the office, in one unit each, with flags for what is
 //! remarkable about them.
 
-use axum::{Router, extract::State, http::StatusCode, routing};
+use axum::{Json, Router, extract::State, http::StatusCode, routing};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     alerts::{self, AlertKind, Raise},
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     OperationalError, Scope, Services, WriteTransaction,
     database::{Micros, insert_one, record, sql, words},
-    http::{Answer, Command, ErrorBody, Failure},
+    http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
     scope::check_time,
 };
 
@@ -396,8 +396,57 @@ async fn alarm(
     Ok(())
 }
 
+/// Which readings are listed.
+#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Filter {
+    /// Only those of this kind.
+    kind: Option<ReadingKind>,
+    /// Only those measured at this time or later, in microseconds since 1970 (UTC).
+    from: Option<i64>,
+    /// Only those measured before this time, in microseconds since 1970 (UTC).
+    until: Option<i64>,
+    /// Only rows with a higher id.
+    #[serde(default)]
+    after_id: i64,
+    /// At most this many rows, up to 1000.
+    #[serde(default)]
+    limit: crate::Limit,
+}
+
 pub(crate) fn router() -> Router<Services> {
-    Router::new().route("/chronic-care/readings", routing::post(post))
+    Router::new()
+        .route("/chronic-care/readings", routing::post(post))
+        .route("/chronic-care/patients/{id}/readings", routing::get(get_all))
+}
+
+/// The readings of a patient, in the order they came in.
+#[utoipa::path(get, path = "/chronic-care/patients/{id}/readings", tag = "chronic-care",
+    params(("id" = i64, Path), Filter),
+    responses((status = 200, body = List<Reading>), (status = "default", body = ErrorBody)))]
+pub(crate) async fn get_all(
+    State(services): State<Services>,
+    scope: Scope,
+    Id(patient_id): Id,
+    Params(filter): Params<Filter>,
+) -> Result<Json<List<Reading>>, Failure> {
+    check_time("from", filter.from)?;
+    check_time("until", filter.until)?;
+    let mut tx = services.chronic_care().read().await?;
+    patients::find(&mut tx, scope, patient_id).await?;
+    let items = sql("select * from reading where patient_id = ?1 and reading_id > ?2
+             and (?3 is null or kind = ?3) and (?4 is null or measured_at >= ?4)
+             and (?5 is null or measured_at < ?5)
+         order by reading_id limit ?6")
+    .bind(patient_id)
+    .bind(filter.after_id)
+    .bind(filter.kind)
+    .bind(filter.from.map(Micros))
+    .bind(filter.until.map(Micros))
+    .bind(filter.limit.rows())
+    .all(&mut tx)
+    .await?;
+    Ok(Json(List { items }))
 }
 
 /// Record a reading.

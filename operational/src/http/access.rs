@@ -175,6 +175,7 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("GET", "/chronic-care/medication-plans/{id}/changes", Self_(CareRead)),
     ("GET", "/chronic-care/medication-plans/{id}/slots", Self_(CareRead)),
     ("POST", "/chronic-care/medication-plans/{id}/confirmations", Self_(CareWrite)),
+    ("GET", "/chronic-care/patients/{id}/readings", Self_(CareRead)),
     ("POST", "/chronic-care/readings", Self_(CareWrite)),
     ("GET", "/chronic-care/devices", Self_(CareRead)),
     ("GET", "/chronic-care/devices/{id}", Self_(CareRead)),
