@@ -1,7 +1,9 @@
 //! Points: earned, spent, given back, taken back and expired; also by many at once.
 
 use futures::future::join_all;
-use medlake_operational::{WriteTransaction, identity::Permission};
+use medlake_operational::{
+    Scope, WriteTransaction, identity::Permission, mall::points::reconciliation::reconcile,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -14,6 +16,7 @@ on_both! {
     points_pay_for_an_order_as_published,
     points_are_earned_and_come_and_go_with_refunds,
     sixty_four_clients_spend_the_same_points_once,
+    points_that_do_not_agree_are_told,
     a_buyer_sees_and_spends_their_own_points_only,
 }
 
@@ -224,6 +227,78 @@ async fn sixty_four_clients_spend_the_same_points_once(on: On) {
     };
     join_all(placed.into_iter().map(close)).await;
     assert_eq!(has(&app, 7).await, [100, 0, 0, 0]);
+}
+
+async fn points_that_do_not_agree_are_told(on: On) {
+    let app = App::start(on).await;
+    app.stock().await;
+    set(&app, "points_per_yuan", 10).await;
+    grant(&app, 7, 100).await;
+    let order = app.made("/mall/orders", paid_with(40, 7, &[(3, 1)])).await;
+    app.pay(&order).await;
+    for step in ["ship", "receive"] {
+        app.made(&format!("/mall/orders/{}/{step}", order["order_id"]), json!({})).await;
+    }
+    app.move_clock(7 * DAY);
+    app.services.run_due().await.unwrap();
+    let [available, ..] = has(&app, 7).await;
+    assert!(available > 60, "it has earned something");
+
+    let mut tx: WriteTransaction = app.services.mall().begin(0).await.unwrap();
+    for (column, kinds) in [
+        ("available_points", ["available", "granted", "lots"].as_slice()),
+        ("spent_points", &["spent", "granted"]),
+        ("expired_points", &["expired", "granted"]),
+        ("owed_points", &["owed", "granted"]),
+    ] {
+        let by = |change: &str| format!("update points_account set {column} = {column} {change}");
+        told(&app, &mut tx, (&by("+ 1"), &by("- 1")), kinds).await;
+    }
+    for (table, change, back, kinds) in [
+        (
+            "points_lot",
+            "available_points = available_points - 1",
+            "available_points = available_points + 1",
+            ["lots", "lot", "lot"].as_slice(),
+        ),
+        ("order_line", "refunded_points = 1", "refunded_points = 0", &["order_spent"]),
+        ("order_line", "refunded_fen = cash_fen", "refunded_fen = 0", &["order_earned"]),
+    ] {
+        let [change, back] = [change, back].map(|set| format!("update {table} set {set}"));
+        told(&app, &mut tx, (&change, &back), kinds).await;
+    }
+    // An event moves points between its own places only.
+    for (event, from, to, lot, cause, fits) in [
+        ("earn", "granted", "available", "1", "'order:9'", true),
+        ("earn", "spent", "available", "1", "'order:8'", false),
+        ("spend", "available", "owed", "1", "'order:9'", false),
+        ("take_back", "owed", "spent", "null", "'order:9'", false),
+        ("expire", "owed", "granted", "null", "null", false),
+    ] {
+        let entry = format!(
+            "insert into points_entry (points_entry_id, tenant_id, points_account_id, points_lot_id,
+                 event_type, points, from_place, to_place, cause, actor, occurred_at)
+             select 900, tenant_id, points_account_id, {lot}, '{event}', 1, '{from}', '{to}',
+                 {cause}, actor, occurred_at from points_entry where points_entry_id = 1"
+        );
+        assert_eq!(run(&mut tx, &entry).await, fits, "{entry}");
+        if fits {
+            tx.rollback().await.unwrap();
+            tx = app.services.mall().begin(0).await.unwrap();
+        }
+    }
+    tx.rollback().await.unwrap();
+}
+
+/// Spoils something, reads what is said of it, and mends it.
+async fn told(app: &App, tx: &mut WriteTransaction, (spoil, mend): (&str, &str), kinds: &[&str]) {
+    assert!(run(tx, spoil).await, "{spoil}");
+    let report = reconcile(tx, Scope::at(app.services.now())).await.unwrap();
+    let found: Vec<String> = report.discrepancies.iter().map(|d| d.kind.to_string()).collect();
+    assert_eq!(found, kinds, "{spoil}");
+    assert!(run(tx, mend).await, "{mend}");
+    let report = reconcile(tx, Scope::at(app.services.now())).await.unwrap();
+    assert!(report.balanced, "{mend}: {report:?}");
 }
 
 async fn a_buyer_sees_and_spends_their_own_points_only(on: On) {

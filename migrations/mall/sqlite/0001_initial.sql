@@ -490,7 +490,14 @@ create table points_entry (
     actor TEXT not null,
     occurred_at TIMESTAMP not null,
     unique (points_account_id, event_type, cause, points_lot_id),
-    check (from_place <> to_place),
+    check ((event_type = 'earn' and from_place = 'granted' and to_place = 'available')
+        or (event_type = 'settle' and from_place = 'available' and to_place = 'owed')
+        or (event_type = 'spend' and from_place = 'available' and to_place = 'spent')
+        or (event_type = 'give_back' and from_place = 'spent' and to_place = 'available')
+        or (event_type = 'take_back' and from_place in ('available', 'owed') and to_place = 'granted')
+        or (event_type = 'expire' and from_place = 'available' and to_place = 'expired')
+        or (event_type = 'adjust' and from_place = 'granted' and to_place = 'available')
+        or (event_type = 'adjust' and from_place = 'available' and to_place = 'granted')),
     check ((points_lot_id is not null) = (from_place = 'available' or to_place = 'available')),
     check ((event_type in ('adjust', 'expire')) = (cause is null))
 );
