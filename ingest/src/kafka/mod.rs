@@ -58,6 +58,9 @@ type Slot = Arc<Mutex<Option<Arc<Client>>>>;
 const CHUNKS: usize = 4;
 /// A place that moved without rows (heartbeats, tombstones) is handed out this often.
 const IDLE_PLACES: Duration = Duration::from_secs(10);
+/// How long a client may be without its brokers until it is replaced. One that meets a broker of KRaft
+/// right at its start is told of no broker at all, and never asks one again (librdkafka issue 5301).
+const CLIENT_IS_LOST: Duration = Duration::from_secs(20);
 
 /// A Kafka cluster with topics of Debezium connectors. `docs/sources.md` says what is read from them.
 pub struct KafkaSource {
@@ -94,8 +97,8 @@ pub struct KafkaSource {
     newest_micros: i64,
     /// Rows that made no batch, which only a defect of ours brings about.
     defect: Option<KafkaSourceError>,
-    /// Why nothing comes, while that is known.
-    down: Option<KafkaSourceError>,
+    /// Why nothing comes, and since when, while that is known.
+    down: Option<(KafkaSourceError, Instant)>,
     gauges: Arc<Gauges>,
 }
 
@@ -248,9 +251,21 @@ impl KafkaSource {
                 return Err(self.wrong(error));
             }
             // The task tries again; what it has to say after this is heard first.
-            Some(News::Failed(error)) => self.down = Some(error),
+            Some(News::Failed(error)) => {
+                let since = self.down.take().map_or_else(Instant::now, |(_, since)| since);
+                self.down = Some((error, since));
+            }
         }
         Ok(true)
+    }
+
+    /// Why there is nothing, unless there is nothing. Another client may have better luck.
+    fn is_up(&mut self) -> Result<(), IngestError> {
+        let Some((error, since)) = self.down.clone() else { return Ok(()) };
+        if since.elapsed() >= CLIENT_IS_LOST {
+            self.restart();
+        }
+        Err(self.wrong(error))
     }
 
     /// Does not wait for anything, so nothing can end it halfway.
@@ -316,7 +331,7 @@ impl KafkaSource {
                 match self.order.pop(must, Instant::now()) {
                     Some(unit) => unit,
                     None if self.hear()? => continue,
-                    None => return self.down.clone().map_or(Ok(()), |e| Err(self.wrong(e))),
+                    None => return self.is_up(),
                 }
             } else {
                 let records = std::mem::take(&mut self.left).into();

@@ -1,6 +1,7 @@
 //! What becomes of messages, without a broker: the task that reads is played by the test.
 
 use medlake_contract::Op;
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 
 use super::*;
 use crate::source::Phase;
@@ -504,4 +505,31 @@ fn a_transaction_is_not_cut_where_a_table_changes_in_its_middle() {
     let said = pages.iter().map(|p| (p.schemas.len(), p.row_count, p.transaction_count));
     assert_eq!(said.collect::<Vec<_>>(), [(2, 2, 1), (1, 1, 0), (1, 2, 1)]);
     assert_eq!(place(&pages[0]), "log:1:p.db.t/0=1;p.db.u/0=1;p.transaction/0=1");
+}
+
+#[test]
+fn a_client_that_is_long_without_its_brokers_is_replaced() {
+    let mut played = played(config(), &["p.db.t"]);
+    let fail = |played: &mut Played| {
+        let source = KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown);
+        let error = KafkaSourceError::Client { doing: "reach the brokers", source };
+        played.news.try_send(News::Failed(error)).unwrap();
+        played.source.read_page(CutLimits::default()).unwrap_err();
+    };
+    let later = |played: &mut Played, time| played.source.down.as_mut().unwrap().1 -= time;
+    let moment = Duration::from_secs(1);
+    fail(&mut played);
+    later(&mut played, CLIENT_IS_LOST - moment);
+    fail(&mut played);
+    assert!(!played.news.is_closed());
+    // They were there in between.
+    played.news.try_send(News::Up).unwrap();
+    assert!(played.read().is_none());
+    fail(&mut played);
+    later(&mut played, moment);
+    fail(&mut played);
+    assert!(!played.news.is_closed());
+    later(&mut played, CLIENT_IS_LOST);
+    played.source.read_page(CutLimits::default()).unwrap_err();
+    assert!(played.news.is_closed());
 }
