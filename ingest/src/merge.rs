@@ -334,16 +334,14 @@ impl Ingest {
 
     fn deliver(&mut self) -> Result<ChangeSet, IngestError> {
         let mut cut = ChangeSet::default();
-        let goes_on = self.open.take();
-        if let (Some(_), Some((index, Page { schemas, .. }))) = (goes_on, self.pages.first())
-            && !schemas.is_empty()
-        {
+        let end = end_of_cut(&self.pages, self.open.is_some());
+        if let (0, Some((index, _))) = (end, self.pages.first()) {
             // Nothing is committed of the transaction so far: whoever starts again has all of it.
             let (at, problem) =
                 (self.sources[*index].source.id(), "tells of columns inside a transaction");
             return Err(IngestError::Source { at: at.clone(), problem });
         }
-        let end = end_of_cut(&self.pages, goes_on.is_some());
+        self.open = None;
         for (index, mut page) in self.pages.drain(..end) {
             let reading = &mut self.sources[index];
             reading.gauges.count(&page);
@@ -372,7 +370,8 @@ impl Ingest {
     }
 }
 
-/// How many of the pages make a cut; `goes_on` when it goes on with a transaction.
+/// How many of the pages make a cut; `goes_on` when it goes on with a transaction. None when they do so
+/// wrongly.
 ///
 /// Schemas apply before everything in a cut, and all that came before it is committed by then: as many
 /// as can go into one, but none of a table that the cut has something of already, nor behind a
@@ -384,7 +383,7 @@ fn end_of_cut(pages: &[(usize, Page)], goes_on: bool) -> usize {
             goes_on || before.iter().any(|(_, page)| page.speaks_of(change.table.name()))
         })
     };
-    (1..pages.len()).find(begins).unwrap_or(pages.len())
+    (usize::from(!goes_on)..pages.len()).find(begins).unwrap_or(pages.len())
 }
 
 /// What a page has to say about itself, as rows of ingest's own tables.
@@ -484,6 +483,8 @@ mod tests {
             (vec![page(&[], &[]), page(&["s.a"], &["s.a"])], true, 1),
             (vec![page(&[], &[]), page(&["s.a"], &["s.a"])], false, 2),
             (vec![page(&[], &[]), page(&[], &["s.a"])], true, 2),
+            (vec![page(&["s.a"], &[])], true, 0),
+            (vec![page(&["s.a"], &[])], false, 1),
         ] {
             assert_eq!(end_of_cut(&pages, goes_on), end);
         }

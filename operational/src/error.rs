@@ -171,6 +171,11 @@ impl OperationalError {
         Self::Conflict { message: message.into() }
     }
 
+    /// Of a change that is of another version than what is there.
+    pub(crate) fn changed_meanwhile(what: &str, id: i64, version: i64) -> Self {
+        Self::conflict(format!("{what} {id} was changed meanwhile: it is not of version {version}"))
+    }
+
     pub(crate) fn files(source: object_store::Error) -> Self {
         Self::Files { source: Box::new(source) }
     }

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 pub use connection::{Connection, ReadTransaction, WriteTransaction};
 pub use ids::RECORDED_IDS;
 pub(crate) use record::{Record, insert, insert_missing, insert_one, record};
-pub(crate) use statement::sql;
+pub(crate) use statement::{Row, sql};
 pub use value::Micros;
 pub(crate) use value::{Value, words};
 

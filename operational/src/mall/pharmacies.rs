@@ -197,10 +197,7 @@ pub async fn change(
     .execute(tx)
     .await?;
     if changed == 0 {
-        return Err(OperationalError::conflict(format!(
-            "pharmacy {pharmacy_id} was changed meanwhile: it is not of version {}",
-            change.version
-        )));
+        return Err(OperationalError::changed_meanwhile("pharmacy", pharmacy_id, change.version));
     }
     find(tx, scope.tenant_id, pharmacy_id).await
 }

@@ -395,10 +395,7 @@ pub async fn change(
     .execute(tx)
     .await?;
     if changed == 0 {
-        return Err(OperationalError::conflict(format!(
-            "product {product_id} was changed meanwhile: it is not of version {}",
-            change.version
-        )));
+        return Err(OperationalError::changed_meanwhile("product", product_id, change.version));
     }
     find(tx, scope.tenant_id, product_id).await
 }

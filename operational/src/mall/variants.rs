@@ -258,10 +258,7 @@ pub async fn change(
     .execute(tx)
     .await?;
     if changed == 0 {
-        return Err(OperationalError::conflict(format!(
-            "variant {variant_id} was changed meanwhile: it is not of version {}",
-            change.version
-        )));
+        return Err(OperationalError::changed_meanwhile("variant", variant_id, change.version));
     }
     if variant.unit_price_fen != old_price_fen {
         let noted = VariantPriceChange {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Limit, OperationalError, Page, Scope, Services,
-    database::{Connection, Micros, sql},
+    database::{Connection, Micros, Record, Row, sql},
     http::{Answer, Command, ErrorBody, Failure, Id, List, Params},
     mall::rules::Rules,
 };
@@ -147,18 +147,7 @@ pub(crate) async fn get_lots(
     scope: Scope,
     Params(filter): Params<PointsFilter>,
 ) -> Result<Json<List<PointsLot>>, Failure> {
-    scope.check_person(filter.person_id)?;
-    let items = sql("select l.* from points_lot l
-         join points_account a on a.points_account_id = l.points_account_id
-         where a.tenant_id = ?1 and a.person_id = ?2 and l.points_lot_id > ?3
-         order by l.points_lot_id limit ?4")
-    .bind(scope.tenant_id)
-    .bind(filter.person_id)
-    .bind(filter.after_id)
-    .bind(filter.limit.rows())
-    .all(&mut *services.mall().read().await?)
-    .await?;
-    Ok(Json(List { items }))
+    of_person(&services, scope, filter).await
 }
 
 /// List what happened to a person's points.
@@ -169,11 +158,23 @@ pub(crate) async fn get_entries(
     scope: Scope,
     Params(filter): Params<PointsFilter>,
 ) -> Result<Json<List<PointsEntry>>, Failure> {
+    of_person(&services, scope, filter).await
+}
+
+/// The rows of a person's account.
+async fn of_person<R: Record + Row>(
+    services: &Services,
+    scope: Scope,
+    filter: PointsFilter,
+) -> Result<Json<List<R>>, Failure> {
     scope.check_person(filter.person_id)?;
-    let items = sql("select e.* from points_entry e
-         join points_account a on a.points_account_id = e.points_account_id
-         where a.tenant_id = ?1 and a.person_id = ?2 and e.points_entry_id > ?3
-         order by e.points_entry_id limit ?4")
+    let (table, key) = (R::TABLE, R::COLUMNS[0]);
+    let items = sql(format!(
+        "select r.* from {table} r
+         join points_account a on a.points_account_id = r.points_account_id
+         where a.tenant_id = ?1 and a.person_id = ?2 and r.{key} > ?3
+         order by r.{key} limit ?4"
+    ))
     .bind(scope.tenant_id)
     .bind(filter.person_id)
     .bind(filter.after_id)
