@@ -21,9 +21,7 @@ use std::{
 };
 
 use futures::future::{BoxFuture, FutureExt};
-use medlake_contract::{
-    ChangeBatch, Kind, Position, SchemaChange, SourceId, TableName, TableSchema,
-};
+use medlake_contract::{ChangeBatch, Position, SchemaChange, SourceId, TableName, TableSchema};
 use rdkafka::{
     TopicPartitionList,
     consumer::{CommitMode, Consumer},
@@ -34,7 +32,7 @@ use self::{
     again::Again,
     order::{Order, TRANSACTION_TOPIC, Unit},
     place::Place,
-    reader::{Client, News, Reader, Shared, lock},
+    reader::{Client, Down, News, Reader, Shared, lock},
     record::Record,
 };
 pub use self::{
@@ -59,7 +57,7 @@ const CHUNKS: usize = 4;
 /// A place that moved without rows (heartbeats, tombstones) is handed out this often.
 const IDLE_PLACES: Duration = Duration::from_secs(10);
 /// How long a client may be without its brokers until it is replaced. One that meets a broker of KRaft
-/// right at its start is told of no broker at all, and never asks one again (librdkafka issue 5301).
+/// right at its start may be told of no broker at all, and then asks none again (librdkafka issue 5301).
 const CLIENT_IS_LOST: Duration = Duration::from_secs(20);
 
 /// A Kafka cluster with topics of Debezium connectors. `docs/sources.md` says what is read from them.
@@ -97,8 +95,6 @@ pub struct KafkaSource {
     newest_micros: i64,
     /// Rows that made no batch, which only a defect of ours brings about.
     defect: Option<KafkaSourceError>,
-    /// Why nothing comes, and since when, while that is known.
-    down: Option<(KafkaSourceError, Instant)>,
     gauges: Arc<Gauges>,
 }
 
@@ -159,7 +155,6 @@ impl KafkaSource {
             unread: BTreeMap::new(),
             newest_micros: 0,
             defect: None,
-            down: None,
             gauges: Gauges::new("kafka"),
             id,
             config,
@@ -187,7 +182,6 @@ impl KafkaSource {
             news,
             topics: HashMap::new(),
             assigned: BTreeSet::new(),
-            is_down: false,
         };
         self.tasks.spawn(reader.run());
         *lock(&self.client) = Some(client);
@@ -205,7 +199,6 @@ impl KafkaSource {
         self.order = Order::new(self.config.patience(), self.budget.total_bytes() / 2);
         self.held = Held::default();
         self.held_bytes = 0;
-        self.down = None;
         *lock(&self.shared.behind) = None;
     }
 
@@ -224,7 +217,6 @@ impl KafkaSource {
         };
         match next {
             None => return Ok(false),
-            Some(News::Up) => self.down = None,
             Some(News::Records(records, held)) => {
                 self.held.merge(held);
                 let now = Instant::now();
@@ -246,24 +238,23 @@ impl KafkaSource {
                     self.left.retain(|r| *r.topic != **topic || r.partition != *partition);
                 }
             }
-            Some(News::Failed(error)) if error.kind() == Kind::Conflict => {
+            Some(News::Gone(error)) => {
                 self.restart();
                 return Err(self.wrong(error));
-            }
-            // The task tries again; what it has to say after this is heard first.
-            Some(News::Failed(error)) => {
-                let since = self.down.take().map_or_else(Instant::now, |(_, since)| since);
-                self.down = Some((error, since));
             }
         }
         Ok(true)
     }
 
-    /// Why there is nothing, unless there is nothing. Another client may have better luck.
-    fn is_up(&mut self) -> Result<(), IngestError> {
-        let Some((error, since)) = self.down.clone() else { return Ok(()) };
+    /// Says why nothing comes, if anything is wrong. Another client may have better luck.
+    fn nothing_comes(&mut self) -> Result<(), IngestError> {
+        let Some(Down { error, since }) = self.shared.down.borrow().clone() else { return Ok(()) };
         if since.elapsed() >= CLIENT_IS_LOST {
             self.restart();
+            // It is down until another client is up.
+            self.shared
+                .down
+                .send_replace(Some(Down { error: error.clone(), since: Instant::now() }));
         }
         Err(self.wrong(error))
     }
@@ -331,7 +322,7 @@ impl KafkaSource {
                 match self.order.pop(must, Instant::now()) {
                     Some(unit) => unit,
                     None if self.hear()? => continue,
-                    None => return self.is_up(),
+                    None => return self.nothing_comes(),
                 }
             } else {
                 let records = std::mem::take(&mut self.left).into();
@@ -617,7 +608,8 @@ impl Source for KafkaSource {
             if !self.heard.is_empty() || is_left || self.order.has_ready() {
                 return;
             }
-            let Some(news) = &mut self.news else { return };
+            let mut down = self.shared.down.subscribe();
+            let Some(news) = self.news.as_mut().filter(|_| down.borrow().is_none()) else { return };
             let deadline = self.order.deadline();
             let idle = self.handed_out.filter(|_| self.moved).map(|at| at + IDLE_PLACES);
             let until = [deadline, idle].into_iter().flatten().min();
@@ -632,6 +624,7 @@ impl Source for KafkaSource {
                     Some(heard) => self.heard.push_back(heard),
                     None => self.restart(),
                 },
+                _ = down.changed() => {}
                 () = wake => {}
             }
         }

@@ -14,7 +14,11 @@ use rdkafka::{
     message::Headers,
     types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
 use crate::{
     Budget,
@@ -44,9 +48,15 @@ pub(crate) enum News {
     Topics(BTreeSet<Arc<str>>),
     /// Partitions that somebody else of the group reads now.
     Revoked(Vec<(String, i32)>),
-    Failed(KafkaSourceError),
-    /// After a failure: the brokers answer again.
-    Up,
+    /// What is to be read next is not there any more, or cannot be found.
+    Gone(KafkaSourceError),
+}
+
+/// Why nothing comes.
+#[derive(Debug, Clone)]
+pub(crate) struct Down {
+    pub(crate) error: KafkaSourceError,
+    pub(crate) since: Instant,
 }
 
 /// What the task and the source both know.
@@ -56,12 +66,26 @@ pub(crate) struct Shared {
     pub(crate) place: Mutex<Place>,
     /// Messages the brokers have and the client has not handed out.
     pub(crate) behind: Mutex<Option<u64>>,
+    /// Why nothing comes, while that is known. No news: without its brokers the client says so many times
+    /// a second, and a source that waits between its tries would be behind with hearing it for minutes.
+    pub(crate) down: watch::Sender<Option<Down>>,
     revoked: Mutex<Vec<(String, i32)>>,
     /// Why the brokers do not let the client in, as it last said.
     refused: Mutex<Option<String>>,
 }
 
 impl Shared {
+    pub(crate) fn came_up(&self) {
+        self.down.send_if_modified(|down| down.take().is_some());
+    }
+
+    pub(crate) fn went_down(&self, error: KafkaSourceError) {
+        self.down.send_modify(|down| {
+            let since = down.take().map_or_else(Instant::now, |before| before.since);
+            *down = Some(Down { error, since });
+        });
+    }
+
     /// What an error is that only says that there is no connection.
     fn unreachable(&self, source: KafkaError) -> KafkaSourceError {
         match lock(&self.refused).take() {
@@ -197,7 +221,6 @@ pub(crate) struct Reader {
     pub(crate) news: mpsc::Sender<News>,
     pub(crate) topics: HashMap<String, Arc<str>>,
     pub(crate) assigned: BTreeSet<(String, i32)>,
-    pub(crate) is_down: bool,
 }
 
 impl Reader {
@@ -218,13 +241,13 @@ impl Reader {
                 () = self.news.closed() => return,
                 Some(found) = questions.join_next() => match found {
                     Ok(Ok(found)) => {
-                        let told = self.up().await;
-                        if told.is_ok() { self.assign(&found).await } else { told }
+                        self.shared.came_up();
+                        self.assign(&found).await
                     }
                     Ok(Err(error)) => {
                         look_at = Instant::now() + TICK;
-                        self.is_down = true;
-                        self.tell(News::Failed(error)).await
+                        self.shared.went_down(error);
+                        Ok(())
                     }
                     Err(_) => Err(()),
                 },
@@ -268,13 +291,6 @@ impl Reader {
         }
     }
 
-    async fn up(&mut self) -> Result<(), ()> {
-        if !std::mem::take(&mut self.is_down) {
-            return Ok(());
-        }
-        self.tell(News::Up).await
-    }
-
     async fn tell(&self, news: News) -> Result<(), ()> {
         self.news.send(news).await.map_err(drop)
     }
@@ -284,17 +300,17 @@ impl Reader {
             () = self.news.closed() => return Err(()),
             held = self.budget.hold(bytes) => held,
         };
-        self.up().await?;
+        self.shared.came_up();
         self.tell(News::Records(records, held)).await
     }
 
     async fn failed(&mut self, error: KafkaError, look_at: &mut Instant) -> Result<(), ()> {
         // Asked at once, and again until they answer.
         *look_at = Instant::now();
-        self.is_down = true;
         let error = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                self.gone().await
+                let error = self.gone().await;
+                return self.tell(News::Gone(error)).await;
             }
             // The client tries again by itself, for as long as it takes.
             Some(
@@ -305,7 +321,8 @@ impl Reader {
             ) => self.shared.unreachable(error),
             _ => KafkaSourceError::Client { doing: "read the next messages", source: error },
         };
-        self.tell(News::Failed(error)).await
+        self.shared.went_down(error);
+        Ok(())
     }
 
     /// Which message is gone: the client does not say.
@@ -374,13 +391,11 @@ impl Reader {
         } else {
             Ok(())
         };
-        match added.and(done) {
-            Ok(()) => Ok(()),
-            Err(source) => {
-                let doing = "read the partitions";
-                self.tell(News::Failed(KafkaSourceError::Client { doing, source })).await
-            }
+        if let Err(source) = added.and(done) {
+            let doing = "read the partitions";
+            self.shared.went_down(KafkaSourceError::Client { doing, source });
         }
+        Ok(())
     }
 
     /// Topics that begin with two underscores are Kafka's and the connectors' own.

@@ -507,23 +507,28 @@ fn a_transaction_is_not_cut_where_a_table_changes_in_its_middle() {
     assert_eq!(place(&pages[0]), "log:1:p.db.t/0=1;p.db.u/0=1;p.transaction/0=1");
 }
 
+fn unreachable() -> KafkaSourceError {
+    let source = KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown);
+    KafkaSourceError::Client { doing: "reach the brokers", source }
+}
+
 #[test]
 fn a_client_that_is_long_without_its_brokers_is_replaced() {
     let mut played = played(config(), &["p.db.t"]);
     let fail = |played: &mut Played| {
-        let source = KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown);
-        let error = KafkaSourceError::Client { doing: "reach the brokers", source };
-        played.news.try_send(News::Failed(error)).unwrap();
+        played.source.shared.went_down(unreachable());
         played.source.read_page(CutLimits::default()).unwrap_err();
     };
-    let later = |played: &mut Played, time| played.source.down.as_mut().unwrap().1 -= time;
+    let later = |played: &mut Played, time| {
+        played.source.shared.down.send_modify(|down| down.as_mut().unwrap().since -= time);
+    };
     let moment = Duration::from_secs(1);
     fail(&mut played);
     later(&mut played, CLIENT_IS_LOST - moment);
     fail(&mut played);
     assert!(!played.news.is_closed());
     // They were there in between.
-    played.news.try_send(News::Up).unwrap();
+    played.source.shared.came_up();
     assert!(played.read().is_none());
     fail(&mut played);
     later(&mut played, moment);
@@ -532,4 +537,36 @@ fn a_client_that_is_long_without_its_brokers_is_replaced() {
     later(&mut played, CLIENT_IS_LOST);
     played.source.read_page(CutLimits::default()).unwrap_err();
     assert!(played.news.is_closed());
+}
+
+#[tokio::test]
+async fn reading_does_not_wait_until_failures_are_heard() {
+    // Nobody listens there.
+    let budget = Budget::new(1 << 20);
+    let mut source = KafkaSource::new("p", config(), budget, 1_000).unwrap();
+    source.start().unwrap();
+    let mut down = source.shared.down.subscribe();
+    for _ in 0..2 * CHUNKS {
+        let failed = tokio::time::timeout(Duration::from_secs(60), down.changed());
+        failed.await.expect("it tries again").unwrap();
+    }
+    assert!(source.news.as_ref().unwrap().is_empty());
+}
+
+#[test]
+fn however_often_a_client_fails_it_is_heard_that_it_is_up() {
+    let mut played = played(config(), &["p.db.t"]);
+    for _ in 0..10_000 {
+        played.source.shared.went_down(unreachable());
+    }
+    // What came before is handed out.
+    played.row(r#"{"id":1}"#);
+    assert_eq!(played.read().unwrap().row_count, 1);
+    played.source.read_page(CutLimits::default()).unwrap_err();
+    played.source.wait().now_or_never().expect("there is something to say");
+    played.source.shared.came_up();
+    played.row(r#"{"id":2}"#);
+    assert_eq!(played.read().unwrap().row_count, 1);
+    assert!(played.read().is_none());
+    assert!(played.source.wait().now_or_never().is_none());
 }

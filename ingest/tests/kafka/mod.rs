@@ -24,6 +24,8 @@ use broker::Broker;
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long a broker is away that is missed.
+const AWAY: Duration = Duration::from_secs(10);
 
 /// A change as PostgreSQL's connector writes it, in transaction `(id, place in it)`.
 fn change(
@@ -435,6 +437,21 @@ async fn a_broker_that_dies(broker: &mut Broker) {
     let writer = broker.producer();
     (100..200).for_each(|n| send(&writer, n));
     writer.flush();
+    drop(writer);
     until(&mut ingest, &mut kept, |kept| kept.seen.len() == 200).await;
+    // One that is away when reading begins.
+    broker.kill();
+    let mut ingest = open(&config, &kept.resume).await;
+    let waited = tokio::time::timeout(AWAY, ingest.next(CutLimits::default())).await;
+    assert!(waited.is_err(), "there is a broker: {waited:?}");
+    let failing = ingest.monitor().sources().into_values().find_map(|health| health.failing);
+    assert!(failing.unwrap().contains("could not reach the brokers"));
+    broker.restart();
+    let writer = broker.producer();
+    (200..300).for_each(|n| send(&writer, n));
+    writer.flush();
+    until(&mut ingest, &mut kept, |kept| kept.seen.len() == 300).await;
+    let failing = ingest.monitor().sources().into_values().find_map(|health| health.failing);
+    assert_eq!(failing, None);
     assert!(kept.seen.values().all(|times| *times == 1), "a change came twice");
 }
