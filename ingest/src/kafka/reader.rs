@@ -70,12 +70,14 @@ pub(crate) struct Shared {
     /// a second, and a source that waits between its tries would be behind with hearing it for minutes.
     pub(crate) down: watch::Sender<Option<Down>>,
     revoked: Mutex<Vec<(String, i32)>>,
-    /// Why the brokers do not let the client in, as it last said.
+    /// Why the brokers do not let the client in, as it last said; until they do, as it says so once and
+    /// then only that there are none.
     refused: Mutex<Option<String>>,
 }
 
 impl Shared {
     pub(crate) fn came_up(&self) {
+        *lock(&self.refused) = None;
         self.down.send_if_modified(|down| down.take().is_some());
     }
 
@@ -88,7 +90,7 @@ impl Shared {
 
     /// What an error is that only says that there is no connection.
     fn unreachable(&self, source: KafkaError) -> KafkaSourceError {
-        match lock(&self.refused).take() {
+        match lock(&self.refused).clone() {
             Some(reason) => KafkaSourceError::Refused { reason },
             None => KafkaSourceError::Client { doing: "reach the brokers", source },
         }
@@ -434,4 +436,23 @@ fn partitions(client: &Client) -> Result<BTreeMap<String, i32>, KafkaError> {
         (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
     });
     Ok(topics.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_let_in_is_told_so_until_that_is_over() {
+        let shared = Arc::<Shared>::default();
+        let none = || KafkaError::Global(RDKafkaErrorCode::AllBrokersDown);
+        let said = || shared.unreachable(none()).to_string();
+        assert!(said().contains("could not reach the brokers"));
+        let refused = KafkaError::Global(RDKafkaErrorCode::Authentication);
+        Context(Arc::clone(&shared)).error(refused, "wrong password");
+        assert!(said().contains("wrong password"));
+        assert!(said().contains("wrong password"));
+        shared.came_up();
+        assert!(said().contains("could not reach the brokers"));
+    }
 }
