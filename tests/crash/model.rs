@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use rand::{RngExt as _, rngs::StdRng};
+use uuid::Uuid;
 
 /// What a column holds. Each source has its own type for those it knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub(crate) enum Kind {
     Set,
     Json,
     Bits,
+    Uuid,
+    /// An address of the internet.
+    Inet6,
 }
 
 /// The words of an enum or a set column.
@@ -72,6 +76,7 @@ pub(crate) enum Key {
     Int,
     Text,
     Composite,
+    Uuid,
     /// Rows may occur more than once.
     None,
 }
@@ -97,6 +102,7 @@ impl Table {
                 Column::new("region", Kind::Int, false),
                 Column::new("code", Kind::Varchar(40), false),
             ],
+            Key::Uuid => vec![Column::new("code", Kind::Uuid, false)],
             Key::None => vec![],
         };
         columns.push(Column::new("slot", Kind::BigInt, false));
@@ -111,7 +117,7 @@ impl Table {
 
     pub(crate) fn key_columns(&self) -> &[Column] {
         let count = match self.key {
-            Key::Int | Key::Text => 1,
+            Key::Int | Key::Text | Key::Uuid => 1,
             Key::Composite => 2,
             Key::None => 0,
         };
@@ -130,6 +136,11 @@ impl Table {
             Key::Int => vec![int(slot)],
             Key::Text => vec![Value::Text(format!("k-{slot}-药"))],
             Key::Composite => vec![int(slot % 7), Value::Text(format!("c'{}", slot / 7))],
+            // Of the first version or the seventh, which a server has in different orders.
+            Key::Uuid => {
+                let version = if slot % 2 == 0 { "1" } else { "7" };
+                vec![Value::Text(format!("{slot:08x}-0000-{version}000-8000-{:012x}", slot % 5))]
+            }
             Key::None => vec![],
         };
         head.push(int(slot));
@@ -249,6 +260,7 @@ impl Generator {
                     Key::Int => "crash_int",
                     Key::Text => "crash_text",
                     Key::Composite => "crash_two",
+                    Key::Uuid => "crash_uuid",
                     Key::None => "crash_none",
                 };
                 Table::new(name, *key, &payload)
@@ -341,7 +353,11 @@ impl Generator {
         match self.random.random_range(0..5) {
             0 | 1 => {
                 let kinds = self.kinds.clone();
-                let column = table.next_column(self.pick(&kinds));
+                let mut column = table.next_column(self.pick(&kinds));
+                // Those whose default is a value like any other.
+                if matches!(column.kind, Kind::Int | Kind::BigInt | Kind::Varchar(_) | Kind::Uuid) {
+                    column.nullable = self.random.random();
+                }
                 let at = self.random.random_range(payload.start..=payload.end);
                 Some(Alter::Add { column, at })
             }
@@ -425,6 +441,22 @@ impl Generator {
                 let chosen: Vec<&str> =
                     WORDS.into_iter().filter(|_| self.random.random()).collect();
                 Value::Text(chosen.join(","))
+            }
+            Kind::Uuid => {
+                let mut bytes: [u8; 16] = self.random.random();
+                // Zeros at the end are not written.
+                bytes[if edge { 9 } else { 16 }..].fill(0);
+                // The variant of all versions that are in use.
+                bytes[8] = bytes[8] & 0x3f | 0x80;
+                Value::Text(Uuid::from_bytes(bytes).to_string())
+            }
+            Kind::Inet6 => {
+                let mut groups: [u16; 8] = self.random.random();
+                let zeros = self.random.random_range(0..8)..self.random.random_range(0..8);
+                if let Some(groups) = groups.get_mut(zeros) {
+                    groups.fill(0);
+                }
+                Value::Text(groups.map(|group| format!("{group:x}")).join(":"))
             }
             Kind::Json => {
                 let n: i32 = self.random.random();

@@ -103,7 +103,7 @@ pub(crate) async fn run(seed: u64, folder: &Path, servers: &Servers) -> Result<O
     let keyed = [Key::Int, Key::Text, Key::Composite];
     let mut loads = vec![Load::prepare(Box::new(Embedded::new(&data)), &keyed, seed).await];
     if let Some(server) = &mariadb {
-        let all = [Key::Int, Key::Text, Key::Composite, Key::None];
+        let all = [Key::Int, Key::Text, Key::Composite, Key::Uuid, Key::None];
         let source = MariaDb::create(Arc::clone(server), &format!("crash_{seed}")).await;
         loads.push(Load::prepare(Box::new(source), &all, seed).await);
     }

@@ -42,6 +42,8 @@ impl Dialect {
                 Kind::Set,
                 Kind::Json,
                 Kind::Bits,
+                Kind::Uuid,
+                Kind::Inet6,
             ],
             Self::Sqlite => &[
                 Kind::Bool,
@@ -94,6 +96,8 @@ impl Dialect {
             }
             Kind::Json => "json".to_owned(),
             Kind::Bits => "bit(8)".to_owned(),
+            Kind::Uuid => "uuid".to_owned(),
+            Kind::Inet6 => "inet6".to_owned(),
         }
     }
 
@@ -218,6 +222,8 @@ impl Dialect {
                     Kind::SmallInt | Kind::Int | Kind::BigInt => " default 7",
                     Kind::Varchar(_) => " default 'wert'",
                     Kind::Date => " default '2024-02-29'",
+                    Kind::Uuid => " default uuid()",
+                    Kind::Inet6 => " default '::1'",
                     _ => "",
                 };
                 let place = format!("after {}", table.columns[at - 1].name);

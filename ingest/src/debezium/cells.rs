@@ -12,6 +12,7 @@ use arrow::{
     error::ArrowError,
 };
 use medlake_contract::{Column, ColumnType};
+use uuid::Uuid;
 
 use crate::{
     calendar,
@@ -251,8 +252,9 @@ impl Cells {
             }
             (Self::Fixed { values, length: 16 }, Codec::Uuid) => {
                 let text = json.string()?;
-                let bytes = values::uuid(&text).ok_or_else(|| Problem::cell("a UUID"))?;
-                values.append_value(bytes).map_err(|_| Problem::cell("a UUID"))?;
+                let wrong = || Problem::cell("a UUID");
+                let uuid = Uuid::try_parse(&text).map_err(|_| wrong())?;
+                values.append_value(uuid.as_bytes()).map_err(|_| wrong())?;
             }
             (Self::Fixed { values, length }, Codec::Bytes(alphabet)) => {
                 values::bytes(&json.string()?, *alphabet, scratch)?;

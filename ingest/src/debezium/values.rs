@@ -314,26 +314,6 @@ pub(crate) fn iso_timestamp(text: &str) -> Option<i64> {
     timestamp(days, time)?.checked_sub(offset.unwrap_or(0) * 1_000_000)
 }
 
-/// The 16 bytes of a UUID.
-pub(crate) fn uuid(text: &str) -> Option<[u8; 16]> {
-    let mut value = 0_u128;
-    let mut digits = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if matches!(at, 8 | 13 | 18 | 23) {
-            if byte != b'-' {
-                return None;
-            }
-            continue;
-        }
-        value = value << 4 | u128::from(char::from(byte).to_digit(16)?);
-        digits += 1;
-        if digits > 32 {
-            return None;
-        }
-    }
-    (digits == 32).then(|| value.to_be_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

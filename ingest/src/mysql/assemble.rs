@@ -8,7 +8,7 @@ mod survey;
 mod tests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     mem,
     sync::Arc,
 };
@@ -25,7 +25,7 @@ use super::{
     layout::{self, Layout, Refused},
     page::{Draft, Mark, Origin},
     place::Place,
-    table_map,
+    table_map::{self, FixedBytes, WireColumn},
 };
 use crate::{CutLimits, IngestError, source::Page};
 use prepared::Prepared;
@@ -87,6 +87,8 @@ struct Table {
     left_out: bool,
     /// It was left out, and may have another key since.
     renewed: bool,
+    /// What its columns of fixed bytes are, while nothing else is known of it.
+    fixed: Option<BTreeMap<String, FixedBytes>>,
 }
 
 /// A table map as it last came.
@@ -196,6 +198,30 @@ impl Assembler {
     /// Lets a table have another key than it is known to have.
     pub(crate) fn renew(&mut self, table: &TableName) {
         self.tables.entry(table.table().to_owned()).or_default().renewed = true;
+    }
+
+    /// The table whose [`catalog::fixed_bytes`] are needed to read on with this event: nothing is known of
+    /// it, and its map does not tell.
+    pub(crate) fn asks_for(&self, event: &Event) -> Option<String> {
+        if event.kind != kind::TABLE_MAP || self.flavour != Flavour::MariaDb {
+            return None;
+        }
+        let id = table_map::table_id(&event.body).ok()?;
+        if self.maps.get(&id).is_some_and(|map| map.body == event.body) {
+            return None;
+        }
+        let map = table_map::read(&event.body, self.flavour).ok()?;
+        let table = self.tables.get(&map.table.to_ascii_lowercase());
+        let is_known = table.is_some_and(|t| t.left_out || t.schema.is_some() || t.fixed.is_some());
+        let asks = !is_known
+            && self.filter.takes(&map.database, &map.table)
+            && map.columns.iter().any(WireColumn::may_be_more_than_bytes);
+        asks.then_some(map.table)
+    }
+
+    /// Answers [`Self::asks_for`].
+    pub(crate) fn told(&mut self, table: &str, fixed: BTreeMap<String, FixedBytes>) {
+        self.tables.entry(table.to_ascii_lowercase()).or_default().fixed = Some(fixed);
     }
 
     /// Whether events are to be read from [`Self::place`] on once more: the columns of the tables
@@ -540,7 +566,7 @@ impl Assembler {
         if self.maps.get(&id).is_some_and(|map| map.body == body) {
             return Ok(None);
         }
-        let map = table_map::read(body, self.flavour).map_err(short)?;
+        let mut map = table_map::read(body, self.flavour).map_err(short)?;
         let key = map.table.to_ascii_lowercase();
         if self.maps.len() >= MAPS {
             self.maps.clear();
@@ -558,6 +584,12 @@ impl Assembler {
             return Ok(None);
         }
         let (known, renewed) = (table.schema.clone(), table.renewed);
+        if let (None, Some(fixed)) = (&known, &table.fixed) {
+            for column in map.columns.iter_mut().filter(|c| c.may_be_more_than_bytes()) {
+                let bytes = fixed.get(&column.name.to_ascii_lowercase());
+                column.bytes = bytes.copied().unwrap_or_default();
+            }
+        }
         let mut layout = match Layout::of(&self.source, &map, known.as_ref(), self.datetimes) {
             Ok(layout) => layout,
             Err(refused) => {
@@ -625,7 +657,7 @@ impl Assembler {
         }
         let table = self.tables.entry(change.table.name().table().to_owned()).or_default();
         table.schema = Some(Arc::clone(&change.table));
-        table.renewed = false;
+        (table.renewed, table.fixed) = (false, None);
         if let Some(current) = &mut self.current {
             current.mark = self.draft.mark();
         }

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, RecordBatch,
-        StringArray,
+        ArrayRef, BinaryArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, PrimitiveArray,
+        RecordBatch, StringArray,
     },
     buffer::{Buffer as Raw, NullBuffer, OffsetBuffer, ScalarBuffer},
     datatypes::{
@@ -13,6 +13,7 @@ use arrow::{
     error::ArrowError,
 };
 use medlake_contract::{ColumnType, TableSchema};
+use uuid::Uuid;
 
 /// The values of one column, one after another.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ enum Values {
     Float32(Vec<f32>),
     Float64(Vec<f64>),
     Decimal(Vec<i128>),
+    Uuid(Vec<[u8; 16]>),
     /// Text and bytes: all after another, and where each ends.
     Bytes(Vec<u8>, Vec<i32>),
 }
@@ -54,6 +56,7 @@ impl Buffer {
             ColumnType::Float32 => Values::Float32(Vec::new()),
             ColumnType::Float64 => Values::Float64(Vec::new()),
             ColumnType::Decimal { .. } => Values::Decimal(Vec::new()),
+            ColumnType::Uuid => Values::Uuid(Vec::new()),
             ColumnType::Utf8 | ColumnType::Binary => Values::Bytes(Vec::new(), vec![0]),
             _ => Values::Int64(Vec::new()),
         };
@@ -66,6 +69,7 @@ impl Buffer {
     push!(push_f32, Float32, f32);
     push!(push_f64, Float64, f64);
     push!(push_decimal, Decimal, i128);
+    push!(push_uuid, Uuid, [u8; 16]);
 
     /// Appends what `write` appends; answers what it answers, and nothing is appended when that is
     /// false or too much for a column.
@@ -106,6 +110,7 @@ impl Buffer {
             Values::Float32(v) => v.resize(length, 0.0),
             Values::Float64(v) => v.resize(length, 0.0),
             Values::Decimal(v) => v.resize(length, 0),
+            Values::Uuid(v) => v.resize(length, [0; 16]),
             Values::Bytes(_, ends) => {
                 let end = ends.last().copied().unwrap_or_default();
                 ends.resize(length + 1, end);
@@ -125,6 +130,7 @@ impl Buffer {
             Values::Float32(v) => v.truncate(length),
             Values::Float64(v) => v.truncate(length),
             Values::Decimal(v) => v.truncate(length),
+            Values::Uuid(v) => v.truncate(length),
             Values::Bytes(bytes, ends) => {
                 ends.truncate(length + 1);
                 bytes.truncate(ends.last().map_or(0, |end| usize::try_from(*end).unwrap_or(0)));
@@ -152,6 +158,10 @@ impl Buffer {
                 let values = Decimal128Array::try_new(ScalarBuffer::from(v), nulls)?;
                 Arc::new(values.with_data_type(ty.arrow()))
             }
+            (Values::Uuid(v), _) => {
+                let bytes = Raw::from_vec(v.into_flattened());
+                Arc::new(FixedSizeBinaryArray::try_new(16, bytes, nulls)?)
+            }
             (Values::Bytes(bytes, ends), ty) => {
                 let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
                 let bytes = Raw::from_vec(bytes);
@@ -178,6 +188,7 @@ impl Buffer {
             Values::Float64(v) => Json::from(*v.get(row)?),
             // Digits without the point: enough to know a row by.
             Values::Decimal(v) => Json::from(v.get(row)?.to_string()),
+            Values::Uuid(v) => Json::from(Uuid::from_bytes(*v.get(row)?).to_string()),
             Values::Bytes(bytes, ends) => {
                 let at = |i: usize| ends.get(i).and_then(|end| usize::try_from(*end).ok());
                 let value = bytes.get(at(row)?..at(row + 1)?)?;

@@ -10,7 +10,7 @@ use super::{
     config::MysqlConfig,
     connect::{Asking, Flavour},
     layout::{self, Layout},
-    table_map::{TableMap, WireColumn, wire},
+    table_map::{BYTES, FixedBytes, TableMap, WireColumn, wire},
 };
 use crate::IngestError;
 
@@ -54,7 +54,9 @@ impl Found {
     /// The column as the lake orders it: what is a text there, by its bytes.
     pub(crate) fn ordered(&self, at: usize) -> String {
         let column = self.layout.schema.columns().get(at);
-        if self.is_text(at) || column.is_some_and(|column| column.ty == ColumnType::Utf8) {
+        let is_shown_as_text =
+            column.is_some_and(|column| matches!(column.ty, ColumnType::Utf8 | ColumnType::Uuid));
+        if self.is_text(at) || is_shown_as_text {
             format!("cast(convert({} using utf8mb4) as binary)", self.column(at))
         } else {
             self.column(at)
@@ -91,9 +93,8 @@ pub(crate) async fn tables(
     let columns: Vec<Row> = asking
         .conn
         .exec(
-            "select c.table_name, c.column_name, c.column_type, c.data_type, c.is_nullable, \
-             c.numeric_precision, c.numeric_scale, c.datetime_precision, c.collation_name, \
-             c.character_octet_length, c.extra \
+            "select c.table_name, c.column_name, c.column_type, c.data_type, \
+             c.numeric_precision, c.numeric_scale, c.datetime_precision, c.collation_name \
              from information_schema.columns c \
              join information_schema.tables t \
              on t.table_schema = c.table_schema and t.table_name = c.table_name \
@@ -163,12 +164,38 @@ pub(crate) async fn tables(
     Ok(all)
 }
 
+/// What fixed bytes of a table are now, by the names of their columns, in lower case.
+pub(crate) async fn fixed_bytes(
+    asking: &mut Asking,
+    database: &str,
+    table: &str,
+) -> Result<BTreeMap<String, FixedBytes>, IngestError> {
+    let columns: Vec<(String, String)> = asking
+        .conn
+        .exec(
+            "select column_name, data_type from information_schema.columns \
+             where table_schema = ? and table_name = ?",
+            (database, table),
+        )
+        .await
+        .map_err(|error| asking.failed("ask for the columns of a table", error))?;
+    let of = |(name, ty): (String, String)| (name.to_ascii_lowercase(), bytes_of(&ty));
+    Ok(columns.into_iter().map(of).collect())
+}
+
+fn bytes_of(data_type: &str) -> FixedBytes {
+    match data_type.to_ascii_lowercase().as_str() {
+        "uuid" => FixedBytes::Uuid,
+        "inet4" | "inet6" => FixedBytes::Address,
+        _ => FixedBytes::Plain,
+    }
+}
+
 #[derive(Debug)]
 struct Described {
     name: String,
     column_type: String,
     data_type: String,
-    nullable: bool,
     precision: u16,
     scale: u16,
     digits: u16,
@@ -187,11 +214,10 @@ impl Described {
             name: row.get_opt(1)?.ok()?,
             column_type: text(row, 2).trim().to_owned(),
             data_type: text(row, 3).to_ascii_lowercase(),
-            nullable: text(row, 4).eq_ignore_ascii_case("YES"),
-            precision: number(5),
-            scale: number(6),
-            digits: number(7),
-            collation: row.get_opt(8).and_then(Result::ok),
+            precision: number(4),
+            scale: number(5),
+            digits: number(6),
+            collation: row.get_opt(7).and_then(Result::ok),
         })
     }
 }
@@ -223,6 +249,8 @@ fn wire_column(flavour: Flavour, column: &Described) -> Result<WireColumn, layou
         "datetime" => (wire::DATETIME2, column.digits),
         "timestamp" => (wire::TIMESTAMP2, column.digits),
         "char" | "binary" => (wire::STRING, 0),
+        "uuid" | "inet6" => (wire::STRING, 16),
+        "inet4" => (wire::STRING, 4),
         "varchar" | "varbinary" => (wire::VARCHAR, 0),
         "tinytext" | "text" | "mediumtext" | "longtext" | "tinyblob" | "blob" | "mediumblob"
         | "longblob" => (wire::BLOB, 2),
@@ -245,8 +273,8 @@ fn wire_column(flavour: Flavour, column: &Described) -> Result<WireColumn, layou
     };
     // Any text comes as UTF-8 (45 is utf8mb4); bytes stay bytes.
     let is_json = matches!(column.data_type.as_str(), "enum" | "set" | "json");
-    let collation = if column.collation.is_some() || is_json { 45 } else { 63 };
+    let collation = if column.collation.is_some() || is_json { 45 } else { BYTES };
     let name = column.name.clone();
-    let members = Vec::new();
-    Ok(WireColumn { name, ty, meta, nullable: column.nullable, unsigned, collation, members })
+    let bytes = bytes_of(&column.data_type);
+    Ok(WireColumn { name, ty, meta, unsigned, collation, members: Vec::new(), bytes })
 }

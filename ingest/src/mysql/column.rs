@@ -1,16 +1,17 @@
 //! What a column of MySQL is here, and how its values are read: chosen once for each table map.
 
-use std::io::Read as _;
+use std::{io::Read as _, net::Ipv4Addr};
 
 use flate2::read::{DeflateDecoder, ZlibDecoder};
 use medlake_contract::{Column, ColumnType};
 
 use super::{
+    address,
     buffer::Buffer,
     bytes::{Bytes, Short},
     charset::{self, Charset},
     json, number,
-    table_map::{WireColumn, wire},
+    table_map::{FixedBytes, WireColumn, wire},
 };
 
 /// Why a value could not be read.
@@ -90,6 +91,15 @@ pub(crate) enum Decoder {
         prefix: u8,
         length: u16,
     },
+    /// MariaDB's `uuid`, which is a `binary(16)` on the wire.
+    Uuid {
+        prefix: u8,
+    },
+    /// MariaDB's `inet6` and `inet4`: a `binary(n)` on the wire.
+    Address {
+        prefix: u8,
+        length: u16,
+    },
     /// MariaDB's compressed columns.
     Compressed {
         prefix: u8,
@@ -140,7 +150,6 @@ pub(crate) fn of(column: &WireColumn, in_key: bool) -> Result<(Column, Decoder),
     let int = |bytes| (ColumnType::Int32, Decoder::Int { bytes, unsigned: column.unsigned });
     let digits = low.min(6);
     let required = in_key;
-    let mut zero_is_null = false;
     let (ty, decoder) = match column.ty {
         wire::TINY => int(1),
         wire::SHORT => int(2),
@@ -177,38 +186,27 @@ pub(crate) fn of(column: &WireColumn, in_key: bool) -> Result<(Column, Decoder),
                 _ => (ColumnType::Int64, Decoder::Bits { bytes: high + u8::from(low > 0) }),
             }
         }
-        wire::DATE | wire::NEWDATE => {
-            zero_is_null = true;
-            (ColumnType::Date, Decoder::Date { required })
-        }
+        wire::DATE | wire::NEWDATE => (ColumnType::Date, Decoder::Date { required }),
         wire::TIME2 => (ColumnType::Int64, Decoder::Time { digits }),
         wire::TIME => (ColumnType::Int64, Decoder::OldTime),
         wire::DATETIME2 => {
-            zero_is_null = true;
             (ColumnType::LocalTimestampMicros, Decoder::DateTime { digits, required })
         }
-        wire::DATETIME => {
-            zero_is_null = true;
-            (ColumnType::LocalTimestampMicros, Decoder::OldDateTime { required })
-        }
-        wire::TIMESTAMP2 => {
-            zero_is_null = true;
-            (ColumnType::TimestampMicros, Decoder::Timestamp { digits, required })
-        }
-        wire::TIMESTAMP => {
-            zero_is_null = true;
-            (ColumnType::TimestampMicros, Decoder::OldTimestamp { required })
-        }
+        wire::DATETIME => (ColumnType::LocalTimestampMicros, Decoder::OldDateTime { required }),
+        wire::TIMESTAMP2 => (ColumnType::TimestampMicros, Decoder::Timestamp { digits, required }),
+        wire::TIMESTAMP => (ColumnType::TimestampMicros, Decoder::OldTimestamp { required }),
         wire::VARCHAR | wire::STRING | wire::VAR_STRING => {
             let charset = charset()?;
             let prefix = 1 + u8::from(column.meta > 255);
-            let fixed = column.ty == wire::STRING && charset == Charset::Binary;
-            let decoder = if fixed {
-                Decoder::Fixed { prefix, length: column.meta }
-            } else {
-                Decoder::Text { prefix, charset }
-            };
-            (texts(charset), decoder)
+            let length = column.meta;
+            match column.bytes {
+                _ if column.ty != wire::STRING || charset != Charset::Binary => {
+                    (texts(charset), Decoder::Text { prefix, charset })
+                }
+                FixedBytes::Uuid => (ColumnType::Uuid, Decoder::Uuid { prefix }),
+                FixedBytes::Address => (ColumnType::Utf8, Decoder::Address { prefix, length }),
+                FixedBytes::Plain => (ColumnType::Binary, Decoder::Fixed { prefix, length }),
+            }
         }
         wire::VARCHAR_COMPRESSED => {
             let charset = charset()?;
@@ -238,8 +236,9 @@ pub(crate) fn of(column: &WireColumn, in_key: bool) -> Result<(Column, Decoder),
     {
         return Err(format!("column \"{}\" has lengths of {prefix} bytes", column.name));
     }
-    let nullable = !in_key && (column.nullable || zero_is_null);
-    Ok((Column { name: column.name.to_ascii_lowercase(), ty, nullable }, decoder))
+    // A column that is added to rows there are has nothing in theirs until they are copied again, and a day
+    // that does not exist is null.
+    Ok((Column { name: column.name.to_ascii_lowercase(), ty, nullable: !in_key }, decoder))
 }
 
 /// A moment, or null for one that is no moment; where null may not be, that is a fault.
@@ -338,6 +337,15 @@ impl Decoder {
                     true
                 });
             }
+            Self::Uuid { prefix } => out.push_uuid(filled(prefixed(bytes, *prefix)?)?),
+            Self::Address { prefix, length: 4 } => {
+                let address = Ipv4Addr::from(filled(prefixed(bytes, *prefix)?)?);
+                text_of(address.to_string().as_bytes(), Charset::Utf8, out)?;
+            }
+            Self::Address { prefix, .. } => {
+                let text = address::ipv6(filled(prefixed(bytes, *prefix)?)?);
+                text_of(text.as_bytes(), Charset::Utf8, out)?;
+            }
             Self::Compressed { prefix, charset } => {
                 let value = uncompressed_value(prefixed(bytes, *prefix)?)?;
                 text_of(&value, *charset, out)?;
@@ -379,6 +387,16 @@ impl Decoder {
         }
         Ok(())
     }
+}
+
+/// Fixed bytes with the zeros at their end that are left out on the wire.
+fn filled<const N: usize>(value: &[u8]) -> Result<[u8; N], Fault> {
+    let mut all = [0; N];
+    let Some(start) = all.get_mut(..value.len()) else {
+        return Err(Fault::Value(format!("holds more than {N} bytes")));
+    };
+    start.copy_from_slice(value);
+    Ok(all)
 }
 
 /// A geometry without the four bytes before it that number its reference system.

@@ -1,5 +1,8 @@
 //! As much of a statement as says which tables it defines anew. What they are then, the next table
-//! map tells; what it cannot tell is which column is which under a new name, and that rows went.
+//! map tells; what it cannot tell is which column is which under a new name, that rows went, and what
+//! fixed bytes are.
+
+use super::table_map::FixedBytes;
 
 /// What a statement does to tables, as far as it matters to whoever holds their rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,6 +11,10 @@ pub(crate) enum Ddl {
     Columns(Name, Vec<(String, String)>),
     /// There are new columns.
     Added(Name, Vec<Added>),
+    /// Columns that may have been there have fixed bytes from here on.
+    Fixed(Name, Vec<(String, FixedBytes)>),
+    /// Its texts are bytes from here on.
+    Bytes(Name),
     /// All rows went.
     Truncate(Name),
     /// Some rows went, or came, without a trace in the binlog; and how.
@@ -31,6 +38,8 @@ pub(crate) struct Added {
     pub(crate) filled: bool,
     /// Unless there is one of its name.
     pub(crate) if_not_exists: bool,
+    /// What it has, if that is a fixed number of bytes.
+    pub(crate) bytes: Option<FixedBytes>,
 }
 
 /// A table, with its database if the statement names that.
@@ -56,6 +65,12 @@ pub(crate) fn parse(sql: &str) -> Vec<Ddl> {
     let tokens = tokens(sql);
     let mut words = Words { tokens: &tokens };
     let mut found = Vec::new();
+    // MariaDB lets settings stand before any statement, and logs them with it.
+    if words.eat("SET") && words.eat("STATEMENT") {
+        while !words.tokens.is_empty() && !words.eat("FOR") {
+            words.skip();
+        }
+    }
     if words.eat("ALTER") {
         words.eat("ONLINE");
         words.eat("IGNORE");
@@ -123,9 +138,9 @@ fn alter(words: &mut Words<'_>, found: &mut Vec<Ddl>) {
             words.skip();
         }
     }
-    let (mut renamed, mut added) = (Vec::new(), Vec::new());
+    let (mut renamed, mut added, mut fixed) = (Vec::new(), Vec::new(), Vec::new());
     let mut new_name = None;
-    let mut partition = false;
+    let (mut partition, mut bytes) = (false, false);
     for clause in words.clauses() {
         let mut words = Words { tokens: clause };
         if words.eat("RENAME") {
@@ -141,7 +156,14 @@ fn alter(words: &mut Words<'_>, found: &mut Vec<Ddl>) {
         } else if words.eat("CHANGE") {
             words.eat("COLUMN");
             words.if_exists();
-            renamed.extend(words.identifier().zip(words.identifier()));
+            let before = words.identifier();
+            let now = words.identifier();
+            fixed.extend(now.clone().zip(words.fixed_bytes()));
+            renamed.extend(before.zip(now));
+        } else if words.eat("MODIFY") {
+            words.eat("COLUMN");
+            words.if_exists();
+            fixed.extend(words.identifier().zip(words.fixed_bytes()));
         } else if words.eat("ADD") {
             added.extend(words.added());
         } else if ["DROP", "TRUNCATE", "EXCHANGE", "CONVERT", "DISCARD", "IMPORT"]
@@ -149,6 +171,7 @@ fn alter(words: &mut Words<'_>, found: &mut Vec<Ddl>) {
             .any(|w| words.eat(w))
         {
             partition |= words.eat("PARTITION") || words.eat("TABLE") || words.eat("TABLESPACE");
+            bytes |= words.eat("TO") && words.words().iter().any(|word| word == "BINARY");
         }
     }
     // A name that only changes its case is the same name here.
@@ -156,8 +179,14 @@ fn alter(words: &mut Words<'_>, found: &mut Vec<Ddl>) {
     if !renamed.is_empty() {
         found.push(Ddl::Columns(table.clone(), renamed));
     }
+    if !fixed.is_empty() {
+        found.push(Ddl::Fixed(table.clone(), fixed));
+    }
     if !added.is_empty() {
         found.push(Ddl::Added(table.clone(), added));
+    }
+    if bytes {
+        found.push(Ddl::Bytes(table.clone()));
     }
     if partition {
         found.push(Ddl::Partition(table.clone()));
@@ -247,11 +276,8 @@ impl<'a> Words<'a> {
             return None;
         }
         let name = self.identifier()?;
-        let word = |token: &Token| match token {
-            Token::Word(word) => word.to_ascii_uppercase(),
-            _ => String::new(),
-        };
-        let words: Vec<String> = self.tokens.iter().map(word).collect();
+        let bytes = self.fixed_bytes();
+        let words = self.words();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let is_filled = words.windows(2).any(|two| match two {
             ["NOT", "NULL"] => true,
@@ -262,7 +288,31 @@ impl<'a> Words<'a> {
         // A server may give it the time of now, if it is not told to let it be null.
         let is_now = words.first() == Some(&"TIMESTAMP") && !words.contains(&"NULL");
         let filled = is_filled || is_now || is_made.iter().any(|word| words.contains(word));
-        Some(Added { name, filled, if_not_exists })
+        Some(Added { name, filled, if_not_exists, bytes })
+    }
+
+    /// What the type that comes next has, if that is a fixed number of bytes.
+    fn fixed_bytes(&self) -> Option<FixedBytes> {
+        let words = self.words();
+        let is_binary = |two: &[String]| {
+            matches!(two[0].as_str(), "SET" | "CHARSET") && two[1] == "BINARY" || two[1] == "BYTE"
+        };
+        match words.first()?.as_str() {
+            "UUID" => Some(FixedBytes::Uuid),
+            "INET4" | "INET6" => Some(FixedBytes::Address),
+            "BINARY" => Some(FixedBytes::Plain),
+            "CHAR" | "CHARACTER" => words.windows(2).any(is_binary).then_some(FixedBytes::Plain),
+            _ => None,
+        }
+    }
+
+    /// The words that are left, in upper case; empty for what is no word.
+    fn words(&self) -> Vec<String> {
+        let word = |token: &Token| match token {
+            Token::Word(word) => word.to_ascii_uppercase(),
+            _ => String::new(),
+        };
+        self.tokens.iter().map(word).collect()
     }
 
     /// What is between commas that are not in brackets.
@@ -363,14 +413,27 @@ mod tests {
             let pairs = pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
             Ddl::Columns(name(table), pairs.collect())
         };
-        // A `+` for one that has values, a `?` for one that may be there.
+        let of_mark = |column: &str| match column {
+            _ if column.contains('#') => Some(FixedBytes::Uuid),
+            _ if column.contains('@') => Some(FixedBytes::Address),
+            _ if column.contains('=') => Some(FixedBytes::Plain),
+            _ => None,
+        };
+        let unmarked = |column: &str| column.trim_end_matches(['+', '?', '#', '@', '=']).to_owned();
+        // A `+` for one that has values, a `?` for one that may be there; `#` for a UUID, `@` for an
+        // address, `=` for other fixed bytes.
         let added = |table, columns: &[&str]| {
             let column = |column: &&str| Added {
-                name: column.trim_end_matches(['+', '?']).to_owned(),
+                name: unmarked(column),
                 filled: column.contains('+'),
                 if_not_exists: column.contains('?'),
+                bytes: of_mark(column),
             };
             Ddl::Added(name(table), columns.iter().map(column).collect())
+        };
+        let fixed = |table, columns: &[&str]| {
+            let columns = columns.iter().map(|c| (unmarked(c), of_mark(c).unwrap()));
+            Ddl::Fixed(name(table), columns.collect())
         };
         for (sql, expected) in [
             ("alter table t rename column a to b", vec![columns("t", &[("a", "b")])]),
@@ -391,6 +454,24 @@ mod tests {
                 vec![added("t", &["a"])],
             ),
             ("alter table t change a A int", vec![]),
+            (
+                "alter table t add (a uuid default uuid(), b INET4), add column c binary(4) null, \
+                 add d char(4) charset binary, add e char(4) binary, add f varchar(9) comment 'byte'",
+                vec![added("t", &["a+#", "b@", "c=", "d=", "e", "f"])],
+            ),
+            (
+                "alter table t modify a inet6, modify column if exists b char(16) character set \
+                 binary, modify uuid int, change c d uuid not null, modify e varchar(16)",
+                vec![columns("t", &[("c", "d")]), fixed("t", &["a@", "b=", "d#"])],
+            ),
+            (
+                "set statement lock_wait_timeout=5, sql_mode='' for alter table t rename column a to b",
+                vec![columns("t", &[("a", "b")])],
+            ),
+            ("set names utf8mb4", vec![]),
+            ("alter table t convert to character set binary", vec![Ddl::Bytes(name("t"))]),
+            ("alter table t convert to character set utf8mb4 collate utf8mb4_bin", vec![]),
+            ("alter table t convert table u to partition p", vec![Ddl::Partition(name("t"))]),
             ("alter table t rename index a to b, add key (x), drop column y", vec![]),
             (
                 "alter online ignore table t rename as s.u",

@@ -3,10 +3,11 @@
 //! MariaDB's own (<https://mariadb.com/kb/en/2-binlog-event-header/>).
 
 use mysql_async::binlog::events::{Event as Raw, GtidEvent};
+use uuid::Uuid;
 
 use super::{
     bytes::{Bytes, Short},
-    place::{Gtid, Gtids, uuid_text},
+    place::{Gtid, Gtids},
 };
 use crate::hex;
 
@@ -149,7 +150,7 @@ pub(crate) fn begin(event: &Event) -> Result<Begin, Short> {
         return Ok(Begin { gtid, alone, committed_at_micros: None });
     }
     bytes.take(1)?;
-    let mut server = uuid_text(bytes.take(16)?);
+    let mut server = Uuid::from_slice(bytes.take(16)?).map_err(|_| Short)?.to_string();
     let number = bytes.u64()?;
     if number == 0 && event.kind != kind::ANONYMOUS_GTID {
         // They are counted from 1.

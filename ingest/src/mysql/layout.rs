@@ -5,7 +5,7 @@ use medlake_contract::{Column, ColumnType, Identity, SourceId, TableName, TableS
 use super::{
     column::{self, Decoder},
     config::Datetimes,
-    table_map::{TableMap, WireColumn, wire},
+    table_map::{FixedBytes, TableMap, WireColumn, wire},
 };
 
 /// How rows of a table are read, until the next table map that is another.
@@ -62,7 +62,10 @@ impl Layout {
         }
         let mut columns = Vec::with_capacity(map.columns.len());
         let mut decoders = Vec::with_capacity(map.columns.len());
-        for (i, wire) in map.columns.iter().enumerate() {
+        for (i, wire) in map.columns.iter_mut().enumerate() {
+            if let Some(known) = known.and_then(|known| column_named(known, &wire.name)) {
+                recognise(wire, &known.ty);
+            }
             let in_key = map.key.contains(&i);
             let (column, decoder) = column_of(wire, in_key, datetimes).map_err(refused)?;
             columns.push(column);
@@ -78,6 +81,24 @@ impl Layout {
         };
         let schema = schema.map_err(|error| refused(error.to_string()))?;
         Ok(Self { schema: Arc::new(schema), decoders })
+    }
+}
+
+/// The column of a name in the source.
+pub(crate) fn column_named<'a>(table: &'a TableSchema, name: &str) -> Option<&'a Column> {
+    table.columns().iter().find(|column| column.name.eq_ignore_ascii_case(name))
+}
+
+/// Says of fixed bytes what a table map does not: they are what the column was known to hold. Only
+/// statements make them anything else, and these are followed.
+fn recognise(column: &mut WireColumn, known: &ColumnType) {
+    if !column.may_be_more_than_bytes() {
+        return;
+    }
+    match (known, column.meta) {
+        (ColumnType::Uuid, 16) => column.bytes = FixedBytes::Uuid,
+        (ColumnType::Utf8, _) => column.bytes = FixedBytes::Address,
+        _ => {}
     }
 }
 
@@ -114,6 +135,7 @@ fn borrow(
     map.key = known.key_indices().to_vec();
     for (i, (column, known)) in map.columns.iter_mut().zip(known.columns()).enumerate() {
         column.name.clone_from(&known.name);
+        recognise(column, &known.ty);
         let column = column_of(column, map.key.contains(&i), datetimes);
         if !column.is_ok_and(|(column, _)| column.ty == known.ty) {
             return Err("its columns have other types than before");
@@ -124,9 +146,11 @@ fn borrow(
 
 /// Whether rows of the two are told apart by the same columns.
 pub(crate) fn same_identity(before: &TableSchema, now: &TableSchema) -> bool {
-    let key = |table: &TableSchema| -> Vec<String> {
-        let columns = table.key_indices().iter().filter_map(|&at| table.columns().get(at));
-        columns.map(|column| column.name.clone()).collect()
-    };
-    before.identity() == now.identity() && key(before) == key(now)
+    before.identity() == now.identity() && key_names(before).eq(key_names(now))
+}
+
+/// The names of the columns of the key, in its order.
+pub(crate) fn key_names(table: &TableSchema) -> impl Iterator<Item = &str> {
+    let columns = table.key_indices().iter().filter_map(|&at| table.columns().get(at));
+    columns.map(|column| column.name.as_str())
 }

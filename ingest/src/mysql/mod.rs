@@ -5,6 +5,7 @@
 //! [`rows::MysqlRows`] reads tables by selects on a connection of its own, in the same columns with the
 //! same values. docs/sources.md has what a server needs and how its types come out.
 
+mod address;
 mod assemble;
 mod buffer;
 mod bytes;

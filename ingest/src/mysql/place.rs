@@ -1,5 +1,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use uuid::Uuid;
+
 /// A place in a binlog: the end of a whole transaction.
 ///
 /// Its text is `FILE:OFFSET`, then the GTIDs of all before it if they are known (`-` when there are
@@ -262,8 +264,7 @@ impl FromStr for Gtids {
 /// `UUID:1-5:7`, or with tags `UUID:1-5:tag:1-3`.
 fn mysql(part: &str, servers: &mut BTreeMap<String, Vec<(u64, u64)>>) -> Result<(), ()> {
     let mut words = part.split(':');
-    let server = words.next().ok_or(())?.to_ascii_lowercase();
-    uuid_bytes(&server).ok_or(())?;
+    let server = Uuid::try_parse(words.next().ok_or(())?).map_err(drop)?.to_string();
     let mut key = server.clone();
     for word in words {
         if word.starts_with(|c: char| c.is_ascii_digit()) {
@@ -278,31 +279,6 @@ fn mysql(part: &str, servers: &mut BTreeMap<String, Vec<(u64, u64)>>) -> Result<
         }
     }
     Ok(())
-}
-
-/// The 16 bytes of a UUID's text.
-pub(crate) fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
-    let mut bytes = [0; 16];
-    if digits.len() != 32 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
-/// The text of a UUID's 16 bytes.
-pub(crate) fn uuid_text(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(36);
-    for (i, byte) in bytes.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -371,6 +347,5 @@ mod tests {
             set.add(&Gtid::MySql { server: SERVER.to_owned(), number });
         }
         assert_eq!(set.to_string(), format!("{SERVER}:1-5:9"));
-        assert_eq!(uuid_text(&uuid_bytes(SERVER).unwrap()), SERVER);
     }
 }

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     assemble::{Assembler, Holds, Ready},
+    catalog,
     config::MysqlConfig,
     connect::{Asking, Flavour, broken, failed},
     error::MysqlError,
@@ -223,6 +224,11 @@ impl Reader {
                     }
                     if !matches!(event.kind, 27 | 41) {
                         self.wishes().idle = false;
+                    }
+                    if let Some(table) = assembler.asks_for(&event) {
+                        let database = &self.config.database;
+                        let fixed = catalog::fixed_bytes(&mut asking, database, &table).await?;
+                        assembler.told(&table, fixed);
                     }
                     assembler.take(event)?;
                 }

@@ -13,6 +13,7 @@ use mysql_async::{
     BinaryProtocol, Params, QueryResult, Row, Value,
     prelude::{Query as _, Queryable as _, WithParams as _},
 };
+use uuid::Uuid;
 
 use super::{
     buffer::Image,
@@ -378,7 +379,8 @@ impl Rows for MysqlRows {
         if table.key_indices().is_empty() {
             return Box::pin(self.select_all(table, limit));
         }
-        let is_sorted = |at: &usize| table.columns()[*at].ty == ColumnType::Utf8;
+        let is_sorted =
+            |at: &usize| matches!(table.columns()[*at].ty, ColumnType::Utf8 | ColumnType::Uuid);
         if order == Order::Keys && table.key_indices().iter().any(is_sorted) {
             return Box::pin(self.select_sorted(table, after, to, limit));
         }
@@ -459,8 +461,11 @@ impl Found {
     /// A column in an order; in any, the index has it.
     fn in_order(&self, at: usize, order: Order) -> String {
         // Words of an enum are compared as texts, but ordered by their numbers.
-        let is_text = matches!(self.layout.decoders.get(at), Some(Decoder::Text { .. }));
-        if order == Order::Any && is_text { self.column(at) } else { self.ordered(at) }
+        let has_one_order = matches!(
+            self.layout.decoders.get(at),
+            Some(Decoder::Text { .. } | Decoder::Uuid { .. } | Decoder::Address { .. })
+        );
+        if order == Order::Any && has_one_order { self.column(at) } else { self.ordered(at) }
     }
 
     /// The condition that a row's key is beyond `key`: `last` is what compares the last column.
@@ -515,6 +520,10 @@ fn parameter(keys: &RecordBatch, column: usize, row: usize) -> Value {
             array.as_primitive::<TimestampMicrosecondType>().value(row),
         )),
         DataType::Binary => Value::from(array.as_binary::<i32>().value(row)),
+        DataType::FixedSizeBinary(_) => {
+            let uuid = Uuid::from_slice(array.as_fixed_size_binary().value(row));
+            uuid.map_or(Value::NULL, |uuid| Value::from(uuid.to_string()))
+        }
         _ => array.as_string_opt::<i32>().map_or(Value::NULL, |text| Value::from(text.value(row))),
     }
 }

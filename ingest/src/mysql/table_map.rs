@@ -41,6 +41,9 @@ pub(crate) mod wire {
     pub(crate) const GEOMETRY: u8 = 255;
 }
 
+/// The collation of what is no text.
+pub(crate) const BYTES: u32 = 63;
+
 /// A table as the binlog describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableMap {
@@ -63,12 +66,23 @@ pub(crate) struct WireColumn {
     pub(crate) ty: u8,
     /// What it means depends on the type: a length, precision and scale, digits of a fraction.
     pub(crate) meta: u16,
-    pub(crate) nullable: bool,
     pub(crate) unsigned: bool,
-    /// Number of the collation of text; 63 is bytes.
+    /// Number of the collation of text, or [`BYTES`].
     pub(crate) collation: u32,
     /// Words of an enum or set, in the column's character set.
     pub(crate) members: Vec<Vec<u8>>,
+    pub(crate) bytes: FixedBytes,
+}
+
+/// What a fixed number of bytes is. MariaDB's `uuid`, `inet6` and `inet4` are `binary(n)` in a table map,
+/// which has no word for them: what a column is, the catalog says, and statements that define it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum FixedBytes {
+    #[default]
+    Plain,
+    Uuid,
+    /// An address of the internet.
+    Address,
 }
 
 impl WireColumn {
@@ -92,6 +106,11 @@ impl WireColumn {
             wire::VARCHAR | wire::STRING | wire::VAR_STRING | wire::TINY_BLOB
                 ..=wire::BLOB | wire::BLOB_COMPRESSED | wire::VARCHAR_COMPRESSED
         )
+    }
+
+    /// Whether it could be a [`FixedBytes::Uuid`] or a [`FixedBytes::Address`].
+    pub(crate) fn may_be_more_than_bytes(&self) -> bool {
+        self.ty == wire::STRING && self.collation == BYTES && matches!(self.meta, 4 | 16)
     }
 
     fn is_choice(&self) -> bool {
@@ -118,12 +137,12 @@ pub(crate) fn read(body: &[u8], flavour: Flavour) -> Result<TableMap, Short> {
     let count = usize::try_from(bytes.packed()?).map_err(|_| Short)?;
     let types = bytes.take(count)?;
     let mut meta = Bytes::new(bytes.packed_bytes()?);
-    let nullable = bytes.take(count.div_ceil(8))?;
+    // Which may be null.
+    bytes.take(count.div_ceil(8))?;
     let mut columns = Vec::with_capacity(count);
-    for (i, &ty) in types.iter().enumerate() {
+    for &ty in types {
         let (ty, meta) = real(ty, &mut meta)?;
-        let nullable = nullable.get(i / 8).is_some_and(|byte| byte & 1 << (i % 8) != 0);
-        columns.push(WireColumn { ty, meta, nullable, ..WireColumn::default() });
+        columns.push(WireColumn { ty, meta, ..WireColumn::default() });
     }
     let mut map =
         TableMap { database, table, columns, key: Vec::new(), named: false, typed: false };

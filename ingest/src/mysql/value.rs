@@ -1,6 +1,7 @@
 //! Values of selects, as the decoders of the binlog would make them.
 
 use mysql_async::Value;
+use uuid::Uuid;
 
 use super::{
     buffer::Buffer,
@@ -65,6 +66,10 @@ pub(crate) fn append(decoder: &Decoder, value: &Value, out: &mut Buffer) -> Resu
             | Decoder::Compressed { charset: Charset::Binary, .. },
             Value::Bytes(bytes),
         ) => text_of(bytes, Charset::Binary, out)?,
+        (Decoder::Uuid { .. }, Value::Bytes(text)) => {
+            let uuid = Uuid::try_parse_ascii(text).map_err(|_| unreadable())?;
+            out.push_uuid(uuid.into_bytes());
+        }
         (Decoder::Geometry { .. }, Value::Bytes(bytes)) => {
             text_of(well_known(bytes)?, Charset::Binary, out)?;
         }
@@ -74,6 +79,7 @@ pub(crate) fn append(decoder: &Decoder, value: &Value, out: &mut Buffer) -> Resu
             | Decoder::Enum { .. }
             | Decoder::Set { .. }
             | Decoder::Json { .. }
+            | Decoder::Address { .. }
             | Decoder::DecimalText { .. },
             Value::Bytes(bytes),
         ) => text_of(bytes, Charset::Utf8, out)?,

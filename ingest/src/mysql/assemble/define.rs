@@ -2,14 +2,15 @@
 
 use std::{mem, sync::Arc};
 
-use medlake_contract::{SchemaChange, TableSchema};
+use medlake_contract::{Column, ColumnType, SchemaChange, TableSchema};
 
 use super::Assembler;
 use crate::{
     IngestError,
     mysql::{
         ddl::{self, Ddl},
-        layout::{self, Refused},
+        layout::{self, Refused, column_named},
+        table_map::FixedBytes,
     },
     source::{Phase, TableState},
 };
@@ -19,7 +20,7 @@ impl Assembler {
         match ddl {
             Ddl::Columns(name, renamed) => {
                 let Some((_, known)) = self.known(database, &name) else { return Ok(()) };
-                let has = |c: &str| known.columns().iter().any(|k| k.name.eq_ignore_ascii_case(c));
+                let has = |c: &str| column_named(&known, c).is_some();
                 let renamed: Vec<(String, String)> = renamed
                     .iter()
                     .filter(|(before, _)| has(before))
@@ -34,16 +35,25 @@ impl Assembler {
                         },
                     );
                 } else if let Some(table) = with_names(&known, &renamed) {
-                    self.forget_maps(&name.table);
-                    if let Some(current) = &mut self.current {
-                        current.events.clear();
-                    }
-                    self.announce(SchemaChange { table: Arc::new(table), renamed })?;
+                    self.redefine(table, renamed)?;
+                }
+            }
+            Ddl::Fixed(name, columns) => {
+                let Some((false, known)) = self.known(database, &name) else { return Ok(()) };
+                let is_known = |(column, _): &(String, _)| column_named(&known, column).is_some();
+                let columns = columns.into_iter().filter(is_known);
+                if let Some(table) = with_fixed(&known, columns) {
+                    self.redefine(table, Vec::new())?;
                 }
             }
             Ddl::Added(name, columns) => {
                 let Some((false, known)) = self.known(database, &name) else { return Ok(()) };
-                let has = |c: &str| known.columns().iter().any(|k| k.name.eq_ignore_ascii_case(c));
+                let has = |c: &str| column_named(&known, c).is_some();
+                let fixed = columns
+                    .iter()
+                    .filter(|column| !column.if_not_exists || !has(&column.name))
+                    .filter_map(|column| Some((column.name.clone(), column.bytes?)));
+                let table = with_fixed(&known, fixed);
                 // One that is known went before, and the new one has nothing of it.
                 let differs = |column: &&ddl::Added| match has(&column.name) {
                     true => !column.if_not_exists,
@@ -51,11 +61,30 @@ impl Assembler {
                 };
                 let columns = columns.iter().filter(differs).map(|column| column.name.as_str());
                 let columns = columns.collect::<Vec<_>>().join(", ");
+                if let Some(table) = table {
+                    self.redefine(table, Vec::new())?;
+                }
                 if !columns.is_empty() {
                     self.draft.states.push(TableState {
                         reason: Some(format!("it got columns that may have values ({columns})")),
                         ..TableState::new(known.name().clone(), Phase::Snapshotting, 0)
                     });
+                }
+            }
+            Ddl::Bytes(name) => {
+                if let Some((false, known)) = self.known(database, &name)
+                    && known.columns().iter().any(|column| column.ty == ColumnType::Utf8)
+                {
+                    self.refuse(
+                        &name.table,
+                        Refused {
+                            reason: "its texts became bytes".to_owned(),
+                            remedy: format!(
+                                "drop it from the lake, then `medlake ingest resync {}`",
+                                known.name()
+                            ),
+                        },
+                    );
                 }
             }
             Ddl::Truncate(name) => {
@@ -124,6 +153,19 @@ impl Assembler {
             }
         }
         Ok(())
+    }
+
+    /// Says what a table is from here on, whatever maps of it said.
+    fn redefine(
+        &mut self,
+        table: TableSchema,
+        renamed: Vec<(String, String)>,
+    ) -> Result<(), IngestError> {
+        self.forget_maps(table.name().table());
+        if let Some(current) = &mut self.current {
+            current.events.clear();
+        }
+        self.announce(SchemaChange { table: Arc::new(table), renamed })
     }
 
     /// A table that is not known is asked for: what it is, the binlog says with its first row only.
@@ -195,6 +237,36 @@ impl Assembler {
     }
 }
 
+/// The table with columns that have fixed bytes from here on, where a table map would not tell what they
+/// are; none when that is what they were, or cannot be.
+fn with_fixed(
+    table: &TableSchema,
+    fixed: impl Iterator<Item = (String, FixedBytes)>,
+) -> Option<TableSchema> {
+    let mut columns = table.columns().to_vec();
+    for (name, bytes) in fixed {
+        let ty = match bytes {
+            FixedBytes::Uuid => ColumnType::Uuid,
+            FixedBytes::Address => ColumnType::Utf8,
+            FixedBytes::Plain => ColumnType::Binary,
+        };
+        match columns.iter_mut().find(|column| column.name.eq_ignore_ascii_case(&name)) {
+            Some(column) => column.ty = ty,
+            None if bytes == FixedBytes::Plain => {}
+            // Whether it may be null, and where it stands, the next map tells.
+            None => {
+                let name = name.to_ascii_lowercase();
+                columns.push(Column { name, ty, nullable: true });
+            }
+        }
+    }
+    if columns == table.columns() {
+        return None;
+    }
+    let key: Vec<String> = layout::key_names(table).map(str::to_owned).collect();
+    with_columns(table, columns, &key)
+}
+
 /// The table with other names of columns; none when they cannot be.
 fn with_names(table: &TableSchema, renamed: &[(String, String)]) -> Option<TableSchema> {
     if renamed.is_empty() {
@@ -205,11 +277,14 @@ fn with_names(table: &TableSchema, renamed: &[(String, String)]) -> Option<Table
         found.map_or_else(|| name.to_owned(), |(_, now)| now.clone())
     };
     let mut columns = table.columns().to_vec();
-    let key: Vec<String> =
-        table.key_indices().iter().filter_map(|&at| Some(now(&columns.get(at)?.name))).collect();
+    let key: Vec<String> = layout::key_names(table).map(now).collect();
     for column in &mut columns {
         column.name = now(&column.name);
     }
+    with_columns(table, columns, &key)
+}
+
+fn with_columns(table: &TableSchema, columns: Vec<Column>, key: &[String]) -> Option<TableSchema> {
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
     if key.is_empty() {
         TableSchema::keyless(table.name().clone(), columns, table.identity()).ok()

@@ -5,6 +5,7 @@ mod column_types;
 mod copying;
 mod empty;
 mod filled;
+mod fixed;
 mod keys;
 mod played;
 #[path = "../../../../lake/tests/ports.rs"]
