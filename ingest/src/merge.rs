@@ -125,7 +125,9 @@ impl Ingest {
         let wrong = |at: &SourceId, problem| IngestError::Source { at: at.clone(), problem };
         let known = |id: &SourceId| sources.iter().any(|s| s.0.id() == id);
         if let Some(missing) = resume.positions.keys().find(|id| !known(id)) {
-            return Err(wrong(missing, "has a position to resume from but is not opened"));
+            let problem = "is in the lake and not in the settings: name it there again, as it was; what \
+                           is not to be taken in of it, its setting `tables` leaves out";
+            return Err(wrong(missing, problem));
         }
         let mut targets = BTreeMap::new();
         let mut readings = Vec::with_capacity(sources.len());

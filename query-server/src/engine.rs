@@ -32,6 +32,7 @@ use crate::{
     functions,
     statement::{Command, ParsedQuery, SqlReader},
     stream::{Limits, QueryStream, within},
+    uuids,
     yielding::YieldAboveJoins,
 };
 
@@ -149,7 +150,7 @@ impl Engine {
             failed(DataFusionError::Internal("pg_catalog was not registered".into()))
         })?;
         Ok(Self {
-            template: ctx.state(),
+            template: uuids::with_uuids(ctx.state()).map_err(failed)?,
             views,
             pg_catalog,
             reader: SqlReader::new(),

@@ -1,5 +1,5 @@
 //! Rows as JSON, written straight from Arrow: whole numbers keep every digit, decimals are strings,
-//! times are ISO 8601, what JSON cannot say (NaN, infinity) is null.
+//! times are ISO 8601, UUIDs their text, what JSON cannot say (NaN, infinity) is null.
 
 use std::fmt::Write as _;
 
@@ -16,6 +16,8 @@ use datafusion::arrow::{
     record_batch::RecordBatch,
     util::display::{ArrayFormatter, FormatOptions},
 };
+
+use crate::uuids;
 
 /// The name a column's type has in answers.
 pub(crate) fn type_name(ty: &DataType) -> &'static str {
@@ -36,6 +38,7 @@ pub(crate) fn type_name(ty: &DataType) -> &'static str {
         DataType::Timestamp(..) => "timestamp",
         DataType::Time32(_) | DataType::Time64(_) => "time",
         DataType::Interval(_) | DataType::Duration(_) => "interval",
+        DataType::FixedSizeBinary(16) => "uuid",
         DataType::Binary
         | DataType::LargeBinary
         | DataType::BinaryView
@@ -77,6 +80,7 @@ pub(crate) fn write_rows(batches: &[RecordBatch], out: &mut String) -> Result<()
 /// Brings a column into one of the shapes values are written from.
 fn prepared(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let target = match array.data_type() {
+        DataType::FixedSizeBinary(16) => return Ok(ArrayRef::clone(array)),
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
         DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             DataType::Binary
@@ -122,6 +126,9 @@ fn write_value(array: &ArrayRef, row: usize, out: &mut String) -> Result<(), Arr
         DataType::Utf8 => {
             write_text(array.as_string::<i32>().value(row), out);
             Ok(())
+        }
+        DataType::FixedSizeBinary(_) => {
+            write!(out, "\"{}\"", uuids::text(array.as_fixed_size_binary().value(row)))
         }
         DataType::Binary => {
             out.push('"');
@@ -215,8 +222,8 @@ mod tests {
     use std::sync::Arc;
 
     use datafusion::arrow::array::{
-        BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListArray,
-        StringArray, TimestampMicrosecondArray,
+        BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int64Array,
+        ListArray, StringArray, TimestampMicrosecondArray,
     };
 
     use super::*;
@@ -245,6 +252,16 @@ mod tests {
                 ),
             ),
             (
+                "u",
+                Arc::new(
+                    FixedSizeBinaryArray::try_from_sparse_iter_with_size(
+                        [Some([1_u8; 16]), None].into_iter(),
+                        16,
+                    )
+                    .unwrap(),
+                ),
+            ),
+            (
                 "l",
                 Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(vec![
                     Some(vec![Some(1), None]),
@@ -262,8 +279,8 @@ mod tests {
             out,
             concat!(
                 r#"[[9007199254740993,1.0,true,"药 \"a\"\n\u0001","2026-11-01","#,
-                r#""2026-11-01T02:26:40.120000Z","123.45",[1,null]],"#,
-                r#"[null,null,false,"","1970-01-01","1970-01-01T00:00:00.000000Z","-0.01",null]]"#
+                r#""2026-11-01T02:26:40.120000Z","123.45","01010101-0101-0101-0101-010101010101",[1,null]],"#,
+                r#"[null,null,false,"","1970-01-01","1970-01-01T00:00:00.000000Z","-0.01",null,null]]"#
             )
         );
         let _: serde_json::Value = serde_json::from_str(&out).unwrap();

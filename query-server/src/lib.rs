@@ -45,6 +45,7 @@ mod server;
 mod statement;
 mod stream;
 mod telemetry;
+mod uuids;
 mod versions;
 mod yielding;
 

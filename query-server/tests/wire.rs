@@ -276,6 +276,38 @@ async fn parameters_take_the_type_of_what_they_meet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn uuids_are_texts_to_some_and_bytes_to_others() {
+    const UUID: u32 = 2950;
+    let house = House::open().await;
+    let mut client = Client::connect(&house, &[]).await;
+    let text = "01020304-0506-1708-890a-0b0c0d0e0f00";
+    let bytes = [1, 2, 3, 4, 5, 6, 0x17, 8, 0x89, 10, 11, 12, 13, 14, 15, 0];
+    let sql =
+        format!("select u from (select '{text}'::uuid as u) where u = $1 and u::text = '{text}'");
+    // The form of the value, the type the client named, and the form it wants rows in.
+    for (value, types, forms) in [
+        (text.as_bytes(), &[][..], (false, false)),
+        (&bytes, &[UUID], (true, true)),
+        (&bytes, &[], (true, false)),
+        (text.as_bytes(), &[UUID], (false, true)),
+    ] {
+        client.parse("", &sql, types).await;
+        client.send(b'D', b"S\0").await;
+        client.bind("", &[Some(value)], forms).await;
+        client.execute(0).await;
+        let answers = client.sync().await;
+        assert!(answers.errors.is_empty(), "{answers:?}");
+        assert_eq!((answers.parameters[0], answers.columns[0].1), (UUID, UUID));
+        let wanted = if forms.1 { &bytes[..] } else { text.as_bytes() };
+        assert_eq!(answers.raw[0][0].as_deref(), Some(wanted));
+    }
+    client.parse("", &sql, &[]).await;
+    client.bind("", &[Some(b"abc")], (false, false)).await;
+    client.execute(0).await;
+    assert_eq!(client.sync().await.code(), "22P02");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_come_in_binary_when_asked() {
     let house = House::open().await;
     let mut client = Client::connect(&house, &[]).await;

@@ -446,8 +446,9 @@ impl Generator {
                 let mut bytes: [u8; 16] = self.random.random();
                 // Zeros at the end are not written.
                 bytes[if edge { 9 } else { 16 }..].fill(0);
-                // The variant of all versions that are in use.
+                // The variant of all versions that are in use; a server does not take all above the seventh.
                 bytes[8] = bytes[8] & 0x3f | 0x80;
+                bytes[6] &= 0x7f;
                 Value::Text(Uuid::from_bytes(bytes).to_string())
             }
             Kind::Inet6 => {

@@ -30,6 +30,7 @@ use crate::{
     statement::single_query,
     stream::{Limits, QueryStream},
     telemetry::Door,
+    uuids,
 };
 
 /// A statement to run.
@@ -214,7 +215,7 @@ impl Encoder {
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), QueryError> {
         match &mut self.writer {
-            Writer::Csv(writer) => writer.write(batch),
+            Writer::Csv(writer) => uuids::shown(batch).and_then(|batch| writer.write(&batch)),
             Writer::Arrow(writer) => writer.write(batch),
         }
         .map_err(unwritable)

@@ -12,6 +12,7 @@ use datafusion::{
     },
 };
 use pgwire::api::{Type, results::FieldFormat};
+use uuid::Uuid;
 
 use crate::error::{QueryError, SqlCode, SqlProblem};
 
@@ -92,6 +93,7 @@ fn sql_type(ty: &Type) -> Option<SqlType> {
         Type::DATE => SqlType::Date,
         Type::TIMESTAMP => SqlType::Timestamp(None, TimezoneInfo::None),
         Type::TIMESTAMPTZ => SqlType::Timestamp(None, TimezoneInfo::Tz),
+        Type::UUID => SqlType::Uuid,
         _ => return None,
     })
 }
@@ -158,6 +160,7 @@ fn arrow_type(ty: &Type) -> Option<DataType> {
         Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
         Type::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         Type::BYTEA => DataType::Binary,
+        Type::UUID => DataType::FixedSizeBinary(16),
         _ => return None,
     })
 }
@@ -202,6 +205,11 @@ fn text_value(
             _ => Err(wrong(number, &parameter.shown, &format!("\"{text}\""))),
         };
     }
+    if parameter.shown == Type::UUID {
+        let uuid = Uuid::try_parse(text.trim())
+            .map_err(|_| wrong(number, &parameter.shown, &format!("\"{text}\"")))?;
+        return Ok(ScalarValue::FixedSizeBinary(16, Some(uuid.as_bytes().to_vec())));
+    }
     Ok(ScalarValue::Utf8(Some(text.to_owned())))
 }
 
@@ -211,6 +219,7 @@ fn binary_value(mut bytes: Bytes, ty: &Type, number: usize) -> Result<ScalarValu
         Type::INT2 => Some(2),
         Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID => Some(4),
         Type::INT8 | Type::FLOAT8 | Type::TIMESTAMP | Type::TIMESTAMPTZ => Some(8),
+        Type::UUID => Some(16),
         _ => None,
     };
     if length.is_some_and(|length| length != bytes.len()) {
@@ -233,6 +242,7 @@ fn binary_value(mut bytes: Bytes, ty: &Type, number: usize) -> Result<ScalarValu
             numeric_text(&mut bytes).ok_or_else(|| wrong(number, ty, "a malformed number"))?,
         )),
         Type::BYTEA => ScalarValue::Binary(Some(bytes.to_vec())),
+        Type::UUID => ScalarValue::FixedSizeBinary(16, Some(bytes.to_vec())),
         _ => {
             let text = String::from_utf8(bytes.to_vec())
                 .map_err(|_cause| wrong(number, ty, "bytes that are not UTF-8"))?;

@@ -18,6 +18,8 @@ use datafusion::arrow::{
 };
 use pgwire::api::Type;
 
+use crate::uuids;
+
 /// Microseconds from 1970 to PostgreSQL's own day one, 2000-01-01.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 const EPOCH_DAYS: i32 = 10_957;
@@ -53,6 +55,7 @@ fn of_arrow(ty: &DataType) -> Type {
         DataType::Timestamp(_, Some(_)) => Type::TIMESTAMPTZ,
         DataType::Timestamp(_, None) => Type::TIMESTAMP,
         DataType::Interval(_) | DataType::Duration(_) => Type::INTERVAL,
+        DataType::FixedSizeBinary(16) => Type::UUID,
         DataType::Binary
         | DataType::LargeBinary
         | DataType::BinaryView
@@ -70,6 +73,7 @@ fn of_arrow(ty: &DataType) -> Type {
                 Type::DATE => Type::DATE_ARRAY,
                 Type::TIMESTAMP => Type::TIMESTAMP_ARRAY,
                 Type::TIMESTAMPTZ => Type::TIMESTAMPTZ_ARRAY,
+                Type::UUID => Type::UUID_ARRAY,
                 _ => Type::TEXT_ARRAY,
             }
         }
@@ -84,7 +88,7 @@ pub(crate) fn type_size(ty: &Type) -> i16 {
         Type::INT2 => 2,
         Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID | Type::REGCLASS | Type::REGTYPE => 4,
         Type::INT8 | Type::FLOAT8 | Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::TIME => 8,
-        Type::INTERVAL => 16,
+        Type::INTERVAL | Type::UUID => 16,
         _ => -1,
     }
 }
@@ -102,6 +106,7 @@ impl Values {
     pub(crate) fn new(array: &ArrayRef, ty: &Type, zone: Tz) -> Result<Self, ArrowError> {
         let target = match array.data_type() {
             DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+            DataType::FixedSizeBinary(16) => DataType::FixedSizeBinary(16),
             DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => {
                 DataType::Binary
             }
@@ -164,6 +169,9 @@ impl Values {
                 to.write_str(&array.as_primitive::<Decimal256Type>().value_as_string(row))
             }
             DataType::Utf8 => to.write_str(array.as_string::<i32>().value(row)),
+            DataType::FixedSizeBinary(_) => {
+                to.write_str(&uuids::text(array.as_fixed_size_binary().value(row)))
+            }
             DataType::Binary => {
                 let bytes = array.as_binary::<i32>().value(row);
                 to.write_str("\\x")
@@ -226,6 +234,9 @@ impl Values {
             }
             DataType::Utf8 => out.put_slice(array.as_string::<i32>().value(row).as_bytes()),
             DataType::Binary => out.put_slice(array.as_binary::<i32>().value(row)),
+            DataType::FixedSizeBinary(_) => {
+                out.put_slice(array.as_fixed_size_binary().value(row));
+            }
             DataType::Date32 => {
                 out.put_i32(array.as_primitive::<Date32Type>().value(row) - EPOCH_DAYS);
             }

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array,
-    IntervalMonthDayNanoArray, ListArray, StringArray, TimestampMicrosecondArray,
+    BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float64Array,
+    Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray, TimestampMicrosecondArray,
 };
 
 use super::*;
@@ -73,6 +73,9 @@ fn text_is_what_postgres_prints() {
     let decimal = Decimal128Array::from(vec![12_345, -5, 0]).with_precision_and_scale(20, 2);
     assert_eq!(text(decimal.unwrap()), ["123.45", "-0.05", "0.00"]);
     assert_eq!(text(BinaryArray::from(vec![&[0_u8, 255][..]])), ["\\x00ff"]);
+    let uuid = FixedSizeBinaryArray::try_from_iter([[1_u8; 16]].into_iter()).unwrap();
+    assert_eq!(binary(uuid.clone()), [1; 16]);
+    assert_eq!(text(uuid), ["01010101-0101-0101-0101-010101010101"]);
     assert_eq!(
         text(IntervalMonthDayNanoArray::from(vec![
             datafusion::arrow::datatypes::IntervalMonthDayNano::new(14, 3, 3_723_500_000_000)
