@@ -22,10 +22,10 @@ use super::{
     error::MysqlError,
     event::{self, Event, kind},
     filter::Filter,
-    layout::{self, Layout, Refused},
+    layout::{self, Layout, Refused, column_named},
     page::{Draft, Mark, Origin},
     place::Place,
-    table_map::{self, FixedBytes, WireColumn},
+    table_map::{self, FixedBytes, TableMap, WireColumn},
 };
 use crate::{CutLimits, IngestError, source::Page};
 use prepared::Prepared;
@@ -87,8 +87,31 @@ struct Table {
     left_out: bool,
     /// It was left out, and may have another key since.
     renewed: bool,
-    /// What its columns of fixed bytes are, while nothing else is known of it.
+    /// What the catalog says of columns of fixed bytes that nothing is known of.
     fixed: Option<BTreeMap<String, FixedBytes>>,
+}
+
+impl Table {
+    /// Whether a column may have fixed bytes of which it is not known what they are.
+    fn is_unsure_of(&self, column: &WireColumn) -> bool {
+        let known = self.schema.as_ref().and_then(|known| column_named(known, &column.name));
+        column.may_be_more_than_bytes() && (self.renewed || known.is_none())
+    }
+
+    /// Says of fixed bytes what the map does not: what they were known to be, which only statements make
+    /// anything else, and these are followed; or what the catalog says.
+    fn recognise(&self, map: &mut TableMap) {
+        for column in map.columns.iter_mut().filter(|column| column.may_be_more_than_bytes()) {
+            let known = self.schema.as_ref().and_then(|known| column_named(known, &column.name));
+            column.bytes = match (known, &self.fixed) {
+                (_, Some(fixed)) if self.is_unsure_of(column) => {
+                    fixed.get(&column.name.to_ascii_lowercase()).copied().unwrap_or_default()
+                }
+                (Some(known), _) => FixedBytes::of(&known.ty),
+                _ => FixedBytes::Plain,
+            };
+        }
+    }
 }
 
 /// A table map as it last came.
@@ -200,8 +223,8 @@ impl Assembler {
         self.tables.entry(table.table().to_owned()).or_default().renewed = true;
     }
 
-    /// The table whose [`catalog::fixed_bytes`] are needed to read on with this event: nothing is known of
-    /// it, and its map does not tell.
+    /// The table whose fixed bytes the catalog is to tell of, to read on with this event: its map does not
+    /// tell, and nothing is known of a column, or of what it became while it was left out.
     pub(crate) fn asks_for(&self, event: &Event) -> Option<String> {
         if event.kind != kind::TABLE_MAP || self.flavour != Flavour::MariaDb {
             return None;
@@ -212,10 +235,9 @@ impl Assembler {
         }
         let map = table_map::read(&event.body, self.flavour).ok()?;
         let table = self.tables.get(&map.table.to_ascii_lowercase());
-        let is_known = table.is_some_and(|t| t.left_out || t.schema.is_some() || t.fixed.is_some());
-        let asks = !is_known
+        let asks = table.is_none_or(|table| !table.left_out && table.fixed.is_none())
             && self.filter.takes(&map.database, &map.table)
-            && map.columns.iter().any(WireColumn::may_be_more_than_bytes);
+            && map.columns.iter().any(|c| table.is_none_or(|table| table.is_unsure_of(c)));
         asks.then_some(map.table)
     }
 
@@ -584,11 +606,8 @@ impl Assembler {
             return Ok(None);
         }
         let (known, renewed) = (table.schema.clone(), table.renewed);
-        if let (None, Some(fixed)) = (&known, &table.fixed) {
-            for column in map.columns.iter_mut().filter(|c| c.may_be_more_than_bytes()) {
-                let bytes = fixed.get(&column.name.to_ascii_lowercase());
-                column.bytes = bytes.copied().unwrap_or_default();
-            }
+        if self.flavour == Flavour::MariaDb {
+            table.recognise(&mut map);
         }
         let mut layout = match Layout::of(&self.source, &map, known.as_ref(), self.datetimes) {
             Ok(layout) => layout,
@@ -602,7 +621,7 @@ impl Assembler {
             Some(known) if *known == *layout.schema => {
                 // One schema for all layouts, so that their rows make one batch.
                 layout.schema = known;
-                table.renewed = false;
+                (table.renewed, table.fixed) = (false, None);
                 None
             }
             Some(known) if !renewed && !layout::same_identity(&known, &layout.schema) => {

@@ -203,9 +203,9 @@ pub(crate) fn of(column: &WireColumn, in_key: bool) -> Result<(Column, Decoder),
                 _ if column.ty != wire::STRING || charset != Charset::Binary => {
                     (texts(charset), Decoder::Text { prefix, charset })
                 }
-                FixedBytes::Uuid => (ColumnType::Uuid, Decoder::Uuid { prefix }),
+                FixedBytes::Uuid if length == 16 => (ColumnType::Uuid, Decoder::Uuid { prefix }),
                 FixedBytes::Address => (ColumnType::Utf8, Decoder::Address { prefix, length }),
-                FixedBytes::Plain => (ColumnType::Binary, Decoder::Fixed { prefix, length }),
+                _ => (ColumnType::Binary, Decoder::Fixed { prefix, length }),
             }
         }
         wire::VARCHAR_COMPRESSED => {

@@ -62,10 +62,7 @@ impl Layout {
         }
         let mut columns = Vec::with_capacity(map.columns.len());
         let mut decoders = Vec::with_capacity(map.columns.len());
-        for (i, wire) in map.columns.iter_mut().enumerate() {
-            if let Some(known) = known.and_then(|known| column_named(known, &wire.name)) {
-                recognise(wire, &known.ty);
-            }
+        for (i, wire) in map.columns.iter().enumerate() {
             let in_key = map.key.contains(&i);
             let (column, decoder) = column_of(wire, in_key, datetimes).map_err(refused)?;
             columns.push(column);
@@ -87,19 +84,6 @@ impl Layout {
 /// The column of a name in the source.
 pub(crate) fn column_named<'a>(table: &'a TableSchema, name: &str) -> Option<&'a Column> {
     table.columns().iter().find(|column| column.name.eq_ignore_ascii_case(name))
-}
-
-/// Says of fixed bytes what a table map does not: they are what the column was known to hold. Only
-/// statements make them anything else, and these are followed.
-fn recognise(column: &mut WireColumn, known: &ColumnType) {
-    if !column.may_be_more_than_bytes() {
-        return;
-    }
-    match (known, column.meta) {
-        (ColumnType::Uuid, 16) => column.bytes = FixedBytes::Uuid,
-        (ColumnType::Utf8, _) => column.bytes = FixedBytes::Address,
-        _ => {}
-    }
 }
 
 /// What a column is here.
@@ -135,7 +119,9 @@ fn borrow(
     map.key = known.key_indices().to_vec();
     for (i, (column, known)) in map.columns.iter_mut().zip(known.columns()).enumerate() {
         column.name.clone_from(&known.name);
-        recognise(column, &known.ty);
+        if column.may_be_more_than_bytes() {
+            column.bytes = FixedBytes::of(&known.ty);
+        }
         let column = column_of(column, map.key.contains(&i), datetimes);
         if !column.is_ok_and(|(column, _)| column.ty == known.ty) {
             return Err("its columns have other types than before");

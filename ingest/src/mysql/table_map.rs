@@ -1,6 +1,8 @@
 //! The event that says what the rows after it look like
 //! (<https://dev.mysql.com/doc/dev/mysql-server/latest/classbinary__log_1_1Table__map__event.html>).
 
+use medlake_contract::ColumnType;
+
 use super::{
     bytes::{Bytes, Short},
     connect::Flavour,
@@ -83,6 +85,26 @@ pub(crate) enum FixedBytes {
     Uuid,
     /// An address of the internet.
     Address,
+}
+
+impl FixedBytes {
+    /// What those are that come as this type.
+    pub(crate) fn of(ty: &ColumnType) -> Self {
+        match ty {
+            ColumnType::Uuid => Self::Uuid,
+            ColumnType::Utf8 => Self::Address,
+            _ => Self::Plain,
+        }
+    }
+
+    /// What they come as.
+    pub(crate) fn ty(self) -> ColumnType {
+        match self {
+            Self::Uuid => ColumnType::Uuid,
+            Self::Address => ColumnType::Utf8,
+            Self::Plain => ColumnType::Binary,
+        }
+    }
 }
 
 impl WireColumn {

@@ -245,11 +245,7 @@ fn with_fixed(
 ) -> Option<TableSchema> {
     let mut columns = table.columns().to_vec();
     for (name, bytes) in fixed {
-        let ty = match bytes {
-            FixedBytes::Uuid => ColumnType::Uuid,
-            FixedBytes::Address => ColumnType::Utf8,
-            FixedBytes::Plain => ColumnType::Binary,
-        };
+        let ty = bytes.ty();
         match columns.iter_mut().find(|column| column.name.eq_ignore_ascii_case(&name)) {
             Some(column) => column.ty = ty,
             None if bytes == FixedBytes::Plain => {}

@@ -96,6 +96,41 @@ async fn statements_that_define_them_are_followed_through_any_restart() {
 }
 
 #[tokio::test]
+async fn what_a_table_became_while_it_was_left_out_is_asked_for() {
+    let server = Server::start(&[]).await;
+    let config = server.config();
+    let mut log = started(&config).await;
+    server
+        .run(&[
+            "create table t (id int primary key, x varchar(20))",
+            "insert into t values (1, 'x')",
+        ])
+        .await;
+    caught_up(&mut log, &config).await;
+    log.leave_out(&name("t"), true);
+    server
+        .run(&[
+            "alter table t add u uuid, modify x binary(16), add a inet4",
+            "insert into t values (2, x'02', null, null)",
+        ])
+        .await;
+    caught_up(&mut log, &config).await;
+    log.leave_out(&name("t"), false);
+    server.run(&[&format!("insert into t values (3, x'03', '{V1}', '1.2.3.4')")]).await;
+    let pages = caught_up(&mut log, &config).await;
+    let schema = schema_of(&pages, "t");
+    assert_eq!(
+        types(&schema),
+        [
+            ("id", &ColumnType::Int32),
+            ("x", &ColumnType::Binary),
+            ("u", &ColumnType::Uuid),
+            ("a", &ColumnType::Utf8)
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_column_that_becomes_bytes_or_ceases_to_be_is_told_at_once() {
     let server = Server::start(&[]).await;
     let config = server.config();
